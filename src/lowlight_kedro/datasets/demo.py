@@ -1,0 +1,69 @@
+"""The demo's raws: photographs that scikit-image ships, through a camera's noise, made on first use."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
+from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
+from lowlight_kedro.sensor.noise import RowNoise
+from lowlight_kedro.sensor.simulate import Camera, expose, scene_light
+
+logger = logging.getLogger(__name__)
+
+CFAS = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
+
+
+def read_photograph(name: str, skip: int) -> NDArray[np.uint8]:
+    """A colour photograph of scikit-image's wheel (H, W, 3), every `skip`-th mean of pixels."""
+    import skimage.data
+    from skimage.io import imread
+    from skimage.transform import downscale_local_mean
+
+    image = imread(Path(skimage.data.__file__).parent / name)[..., :3]
+    return image if skip == 1 else downscale_local_mean(image, (skip, skip, 1)).round().astype(np.uint8)
+
+
+class DemoRawsDataset(RawFolderDataset):
+    """A raw folder in See-in-the-Dark's layout that fills itself the first time, as a downloading dataset would.
+
+    Args:
+        filepath: the folder; `Sony/long` and `Sony/short` appear below it.
+        scenes: list of {scene, photograph, cfa, shrink}; `scene` like `00001_00`.
+        camera: {name, black_level, white_level, neutral}.
+        cameras: table of measured noise in DN; the camera's row at `iso` is what the raws are made with.
+        long_s, short_s: exposure times, seconds. iso: for the EXIF. brightness: white of the photographs, 1 = saturation.
+    """
+
+    def __init__(
+        self, *, filepath: str, scenes: list[dict], camera: dict, cameras: dict, long_s: float, short_s: float, iso: int,
+        brightness: float, seed: int, metadata: dict | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._scenes, self._camera, self._seed, self._iso = scenes, Camera(**camera), seed, iso
+        self._noise = RowNoise(**normalised(noise_in_dn(camera["name"], iso, cameras), camera["white_level"] - camera["black_level"]))
+        self._times, self._brightness = {"long": long_s, "short": short_s}, brightness
+
+    def load(self) -> dict[str, RawFile]:
+        """Make what is missing, then list the folder."""
+        for number, scene in enumerate(self._scenes):
+            for kind, seconds in self._times.items():
+                path = self._folder / "Sony" / kind / f"{scene['scene']}_{seconds:g}s.dng"
+                if not path.exists():
+                    self._make(path, scene, seconds, np.random.default_rng([self._seed, number, list(self._times).index(kind)]))
+        return super().load()
+
+    def _make(self, path: Path, scene: dict[str, Any], seconds: float, rng: np.random.Generator) -> None:
+        photograph = read_photograph(scene["photograph"], scene.get("shrink", 1))
+        light = scene_light(photograph, self._camera, self._brightness)
+        frame = expose(
+            light, CFAS[scene["cfa"]], exposure_s=seconds, full_exposure_s=self._times["long"], iso=self._iso,
+            noise=self._noise, camera=self._camera, rng=rng,
+        )  # fmt: skip
+        write_dng(path, frame)
+        logger.info("made %s from %s", path, scene["photograph"])

@@ -1,0 +1,63 @@
+"""EDM preconditioning (Karras et al. 2022, table 1), per pixel when `sigma` is a map."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class DenoiserFunction(Protocol):
+    """What a denoiser is to a sampler: E[x0 | x] for noise of standard deviation `sigma`."""
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """`x` (B, C, H, W); `sigma` broadcastable to it; returns the shape of `x`."""
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), F the network.
+
+    c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2), c_noise = ln(s) / 4.
+
+    Args:
+        network: F, called with the scaled image (B, C, H, W) and c_noise of the same shape.
+        sigma_data: sd, standard deviation of the data in network units.
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in for `sigma`, same shape."""
+        total = sigma.square() + self.sigma_data**2
+        return self.sigma_data**2 / total, sigma * self.sigma_data * total.rsqrt(), total.rsqrt()
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x]; `sigma` is broadcastable to `x`, positive."""
+        c_skip, c_out, c_in = self.coefficients(sigma)
+        return c_skip * x + c_out * self.raw(c_in * x, sigma)
+
+    def raw(self, scaled: Tensor, sigma: Tensor) -> Tensor:
+        """The network's own output F(c_in x; ln(sigma) / 4)."""
+        c_noise = (sigma.log() / 4).expand(scaled.shape)
+        return self.network(scaled, c_noise)
+
+
+def denoising_loss(denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """EDM's loss per image, (B,): mean of (D - x0)^2 / c_out^2, which is (F - target)^2 of the network itself.
+
+    Written with F's own target, (x0 - c_skip x) / c_out, because the quotient of two tiny numbers at small
+    sigma is then never formed from D.
+
+    Args:
+        x0: clean images (B, C, H, W). x: the same with noise. sigma: its level. weight: more, per pixel.
+    """
+    c_skip, c_out, c_in = denoiser.coefficients(sigma)
+    error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
+    return (weight * error.square()).mean(dim=(1, 2, 3))
+
+
+def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of the shape, type and device of `like`, from `generator`."""
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -1,0 +1,9 @@
+"""Networks F(scaled image, c_noise) -> image by name; both inputs (B, C, H, W), sides divisible by `multiple`."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lowlight_kedro.diffusion.networks.unet import ddpmpp, raw_unet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"ddpmpp": ddpmpp, "raw_unet": raw_unet}

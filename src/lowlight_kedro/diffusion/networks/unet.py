@@ -1,0 +1,101 @@
+"""U-Nets that read the noise level as image channels, so that it may differ from pixel to pixel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """x + conv(silu(conv(silu(x)))), with GroupNorm before each SiLU where `norm`; starts as the identity."""
+
+    def __init__(self, width: int, *, norm: bool) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity() for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.convs[1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            hidden = conv(F.silu(norm(hidden)))
+        return x + hidden
+
+
+class Attention(nn.Module):
+    """x + self-attention over all pixels, one head per 64 channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // 64)
+        self.norm = nn.GroupNorm(min(32, width // 4), width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, columns = x.shape
+        heads = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
+        query, key, value = heads.transpose(-1, -2).unbind(1)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out(mixed.transpose(-1, -2).reshape(batch, width, height, columns))
+
+
+class UNet(nn.Module):
+    """A U-Net over pixel-unshuffled input: `patch` = 2 works at half resolution and quarter cost.
+
+    Args:
+        widths: channels per level, from fine to coarse; each level halves the resolution.
+        blocks: residual blocks per level, on the way down and again on the way up.
+        patch: side of the pixel blocks folded into channels.
+        norm: GroupNorm in the blocks. Without it a pixel sees only its receptive field, so that overlapping
+            windows of a large frame agree where they overlap.
+        attention: self-attention at the coarsest level.
+        channels: channels of the image.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], blocks: int, *, patch: int, norm: bool, attention: bool, channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.multiple = patch * 2 ** (len(widths) - 1)
+
+        def stage(width: int) -> nn.Sequential:
+            return nn.Sequential(*(Block(width, norm=norm) for _ in range(blocks)))
+
+        self.first = nn.Conv2d(2 * channels * patch**2, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(stage(width) for width in widths)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.middle = Attention(widths[-1]) if attention else nn.Identity()
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
+        self.up = nn.ModuleList(stage(width) for width in widths)
+        self.last = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
+            raise ValueError(f"image sides must be multiples of {self.multiple} for this network, got {tuple(x.shape[-2:])}")
+        x = self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch))
+        skips = []
+        for down, shrink in zip(self.down, self.shrink, strict=False):
+            x = down(x)
+            skips.append(x)
+            x = shrink(x)
+        x = self.up[-1](self.middle(self.down[-1](x)))
+        for level in reversed(range(len(skips))):
+            x = F.pixel_shuffle(self.grow[level](x), 2)
+            x = self.up[level](self.join[level](torch.cat([x, skips[level]], dim=1)))
+        return F.pixel_shuffle(self.last(x), self.patch)
+
+
+def raw_unet(*, widths: Sequence[int], blocks: int) -> UNet:
+    """The fast one for linear tiles: works on 2x2 pixel blocks, no normalisation, no attention."""
+    return UNet(widths, blocks, patch=2, norm=False, attention=False)
+
+
+def ddpmpp(*, widths: Sequence[int], blocks: int) -> UNet:
+    """At full resolution, with GroupNorm and attention at the coarsest level, in the manner of DDPM++ (Song et al. 2021)."""
+    return UNet(widths, blocks, patch=1, norm=True, attention=True)

@@ -1,0 +1,1 @@
+"""How close a restoration is to the long exposure: metrics and pictures."""

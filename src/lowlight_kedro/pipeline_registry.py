@@ -1,0 +1,19 @@
+"""The pipelines by name."""
+
+from kedro.pipeline import Pipeline
+
+from lowlight_kedro.pipelines import evaluation, inference, preprocessing, training, validation
+
+STAGES = {
+    "preprocessing": preprocessing,
+    "validation": validation,
+    "training": training,
+    "inference": inference,
+    "evaluation": evaluation,
+}
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Each stage alone, and all of them in order as `__default__`."""
+    pipelines = {name: stage.create_pipeline() for name, stage in STAGES.items()}
+    return pipelines | {"__default__": sum(pipelines.values(), Pipeline([]))}

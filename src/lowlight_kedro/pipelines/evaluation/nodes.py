@@ -1,0 +1,79 @@
+"""Nodes of the evaluation pipeline."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.evaluation.pictures import comparison
+from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
+from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
+from lowlight_kedro.sensor.frame import Frame, crop, normalise
+from lowlight_kedro.sensor.render import render
+
+logger = logging.getLogger(__name__)
+
+Lazy = dict[str, Callable[[], Any]]
+
+
+def _light(frame: Frame, part: list[int] | None, options: PreprocessingOptions) -> NDArray:
+    frame = crop(frame, *part) if part else frame
+    demosaicer = choose("demosaicer", DEMOSAICERS, options.demosaicer.of(len(frame.cfa)))
+    return demosaic(normalise(frame), frame.cfa, frame.white_balance, demosaicer)
+
+
+def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tuple[dict[str, float], dict[str, NDArray]]:
+    """Figures of every image but the last against the last, in linear camera RGB and in sRGB; and the sRGB images."""
+    metrics = {name: choose("metric", METRICS, name) for name in names}
+    display = {title: render(image, truth.white_balance, truth.camera_to_srgb) for title, image in images.items()}
+    *titles, reference = images
+    figures = {}
+    for space, drawn in (("linear", images), ("srgb", display)):
+        for title in titles:
+            values = measure(drawn[title], drawn[reference], metrics)
+            figures |= {f"{title}_{metric}_{space}": value for metric, value in values.items()}
+    return figures, display
+
+
+def evaluate_frames(
+    raw_frames: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored_linear: Lazy, restoration_records: Lazy,
+    preprocessing: PreprocessingOptions, options: EvaluationOptions,
+) -> Iterator[tuple[dict[str, dict], dict[str, Figure]]]:  # fmt: skip
+    """Compare each restored frame that has a long exposure; yields its figures and its picture.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    longs = dict(zip(known_pairs["short"], known_pairs["long"], strict=True)) if len(known_pairs) else {}
+    names = [name for name in selected["frame"] if name in longs and "error" not in restoration_records[name]()]
+    if not names:
+        raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and restoration_records)")
+    for name in tqdm(names, desc="evaluating", unit="frame"):
+        record, truth, short = restoration_records[name](), raw_frames[longs[name]](), raw_frames[name]()
+        scaled = _light(short, record["crop"], preprocessing) * np.float32(record["exposure_ratio"])
+        images = {"scaled": scaled, "restored": restored_linear[name](), "long": _light(truth, record["crop"], preprocessing)}
+        figures, display = _compare(images, truth, options.metrics)
+        captions = {
+            title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in options.metrics) + " (sRGB)"
+            for title in ("scaled", "restored")
+        }
+        kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
+        row = {"frame": name, "long": longs[name]} | {key: record[key] for key in kept} | figures
+        yield {name: row}, {name: comparison(display, captions, options.picture_crop)}
+
+
+def summarise(frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restoration_records: Lazy) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """One row per frame, and the means over frames; PSNR and SSIM have data_range 1."""
+    paired = set(known_pairs["short"])
+    names = [name for name in selected["frame"] if name in paired]
+    table = pd.DataFrame([frame_metrics[name]() for name in names if "error" not in restoration_records[name]()])
+    figures = table.filter(regex="^(scaled|restored)_").mean()
+    return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}

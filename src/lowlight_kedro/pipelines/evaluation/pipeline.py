@@ -1,0 +1,22 @@
+"""restored + long exposures -> figures per frame, pictures, summary."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.evaluation.nodes import evaluate_frames, summarise
+
+
+def create_pipeline() -> Pipeline:
+    """The evaluation pipeline."""
+    return Pipeline([
+        Node(
+            evaluate_frames,
+            ["raw_frames", "selected_frames", "known_pairs", "restored_linear", "restoration_records",
+             "params:preprocessing", "params:evaluation"],
+            ["frame_metrics", "comparisons"],
+            name="evaluate_frames",
+        ),
+        Node(
+            summarise, ["frame_metrics", "selected_frames", "known_pairs", "restoration_records"],
+            ["evaluation_table", "evaluation_summary"], name="summarise",
+        ),
+    ])  # fmt: skip

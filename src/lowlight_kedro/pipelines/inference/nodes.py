@@ -1,0 +1,154 @@
+"""Nodes of the inference pipeline."""
+
+import logging
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.order import generator_for
+from lowlight_kedro.diffusion.samplers import SAMPLERS
+from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
+from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
+from lowlight_kedro.restoration.restore import Exposure, posterior_mean, posterior_sample
+from lowlight_kedro.restoration.windows import windowed
+from lowlight_kedro.sensor.frame import Frame, crop, normalise
+from lowlight_kedro.sensor.render import render
+
+logger = logging.getLogger(__name__)
+
+
+def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFrame:
+    """The frames to be restored.
+
+    Raises:
+        ValueError: none is left.
+    """
+    chosen = frames[frames["data_type"].isin(options.select.data_types) & frames["split"].isin(options.select.splits)]
+    if chosen.empty:
+        raise ValueError(
+            f"no frame to restore: of {len(frames)} raws none has data_type in {options.select.data_types} and split in "
+            f"{options.select.splits}; widen inference.select"
+        )
+    return chosen
+
+
+def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options: RatioOptions) -> tuple[float, str]:
+    """How many times longer the result should look exposed, and why: see `RatioOptions`.
+
+    Raises:
+        ValueError: the target exposure needs an exposure time and the file has none, or the frame is black.
+    """
+    if options.value is not None:
+        return options.value, "parameter exposure_ratio.value"
+    if options.target_exposure_s is not None:
+        if not np.isfinite(frame.exposure_s):
+            raise ValueError("the file does not tell its exposure time; give inference.exposure_ratio.value")
+        return options.target_exposure_s / frame.exposure_s, f"{options.target_exposure_s:g} s over EXIF {frame.exposure_s:g} s"
+    if paired is not None:
+        return paired, "exposure times of the pair"
+    mean = float(signal.mean())
+    if mean <= 0:
+        raise ValueError("the frame holds no light above black; give inference.exposure_ratio.value")
+    return max(options.target_brightness / mean, 1.0), f"mean brightness to {options.target_brightness:g}"
+
+
+def load_prior(prior: Checkpoint, options: InferenceOptions) -> Prior:
+    """The network with its weights, on the device of `options`."""
+    network = prior.description["network"]
+    built = build_prior(prior, choose("network", NETWORKS, network["name"])(**network["options"]))
+    built.denoiser.to(choose_device(options.device))
+    return built
+
+
+def _guidance(prior: Prior, options: InferenceOptions) -> Guidance:
+    """The chosen guidance, checked against what the prior can do.
+
+    Raises:
+        ValueError: guidance, estimate and prior do not go together.
+    """
+    guidance = choose("guidance", GUIDANCE, options.guidance.name)
+    on_maps = getattr(guidance, "needs_noise_maps", False)
+    if on_maps and not prior.noise_maps:
+        raise ValueError(
+            f"guidance {options.guidance.name!r} needs a prior trained on noise maps; this one saw uniform noise only: "
+            "train with training.corruption.name=noise_map, or choose guidance diffpir or dps"
+        )
+    if options.estimate == "mean" and not on_maps:
+        raise ValueError(f"estimate 'mean' needs guidance noise_map, got {options.guidance.name!r}; set inference.estimate=sample")
+    return partial(guidance, **options.guidance.options)
+
+
+def _restore(exposure: Exposure, prior: Prior, options: InferenceOptions) -> tuple[NDArray, int]:
+    """The restored light and the number of evaluations of the whole frame."""
+    device, count = choose_device(options.device), []
+    multiple = getattr(prior.denoiser.network, "multiple", 1)
+    denoiser = windowed(
+        prior.denoiser, size=options.window.size, overlap=options.window.overlap, multiple=multiple,
+        on_evaluation=lambda: count.append(1),
+    )  # fmt: skip
+    guidance, sample = _guidance(prior, options), options.sample
+    if options.estimate == "mean":
+        light = posterior_mean(exposure, denoiser, prior.scaling, guidance, evaluations=options.evaluations, device=device)
+        return light, len(count)
+    with tqdm(total=sample.steps, desc="sampling", unit="step", leave=False) as progress:
+        light = posterior_sample(
+            exposure, denoiser, prior.scaling, guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
+            steps=sample.steps, sigma_min=sample.sigma_min, start=sample.start, device=device,
+            generator=generator_for("sample", options.seed, 0, device), on_step=progress.update,
+        )  # fmt: skip
+    return light, len(count)
+
+
+def _restore_frame(frame: Frame, paired: float | None, prior: Prior, sensor: SensorOptions, options: InferenceOptions) -> tuple[NDArray, dict]:
+    begin = time.perf_counter()
+    signal = normalise(frame)
+    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
+    noise, source = sensor.noise_model(frame.camera, frame.iso, frame.white_level - float(frame.black_level.mean()))
+    logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
+    light, evaluations = _restore(Exposure(signal, frame.cfa, ratio, noise), prior, options)
+    return light, {
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop,
+        "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
+        "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
+    }  # fmt: skip
+
+
+def restore_frames(
+    raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
+    sensor: SensorOptions, options: InferenceOptions,
+) -> Iterator[tuple[dict, dict, dict, dict]]:  # fmt: skip
+    """Restore frame by frame; yields linear camera RGB, sRGB, a preview and a record of each.
+
+    A frame that cannot be restored yields only a record with `error`.
+
+    Raises:
+        ValueError: no frame could be restored.
+    """
+    built, failures = load_prior(prior, options), []
+    _guidance(built, options)
+    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True)) if len(known_pairs) else {}
+    for name in tqdm(selected["frame"], desc="restoring", unit="frame"):
+        try:
+            frame = raw_frames[name]()
+            frame = crop(frame, *options.crop) if options.crop else frame
+            light, record = _restore_frame(frame, ratios.get(name), built, sensor, options)
+        except ValueError as error:
+            logger.warning("not restored: %s: %s", name, error)
+            failures.append(f"{name}: {error}")
+            yield {}, {}, {}, {name: {"error": str(error)}}
+            continue
+        display = render(light, frame.white_balance, frame.camera_to_srgb)
+        yield {name: light}, {name: display}, {name: display}, {name: record}
+    if len(failures) == len(selected):
+        raise ValueError("no frame could be restored:\n  " + "\n  ".join(failures))

@@ -1,0 +1,56 @@
+"""Parameters of the inference pipeline."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.pipelines.preprocessing.options import Split
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SelectOptions(Options):
+    """Which frames of the raw folder are restored."""
+
+    data_types: list[Literal["long", "short"]]
+    splits: list[Split]
+
+
+class RatioOptions(Options):
+    """The exposure ratio: the first of these that is given; else that of the pair; else by brightness."""
+
+    value: Positive | None
+    target_exposure_s: Positive | None
+    target_brightness: Positive
+
+
+class WindowOptions(Options):
+    """Overlapping windows, pixels."""
+
+    size: Annotated[int, Field(ge=32)]
+    overlap: Annotated[int, Field(ge=0)]
+
+
+class SampleOptions(Options):
+    """For `estimate: sample`."""
+
+    sampler: str
+    steps: Annotated[int, Field(ge=1)]
+    sigma_min: Positive
+    start: Positive
+
+
+class InferenceOptions(Options):
+    """All of `params:inference`."""
+
+    select: SelectOptions
+    exposure_ratio: RatioOptions
+    crop: tuple[int, int, int, int] | None
+    guidance: Choice
+    estimate: Literal["mean", "sample"]
+    evaluations: Annotated[int, Field(ge=1)]
+    sample: SampleOptions
+    window: WindowOptions
+    seed: int
+    device: str

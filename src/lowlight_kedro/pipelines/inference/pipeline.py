@@ -1,0 +1,23 @@
+"""short raws + prior -> restored frames, as 16-bit TIFF and PNG, with a record of how."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.inference.nodes import restore_frames, select_frames
+from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
+
+
+def create_pipeline() -> Pipeline:
+    """The inference pipeline."""
+    return Pipeline([
+        Node(
+            index_frames, ["raw_frames", "params:preprocessing"], ["inference_frames", "inference_unreadable"],
+            name="index_inference_frames",
+        ),
+        Node(select_frames, ["inference_frames", "params:inference"], "selected_frames", name="select_frames"),
+        Node(
+            restore_frames,
+            ["raw_frames", "selected_frames", "known_pairs", "prior", "params:sensor", "params:inference"],
+            ["restored_linear", "restored_srgb", "restored_preview", "restoration_records"],
+            name="restore_frames",
+        ),
+    ])  # fmt: skip

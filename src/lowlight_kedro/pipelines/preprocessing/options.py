@@ -1,0 +1,58 @@
+"""Parameters of the preprocessing pipeline."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lowlight_kedro.pipelines.options import Options
+
+Split = Literal["train", "val", "test"]
+
+
+def _scene_pattern(pattern: str) -> str:
+    if "scene" not in re.compile(pattern).groupindex:
+        raise ValueError(f"scene_pattern must have a group (?P<scene>...), got {pattern!r}")
+    return pattern
+
+
+class SplitOptions(Options):
+    """Which scenes train, validate and test."""
+
+    rule: Literal["first_digit", "hash"]
+    shares: dict[Split, Annotated[float, Field(ge=0)]]
+    scenes: dict[str, Split]
+
+
+class TileOptions(Options):
+    """Geometry and content of tiles."""
+
+    size: Annotated[int, Field(ge=16)]
+    stride: Annotated[int, Field(ge=1)]
+    data_types: list[Literal["long", "short"]]
+
+    @model_validator(mode="after")
+    def _stride_in_size(self) -> "TileOptions":
+        if self.stride > self.size:
+            raise ValueError(f"stride must be in [1, size], got stride={self.stride}, size={self.size}")
+        return self
+
+
+class DemosaicerOptions(Options):
+    """Demosaicer by kind of colour filter array."""
+
+    bayer: str
+    xtrans: str
+
+    def of(self, period: int) -> str:
+        """The name for a pattern of that period."""
+        return self.xtrans if period == 6 else self.bayer
+
+
+class PreprocessingOptions(Options):
+    """All of `params:preprocessing`."""
+
+    scene_pattern: Annotated[str, AfterValidator(_scene_pattern)]
+    split: SplitOptions
+    tiles: TileOptions
+    demosaicer: DemosaicerOptions

@@ -1,0 +1,141 @@
+"""Nodes of the training pipeline."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, pack, prior_of, unpack
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.training import State, train
+from lowlight_kedro.diffusion.validation import denoising_quality
+from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.training.interrupt import stop_requests
+from lowlight_kedro.pipelines.training.loading import batch_source
+from lowlight_kedro.pipelines.training.options import TrainingOptions
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
+
+logger = logging.getLogger(__name__)
+
+VALIDATE_BATCH = 16
+
+
+def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
+    """What identifies a run, as stored in its checkpoints; `auto` constants are those that validation proposed."""
+    constants = {
+        name: tile_statistics[name] if getattr(options, name) == "auto" else getattr(options, name)
+        for name in ("P_mean", "P_std", "sigma_data")
+    }
+    return {
+        "format": 1,
+        "network": options.network.model_dump(),
+        "corruption": options.corruption.model_dump(),
+        "scaling": {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]},
+        **constants,
+        "data": tile_statistics["fingerprint"],
+        "batch_size": options.batch_size,
+        "crop": options.crop,
+        "seed": options.seed,
+    }
+
+
+def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> None:
+    if tiles.fingerprint != tile_statistics["fingerprint"]:
+        raise ValueError(
+            f"the tiles (fingerprint {tiles.fingerprint}) are not those that were validated ({tile_statistics['fingerprint']}); "
+            "run `kedro run --pipelines validation` first"
+        )
+
+
+def _validation_tiles(tiles: EDMPTDataset | None, count: int, crop: int) -> Tensor | None:
+    """Centre crops of `count` tiles spread over the validation split."""
+    if tiles is None:
+        logger.warning("split val has no clean tile: validation figures will be missing")
+        return None
+    chosen = range(0, len(tiles), max(1, len(tiles) // count))[:count]
+    images = torch.stack([tiles[i][0] for i in chosen])
+    edge = (images.shape[-1] - min(crop, images.shape[-1])) // 2
+    return images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge]
+
+
+def train_prior(
+    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
+    earlier_state: Checkpoint | None, options: TrainingOptions,
+) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
+    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`.
+
+    Raises:
+        KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
+    """
+    _require_validated(train_tiles, tile_statistics)
+    device, schedule = choose_device(options.device), options.schedule()
+    description = describe_training(tile_statistics, options)
+    scaling = Scaling(**description["scaling"])
+    torch.manual_seed(options.seed)
+    network = choose("network", NETWORKS, options.network.name)(**options.network.options)
+    state = State.fresh(Denoiser(network, description["sigma_data"]).to(device))
+    if earlier_state is not None and options.resume:
+        unpack(earlier_state, state, description)
+        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
+    corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
+        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.options
+    )
+    fixed = _validation_tiles(val_tiles, options.validate_.tiles, options.validate_.crop)
+
+    def validate(now: State) -> dict[str, float]:
+        if fixed is None:
+            return {}
+        return denoising_quality(now.ema, fixed.to(device), options.validate_.sigmas, scaling, options.seed)
+
+    parameters = sum(weights.numel() for weights in network.parameters())
+    logger.info("network %s, %.2f million parameters, on %s; %d tiles", options.network.name, parameters / 1e6, device, len(train_tiles))
+    batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
+    progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True)
+
+    def on_step(now: State, loss: float) -> None:
+        progress.update(options.batch_size)
+        progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+    snapshot_every = options.snapshot_ticks * max(round(options.kimg_per_tick * 1000), options.batch_size)
+    with stop_requests() as stopping, progress:
+        last = state.images
+        if state.images >= schedule.total_images:
+            yield pack(state, description), pd.DataFrame(state.history)
+        for state in train(
+            state, batches, schedule, scaling=scaling, corruption=corruption, device=device, validate=validate,
+            on_step=on_step, should_stop=stopping,
+        ):  # fmt: skip
+            if state.images - last >= snapshot_every or state.images >= schedule.total_images or stopping():
+                yield pack(state, description), pd.DataFrame(state.history, columns=None)
+                last = state.images
+        if stopping() and state.images < schedule.total_images:
+            raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
+
+
+def export_prior(training_state: Checkpoint) -> Checkpoint:
+    """The EMA weights and their description."""
+    return prior_of(training_state)
+
+
+def plot_training(history: pd.DataFrame) -> Figure:
+    """Loss, and PSNR and SSIM on validation tiles per noise level, over thousands of images."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    axes[0].plot(history["kimg"], history["loss"])
+    axes[0].set(title="training loss", xlabel="kimg", yscale="log")
+    for axis, kind, unit in ((axes[1], "psnr", " (dB, data range 2)"), (axes[2], "ssim", " (data range 2)")):
+        for column in (name for name in history.columns if name.startswith(kind)):
+            axis.plot(history["kimg"], history[column], label=f"sigma {column.split('_')[1]}")
+        axis.set(title=f"validation {kind.upper()}{unit}, EMA weights", xlabel="kimg")
+        axis.legend() if axis.lines else axis.text(0.5, 0.5, "no validation tiles", ha="center", transform=axis.transAxes)
+    plt.close(figure)
+    return figure

@@ -1,0 +1,17 @@
+"""clean tiles -> training state -> prior and curves."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.training.nodes import export_prior, plot_training, train_prior
+
+
+def create_pipeline() -> Pipeline:
+    """The training pipeline."""
+    return Pipeline([
+        Node(
+            train_prior, ["train_tiles", "val_tiles", "tile_statistics", "earlier_training_state", "params:training"],
+            ["training_state", "training_history"], name="train_prior",
+        ),
+        Node(export_prior, "training_state", "prior", name="export_prior"),
+        Node(plot_training, "training_history", "training_curves", name="plot_training"),
+    ])  # fmt: skip

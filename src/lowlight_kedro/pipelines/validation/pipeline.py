@@ -1,0 +1,21 @@
+"""tiles + metadata -> verdicts -> report -> stop or statistics."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.validation.nodes import check_tiles, measure_tiles, report_tiles, require_valid
+
+
+def create_pipeline() -> Pipeline:
+    """The validation pipeline."""
+    return Pipeline([
+        Node(check_tiles, ["tile_metadata", "tiles", "params:validation"], ["tile_checks", "tile_problems"], name="check_tiles"),
+        Node(
+            report_tiles, ["tile_metadata", "tile_checks", "tile_problems", "params:validation"], "validation_report",
+            name="report_tiles",
+        ),
+        Node(require_valid, "validation_report", "validated", name="require_valid"),
+        Node(
+            measure_tiles, ["tile_metadata", "tile_checks", "validated", "params:sensor"], "tile_statistics",
+            name="measure_tiles",
+        ),
+    ])  # fmt: skip

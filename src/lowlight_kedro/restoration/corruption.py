@@ -1,0 +1,86 @@
+"""Training noise as a camera makes it: levels that follow brightness, mosaics with unknown values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corruption, lognormal_sigma
+from lowlight_kedro.diffusion.denoiser import standard_normal
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN
+from lowlight_kedro.restoration.measurement import TILE_SLOPE
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
+
+PATCH = 16  # pixels over which the brightness behind a camera map is averaged: the map must not tell the image
+MOSAICS: dict[str, Cfa] = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
+
+
+def _uniform(shape: torch.Size, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
+
+
+def camera_sigma(
+    x0: Tensor, scaling: Scaling, shot: Sequence[float], read: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Maps sqrt(shot x + read^2) (B, C, H, W), network units, with `shot` and `read` drawn log-uniformly per image.
+
+    shot = gain * ratio and read = read_noise * ratio, in units of the long exposure's white; x is the local mean.
+    """
+    local = F.avg_pool2d(x0, PATCH, ceil_mode=True).repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
+    light = (scaling.to_tile(local[..., : x0.shape[-2], : x0.shape[-1]]) + 1) / TILE_SLOPE
+    size = torch.Size((len(x0), 1, 1, 1))
+    gain = _uniform(size, float(np.log(shot[0])), float(np.log(shot[1])), x0, generator).exp()
+    dark = _uniform(size, float(np.log(read[0])), float(np.log(read[1])), x0, generator).exp()
+    return (gain * light.clamp(min=0) + dark.square()).sqrt() * (TILE_SLOPE / scaling.scale)
+
+
+def mosaic_masks(x0: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Per image, the mask (B, 3, H, W) of one of the mosaics at a random phase."""
+    draws = torch.rand(len(x0), 3, generator=generator, device=generator.device).tolist()
+    height, width = x0.shape[-2:]
+    whole = {name: torch.from_numpy(masks(MOSAICS[name], (height + 6, width + 6))) for name in names}
+    chosen = []
+    for which, down, right in draws:
+        top, left = int(down * 6), int(right * 6)
+        chosen.append(whole[names[int(which * len(names))]][:, top : top + height, left : left + width])
+    return torch.stack(chosen).to(x0.device)
+
+
+def noise_map(
+    *, P_mean: float, P_std: float, scaling: Scaling, uniform_share: float, camera_share: float,  # noqa: N803
+    shot: Sequence[float], read: Sequence[float], mosaics: Sequence[str], unknown_share: float, unknown_weight: float,
+) -> Corruption:  # fmt: skip
+    """A mixture, drawn per image: uniform levels (the unconditional EDM prior), camera maps, and mosaics of them.
+
+    The rest, 1 - uniform_share - camera_share, are mosaics: measured sites have a camera map; the others are
+    unknown (value 0, level SIGMA_UNKNOWN, loss times `unknown_weight`) in a share `unknown_share` of them, and
+    as noisy as a uniform level tells in the others, which is what sampling in a mosaic meets.
+
+    Raises:
+        ValueError: the shares do not add up to at most 1, or a mosaic has no such name.
+    """
+    if uniform_share + camera_share > 1 or not set(mosaics) <= set(MOSAICS):
+        raise ValueError(
+            f"uniform_share + camera_share must be at most 1, got {uniform_share} + {camera_share}; "
+            f"mosaics must be among {', '.join(MOSAICS)}, got {', '.join(mosaics)}"
+        )
+
+    def corrupt(x0: Tensor, generator: torch.Generator) -> Corrupted:
+        kind = _uniform(torch.Size((len(x0), 1, 1, 1)), 0, 1, x0, generator)
+        is_mosaic = kind >= uniform_share + camera_share
+        level = lognormal_sigma(x0, generator, P_mean, P_std).expand_as(x0)
+        camera = camera_sigma(x0, scaling, shot, read, generator)
+        missing = is_mosaic & ~mosaic_masks(x0, mosaics, generator)
+        unknown = missing & (_uniform(kind.shape, 0, 1, x0, generator) < unknown_share)
+        sigma = torch.where((kind < uniform_share) | missing, level, camera)
+        sigma = torch.where(unknown, SIGMA_UNKNOWN, sigma)
+        x = torch.where(unknown, 0.0, x0 + sigma * standard_normal(x0, generator))
+        return Corrupted(x, sigma, torch.where(unknown, unknown_weight, 1.0))
+
+    return corrupt
+
+
+ALL_CORRUPTIONS = CORRUPTIONS | {"noise_map": noise_map}

@@ -1,0 +1,62 @@
+"""One exposure as the posterior sees it: which values were measured, and how well."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.sensor.cfa import Cfa, embed, masks
+from lowlight_kedro.sensor.noise import NoiseModel
+
+TILE_SLOPE = 2.0  # of the tile domain: [0, 1] -> [-1, 1]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """y = A x + s n on one frame, in network units; A picks the measured channel of each photosite.
+
+    Attributes:
+        y: (1, 3, H, W), 0 where nothing was measured: A^T of the mosaic.
+        mask: (1, 3, H, W) of 0 and 1: A^T A.
+        s: (1, 3, H, W) standard deviation of the noise on every channel, measured or not.
+    """
+
+    y: Tensor
+    mask: Tensor
+    s: Tensor
+
+
+def observe(signal: NDArray, cfa: Cfa, exposure_ratio: float, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """The mosaic of a short exposure (H, W), scaled to the long one and into network units: `y` and `mask`.
+
+    signal: 0 = black, 1 = white of the short exposure, not clipped.
+    """
+    long_scale = signal * np.float32(exposure_ratio)
+    y = scaling.to_network(TILE_SLOPE * embed(long_scale, cfa) - 1)
+    mask = masks(cfa, signal.shape).astype(np.float32)
+    return torch.from_numpy((y * mask).astype(np.float32))[None], torch.from_numpy(mask)[None]
+
+
+def _smooth(x: Tensor, reach: int) -> Tensor:
+    side = 2 * reach + 1
+    return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="reflect"), side, stride=1)
+
+
+def noise_map(clean: Tensor, noise: NoiseModel, exposure_ratio: float, scaling: Scaling, reach: int = 4) -> Tensor:
+    """Standard deviation (1, 3, H, W), network units, of a short exposure whose clean light is `clean` (the same units).
+
+    s = ratio * sqrt(Var(x / ratio)), with x a *denoised* estimate, smoothed over (2 reach + 1)^2 pixels: at the
+    noisy pixel itself the variance would be low wherever the noise is negative.
+    """
+    light = (scaling.to_tile(_smooth(clean, reach)) + 1) / TILE_SLOPE
+    std = exposure_ratio * noise.variance(light / exposure_ratio).sqrt()
+    return std * (TILE_SLOPE / scaling.scale)
+
+
+def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:
+    """Mean of the measured values in (2 reach + 1)^2 windows, per channel: a first estimate that needs no prior."""
+    return _smooth(y, reach) / _smooth(mask, reach).clamp(min=1e-6)

@@ -1,0 +1,47 @@
+"""Interpolation that knows nothing of the pattern but where each channel was measured: any CFA."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
+
+from lowlight_kedro.sensor.cfa import Cfa, masks
+
+
+NARROW = np.array([1, 2, 1], np.float32)
+WIDE = np.array([1, 4, 6, 4, 1], np.float32)
+LAST_RESORT = np.float32(1e-4)
+
+
+def _spread(plane: NDArray) -> NDArray:
+    """Sum over neighbours: a 3x3 bell, and a 5x5 one so faint that it counts only where 3x3 is empty."""
+    narrow, wide = (
+        convolve1d(convolve1d(plane, kernel, axis=-1, mode="mirror"), kernel, axis=-2, mode="mirror")
+        for kernel in (NARROW, WIDE)
+    )
+    return narrow + LAST_RESORT * wide
+
+
+def _fill(values: NDArray, mask: NDArray) -> NDArray:
+    """Normalised convolution (Knutsson and Westin 1993): weighted mean of the measured neighbours.
+
+    Measured sites keep their value.
+    """
+    weight = mask.astype(np.float32)
+    return np.where(mask, values, _spread(values * weight) / _spread(weight))
+
+
+def bilinear(mosaic: NDArray, cfa: Cfa) -> NDArray:
+    """Each channel from its own neighbours; for a Bayer pattern this is bilinear interpolation."""
+    return np.stack([_fill(mosaic, mask) for mask in masks(cfa, mosaic.shape)]).astype(np.float32)
+
+
+def colour_difference(mosaic: NDArray, cfa: Cfa) -> NDArray:
+    """Green from its neighbours, then the smooth differences R - G and B - G from theirs.
+
+    Colour differences vary less than colours (Adams 1995), so edges of green sharpen red and blue.
+    """
+    red, green, blue = masks(cfa, mosaic.shape)
+    full_green = _fill(mosaic, green)
+    difference = mosaic - full_green
+    planes = [full_green + _fill(difference, red), full_green, full_green + _fill(difference, blue)]
+    return np.stack(planes).astype(np.float32)

@@ -1,0 +1,58 @@
+"""One decoded raw and its normalisation, shared by training and inference."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The visible area of one raw file, in digital numbers (DN), with what is needed to read it.
+
+    Attributes:
+        mosaic_dn: (H, W) photosites as recorded.
+        cfa: colour filter pattern, phase 0 at the top left.
+        black_level: DN of no light, a pattern with the period of `cfa`.
+        white_level: DN of saturation.
+        exposure_s: exposure time, seconds; nan where the file does not say.
+        iso: ISO speed; nan where the file does not say.
+        camera: maker and model.
+        white_balance: as-shot multipliers of R, G, B, green = 1.
+        camera_to_srgb: (3, 3) matrix from white-balanced camera RGB to linear sRGB, rows sum to 1.
+    """
+
+    mosaic_dn: NDArray[np.uint16]
+    cfa: Cfa
+    black_level: NDArray[np.float32]
+    white_level: float
+    exposure_s: float
+    iso: float
+    camera: str
+    white_balance: tuple[float, float, float]
+    camera_to_srgb: NDArray[np.float32]
+
+
+def normalise(frame: Frame) -> NDArray[np.float32]:
+    """Signal (H, W): 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
+
+    s = (DN - black) / (white - black)
+    """
+    black = tile_pattern(frame.black_level.astype(np.float32), frame.mosaic_dn.shape)
+    return (frame.mosaic_dn - black) / (np.float32(frame.white_level) - black)
+
+
+def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
+    """A part of the frame; `top` and `left` move up to the start of a colour filter period.
+
+    Raises:
+        ValueError: the part does not lie inside the frame.
+    """
+    period = len(frame.cfa)
+    top, left = top - top % period, left - left % period
+    rows, columns = frame.mosaic_dn.shape
+    if min(top, left) < 0 or min(height, width) < 1 or top + height > rows or left + width > columns:
+        raise ValueError(f"crop [{top}, {left}, {height}, {width}] must lie inside the frame of {rows} x {columns}")
+    return replace(frame, mosaic_dn=frame.mosaic_dn[top : top + height, left : left + width])

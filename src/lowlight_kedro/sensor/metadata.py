@@ -1,0 +1,48 @@
+"""What the metadata of tiles says, in our layout and in the predecessor's."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CLEAN_TYPES, NOISY_TYPES = ("long", "clean"), ("short", "noisy")
+SHORT_EXPOSURE_MARK = "_0."
+INHERITED = ("split", "scene_id", "data_type", "is_clean")
+
+Metadata = Mapping[str, Any]
+
+
+def list_tiles(metadata: Metadata) -> list[dict[str, Any]]:
+    """All tiles of `{"tiles": [...]}` or `{"files": [{..., "tiles": [...]}]}`, fields of the file inherited.
+
+    Raises:
+        ValueError: neither key is there, or a tile has no `tile_id`.
+    """
+    if "tiles" not in metadata and "files" not in metadata:
+        raise ValueError("metadata must hold `tiles: [...]` or `files: [{..., tiles: [...]}]`, got keys: " + ", ".join(metadata))
+    tiles = [dict(tile) for tile in metadata.get("tiles", [])]
+    for file in metadata.get("files", []):
+        inherited = {key: file[key] for key in INHERITED if key in file}
+        tiles += [inherited | tile for tile in file.get("tiles", [])]
+    for number, tile in enumerate(tiles):
+        if "tile_id" not in tile:
+            raise ValueError(f"tile number {number} of the metadata has no tile_id, it has: {', '.join(tile)}")
+    return tiles
+
+
+def clean_verdict(tile: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether a tile shows clean light, and which rule decided.
+
+    First `is_clean`; else `data_type` (long, clean / short, noisy); else the name: `_0.` marks an exposure
+    under one second.
+    """
+    if tile.get("is_clean") is not None:
+        return bool(tile["is_clean"]), "is_clean"
+    if tile.get("data_type") in CLEAN_TYPES + NOISY_TYPES:
+        return tile["data_type"] in CLEAN_TYPES, "data_type"
+    return SHORT_EXPOSURE_MARK not in tile["tile_id"], "name"
+
+
+def fingerprint(metadata: Metadata) -> str:
+    """A short hash of the list of tiles: the same tiles, the same name."""
+    return hashlib.sha256(json.dumps(list_tiles(metadata), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,81 @@
+"""Is a tile what training needs? One function per question, each answer a kind and a sentence."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTENT = ("constant", "saturated", "duplicated")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with which tile (or scene); `kind` is one word."""
+
+    tile_id: str
+    kind: str
+    message: str
+
+
+def check_form(tile_id: str, tile: NDArray, shape: tuple[int, int, int]) -> list[Problem]:
+    """Type, shape, finiteness and range of one tile, in the tile domain [-1, 1]."""
+    if tile.dtype != np.float32:
+        return [Problem(tile_id, "dtype", f"dtype is {tile.dtype}, expected float32")]
+    if tile.shape != shape:
+        return [Problem(tile_id, "shape", f"shape is {tile.shape}, expected {shape}")]
+    bad = int(np.size(tile) - np.isfinite(tile).sum())
+    if bad:
+        return [Problem(tile_id, "finite", f"{bad} values are not finite")]
+    if tile.min() < -1 or tile.max() > 1:
+        return [Problem(tile_id, "range", f"values span [{tile.min():g}, {tile.max():g}], expected within [-1, 1]")]
+    return []
+
+
+def check_content(tile_id: str, tile: NDArray, *, min_std: float, max_saturated: float) -> list[Problem]:
+    """Whether a well-formed tile shows anything."""
+    if (std := float(tile.std())) < min_std:
+        return [Problem(tile_id, "constant", f"standard deviation is {std:g}, expected at least {min_std:g}")]
+    if (saturated := saturated_fraction(tile)) > max_saturated:
+        return [Problem(tile_id, "saturated", f"{saturated:.1%} of the pixels are saturated, expected at most {max_saturated:.1%}")]
+    return []
+
+
+def saturated_fraction(tile: NDArray) -> float:
+    """Share of pixels of a tile (C, H, W) with a channel at white."""
+    return float((tile >= 1).any(axis=0).mean())
+
+
+def check_duplicates(digests: Mapping[str, str]) -> list[Problem]:
+    """Tiles with the same bytes as an earlier one. `digests`: tile_id -> hash."""
+    first: dict[str, str] = {}
+    problems = []
+    for tile_id, digest in digests.items():
+        if first.setdefault(digest, tile_id) != tile_id:
+            problems.append(Problem(tile_id, "duplicated", f"has the same content as {first[digest]}"))
+    return problems
+
+
+def check_names(tile_ids: Iterable[str]) -> list[Problem]:
+    """Tile names that stand more than once in the metadata."""
+    return [Problem(name, "name", f"stands {n} times in the metadata") for name, n in Counter(tile_ids).items() if n > 1]
+
+
+def check_splits(tiles: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Scenes whose tiles are in more than one split."""
+    splits: dict[str, set[str]] = {}
+    for tile in tiles:
+        if tile.get("scene_id") is not None and tile.get("split") is not None:
+            splits.setdefault(tile["scene_id"], set()).add(tile["split"])
+    return [
+        Problem(scene, "split", f"the scene is in several splits: {', '.join(sorted(found))}")
+        for scene, found in splits.items() if len(found) > 1
+    ]  # fmt: skip
+
+
+def digest(tile: NDArray) -> str:
+    """A hash of the tile's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(tile).tobytes()).hexdigest()[:16]
