@@ -16,8 +16,6 @@ class ImageDataset(AbstractDataset[NDArray, NDArray]):
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
         self._filepath = Path(filepath)
         self.metadata = metadata
-        if self._filepath.suffix not in (".tif", ".png"):
-            raise DatasetError(f"an image is a .tif (16 bits) or a .png (8 bits), got {filepath}")
 
     def load(self) -> NDArray[np.float32]:
         """Read back as float32 in [0, 1]."""
@@ -33,6 +31,8 @@ class ImageDataset(AbstractDataset[NDArray, NDArray]):
         import tifffile
         from PIL import Image
 
+        if self._filepath.suffix not in (".tif", ".png"):
+            raise DatasetError(f"an image is a .tif (16 bits) or a .png (8 bits), got {self._filepath}")
         kind: Any = np.uint16 if self._filepath.suffix == ".tif" else np.uint8
         pixels = np.rint(np.clip(data, 0, 1).transpose(1, 2, 0) * np.iinfo(kind).max).astype(kind)
         with atomic_path(self._filepath) as temporary:

@@ -22,19 +22,26 @@ def _uniform(shape: torch.Size, low: float, high: float, like: Tensor, generator
     return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
 
 
-def camera_sigma(
-    x0: Tensor, scaling: Scaling, shot: Sequence[float], read: Sequence[float], generator: torch.Generator
-) -> Tensor:
-    """Maps sqrt(shot x + read^2) (B, C, H, W), network units, with `shot` and `read` drawn log-uniformly per image.
+def _log_uniform(shape: tuple[int, ...], limits: Sequence[float], like: Tensor, generator: torch.Generator) -> Tensor:
+    low, high = (float(np.log(limit)) for limit in limits)
+    return _uniform(torch.Size(shape), low, high, like, generator).exp()
 
-    shot = gain * ratio and read = read_noise * ratio, in units of the long exposure's white; x is the local mean.
+
+def camera_sigma(
+    x0: Tensor, scaling: Scaling, shot: Sequence[float], read: Sequence[float], balance: Sequence[float],
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """Maps sqrt(b shot x + b^2 read^2) (B, 3, H, W), network units; `shot`, `read` and `balance` are ranges.
+
+    shot = gain * ratio and read = read_noise * ratio, in units of the long exposure's white, and the white-balance
+    gain b of red and blue (green has 1) are drawn log-uniformly per image; x is the local mean.
     """
     local = F.avg_pool2d(x0, PATCH, ceil_mode=True).repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
     light = (scaling.to_tile(local[..., : x0.shape[-2], : x0.shape[-1]]) + 1) / TILE_SLOPE
-    size = torch.Size((len(x0), 1, 1, 1))
-    gain = _uniform(size, float(np.log(shot[0])), float(np.log(shot[1])), x0, generator).exp()
-    dark = _uniform(size, float(np.log(read[0])), float(np.log(read[1])), x0, generator).exp()
-    return (gain * light.clamp(min=0) + dark.square()).sqrt() * (TILE_SLOPE / scaling.scale)
+    gain, dark = (_log_uniform((len(x0), 1, 1, 1), limits, x0, generator) for limits in (shot, read))
+    white = _log_uniform((len(x0), 3, 1, 1), balance, x0, generator)
+    white[:, 1] = 1
+    return (white * gain * light.clamp(min=0) + (white * dark).square()).sqrt() * (TILE_SLOPE / scaling.scale)
 
 
 def mosaic_masks(x0: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
@@ -51,7 +58,8 @@ def mosaic_masks(x0: Tensor, names: Sequence[str], generator: torch.Generator) -
 
 def noise_map(
     *, P_mean: float, P_std: float, scaling: Scaling, uniform_share: float, camera_share: float,  # noqa: N803
-    shot: Sequence[float], read: Sequence[float], mosaics: Sequence[str], unknown_share: float, unknown_weight: float,
+    shot: Sequence[float], read: Sequence[float], balance: Sequence[float], mosaics: Sequence[str],
+    unknown_share: float, unknown_weight: float,
 ) -> Corruption:  # fmt: skip
     """A mixture, drawn per image: uniform levels (the unconditional EDM prior), camera maps, and mosaics of them.
 
@@ -72,7 +80,7 @@ def noise_map(
         kind = _uniform(torch.Size((len(x0), 1, 1, 1)), 0, 1, x0, generator)
         is_mosaic = kind >= uniform_share + camera_share
         level = lognormal_sigma(x0, generator, P_mean, P_std).expand_as(x0)
-        camera = camera_sigma(x0, scaling, shot, read, generator)
+        camera = camera_sigma(x0, scaling, shot, read, balance, generator)
         missing = is_mosaic & ~mosaic_masks(x0, mosaics, generator)
         unknown = missing & (_uniform(kind.shape, 0, 1, x0, generator) < unknown_share)
         sigma = torch.where((kind < uniform_share) | missing, level, camera)

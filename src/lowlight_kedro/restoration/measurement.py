@@ -1,5 +1,6 @@
 """One exposure as the posterior sees it: which values were measured, and how well."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +31,10 @@ class Measurement:
     s: Tensor
 
 
-def observe(signal: NDArray, cfa: Cfa, exposure_ratio: float, scaling: Scaling) -> tuple[Tensor, Tensor]:
-    """The mosaic of a short exposure (H, W), scaled to the long one and into network units: `y` and `mask`.
-
-    signal: 0 = black, 1 = white of the short exposure, not clipped.
-    """
-    long_scale = signal * np.float32(exposure_ratio)
-    y = scaling.to_network(TILE_SLOPE * embed(long_scale, cfa) - 1)
-    mask = masks(cfa, signal.shape).astype(np.float32)
+def observe(light: NDArray, cfa: Cfa, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """A white-balanced mosaic (H, W), scaled to the long exposure (1 = its white, not clipped), as `y` and `mask`."""
+    y = scaling.to_network(TILE_SLOPE * embed(light, cfa) - 1)
+    mask = masks(cfa, light.shape).astype(np.float32)
     return torch.from_numpy((y * mask).astype(np.float32))[None], torch.from_numpy(mask)[None]
 
 
@@ -46,15 +43,17 @@ def _smooth(x: Tensor, reach: int) -> Tensor:
     return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="reflect"), side, stride=1)
 
 
-def noise_map(clean: Tensor, noise: NoiseModel, exposure_ratio: float, scaling: Scaling, reach: int = 4) -> Tensor:
+def noise_map(
+    clean: Tensor, noise: NoiseModel, exposure_ratio: float, white_balance: Sequence[float], scaling: Scaling, reach: int = 4
+) -> Tensor:
     """Standard deviation (1, 3, H, W), network units, of a short exposure whose clean light is `clean` (the same units).
 
-    s = ratio * sqrt(Var(x / ratio)), with x a *denoised* estimate, smoothed over (2 reach + 1)^2 pixels: at the
-    noisy pixel itself the variance would be low wherever the noise is negative.
+    s = g sqrt(Var(x / g)) with g = ratio * white balance of the channel, and x a *denoised* estimate, smoothed over
+    (2 reach + 1)^2 pixels: at the noisy pixel itself the variance would be low wherever the noise is negative.
     """
+    gains = exposure_ratio * clean.new_tensor(white_balance).reshape(1, 3, 1, 1)
     light = (scaling.to_tile(_smooth(clean, reach)) + 1) / TILE_SLOPE
-    std = exposure_ratio * noise.variance(light / exposure_ratio).sqrt()
-    return std * (TILE_SLOPE / scaling.scale)
+    return gains * noise.variance(light / gains).sqrt() * (TILE_SLOPE / scaling.scale)
 
 
 def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:

@@ -14,6 +14,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN, Guidance
 from lowlight_kedro.restoration.measurement import TILE_SLOPE, Measurement, local_mean, noise_map, observe
 from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import NoiseModel
 
 LOCAL_REACH = 4  # pixels around a site whose measured values give the first estimate of its noise
@@ -25,21 +26,26 @@ class Exposure:
 
     Attributes:
         signal: mosaic (H, W), 0 = black, 1 = white of the short exposure.
+        white_balance: gains of R, G, B; the result is balanced.
         exposure_ratio: how much longer the exposure is that the result should look like.
         noise: the noise of the short exposure, in units of `signal`.
     """
 
     signal: NDArray
     cfa: Cfa
+    white_balance: tuple[float, float, float]
     exposure_ratio: float
     noise: NoiseModel
 
 
 def _measure(exposure: Exposure, scaling: Scaling, device: torch.device) -> Measurement:
-    y, mask = observe(exposure.signal, exposure.cfa, exposure.exposure_ratio, scaling)
-    first = local_mean(y, mask, LOCAL_REACH)
-    s = noise_map(first, exposure.noise, exposure.exposure_ratio, scaling)
-    return Measurement(y.to(device), mask.to(device), s.to(device))
+    light = balanced(exposure.signal, exposure.cfa, exposure.white_balance) * np.float32(exposure.exposure_ratio)
+    y, mask = (part.to(device) for part in observe(light, exposure.cfa, scaling))
+    return Measurement(y, mask, _noise_map(local_mean(y, mask, LOCAL_REACH), exposure, scaling))
+
+
+def _noise_map(clean: Tensor, exposure: Exposure, scaling: Scaling) -> Tensor:
+    return noise_map(clean, exposure.noise, exposure.exposure_ratio, exposure.white_balance, scaling)
 
 
 def _to_light(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
@@ -50,7 +56,7 @@ def _to_light(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
 def posterior_mean(
     exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, evaluations: int, device: torch.device
 ) -> NDArray[np.float32]:
-    """E[x0 | y] as linear RGB (3, H, W), by a guidance that is exact at sigma = `SIGMA_UNKNOWN` (`noise_map`).
+    """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that is exact at sigma = `SIGMA_UNKNOWN` (`noise_map`).
 
     Each evaluation after the first takes the noise level from the estimate before it.
     """
@@ -58,8 +64,7 @@ def posterior_mean(
     unknown = torch.full((1, 1, 1, 1), SIGMA_UNKNOWN, device=device)
     for evaluation in range(evaluations):
         if evaluation:
-            s = noise_map(x, exposure.noise, exposure.exposure_ratio, scaling)
-            measurement = Measurement(measurement.y, measurement.mask, s)
+            measurement = Measurement(measurement.y, measurement.mask, _noise_map(x, exposure, scaling))
         x = guidance(denoiser, measurement)(torch.zeros_like(measurement.y), unknown)
     return _to_light(x, scaling)
 

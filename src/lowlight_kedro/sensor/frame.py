@@ -36,12 +36,18 @@ class Frame:
 
 
 def normalise(frame: Frame) -> NDArray[np.float32]:
-    """Signal (H, W): 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
+    """Signal (H, W) of each photosite: 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
 
     s = (DN - black) / (white - black)
     """
     black = tile_pattern(frame.black_level.astype(np.float32), frame.mosaic_dn.shape)
     return (frame.mosaic_dn - black) / (np.float32(frame.white_level) - black)
+
+
+def balanced(signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Each photosite of `signal` (H, W) times the white-balance gain of its channel."""
+    gains = np.asarray(white_balance, np.float32)[np.asarray(cfa)]
+    return (signal * tile_pattern(gains, signal.shape)).astype(np.float32)
 
 
 def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:

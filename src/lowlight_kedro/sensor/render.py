@@ -16,18 +16,13 @@ def srgb_decode(encoded: NDArray) -> NDArray:
     return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0) + 0.055) / 1.055) ** 2.4)
 
 
-def to_linear_srgb(rgb: NDArray, white_balance: tuple[float, float, float], camera_to_srgb: NDArray) -> NDArray:
-    """White-balance camera RGB (3, H, W) and turn it to linear sRGB; values above white saturate together.
+def render(rgb: NDArray, camera_to_srgb: NDArray) -> NDArray[np.float32]:
+    """White-balanced linear camera RGB (3, H, W) to display sRGB in [0, 1] (3, H, W).
 
-    Each channel is clipped at white *after* white balance so that a saturated light stays neutral.
+    Channels are clipped at white before the colour matrix, so that a saturated light stays neutral.
     """
-    balanced = np.minimum(rgb * np.asarray(white_balance, rgb.dtype)[:, None, None], 1)
-    return np.tensordot(camera_to_srgb.astype(rgb.dtype), balanced, axes=1)
-
-
-def render(rgb: NDArray, white_balance: tuple[float, float, float], camera_to_srgb: NDArray) -> NDArray[np.float32]:
-    """Linear camera RGB (3, H, W) to display sRGB in [0, 1] (3, H, W)."""
-    return srgb_encode(np.clip(to_linear_srgb(rgb, white_balance, camera_to_srgb), 0, 1)).astype(np.float32)
+    linear = np.tensordot(camera_to_srgb.astype(rgb.dtype), np.clip(rgb, 0, 1), axes=1)
+    return srgb_encode(np.clip(linear, 0, 1)).astype(np.float32)
 
 
 def camera_to_srgb(xyz_to_camera: NDArray) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def cut(image: NDArray, size: int, stride: int) -> Iterator[tuple[Position, NDAr
 
 
 def to_tile_domain(rgb: NDArray) -> NDArray[np.float32]:
-    """Linear RGB, 0 = black, 1 = white, to the tile domain [-1, 1].
+    """White-balanced linear RGB, 0 = black, 1 = white, to the tile domain [-1, 1].
 
     A tile is an estimate of clean light, so it is projected on what light can be, [0, 1]; the share of
     values that this moves is `clipped_fraction`. Measurements that enter a likelihood never come here.

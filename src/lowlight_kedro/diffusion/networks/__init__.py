@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lowlight_kedro.diffusion.networks.pyramid import pyramid_unet
 from lowlight_kedro.diffusion.networks.unet import ddpmpp, raw_unet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"ddpmpp": ddpmpp, "raw_unet": raw_unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"ddpmpp": ddpmpp, "pyramid_unet": pyramid_unet, "raw_unet": raw_unet}

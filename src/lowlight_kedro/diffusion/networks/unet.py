@@ -7,14 +7,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def keep_variance(net: nn.Module) -> None:
+    """Weights of variance about 2 / fan-in, biases 0; blocks and the whole network start as the identity and 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    for module in net.modules():
+        last = {Block: lambda m: m.convs[1], Attention: lambda m: m.out, UNet: lambda m: m.last}.get(type(module))
+        if last:
+            nn.init.zeros_(last(module).weight)
+
+
 class Block(nn.Module):
-    """x + conv(silu(conv(silu(x)))), with GroupNorm before each SiLU where `norm`; starts as the identity."""
+    """x + conv(silu(conv(silu(x)))), with GroupNorm before each SiLU where `norm`."""
 
     def __init__(self, width: int, *, norm: bool) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity() for _ in range(2))
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.convs[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = x
@@ -32,7 +43,6 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(min(32, width // 4), width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, width, height, columns = x.shape
@@ -52,12 +62,14 @@ class UNet(nn.Module):
         norm: GroupNorm in the blocks. Without it a pixel sees only its receptive field, so that overlapping
             windows of a large frame agree where they overlap.
         attention: self-attention at the coarsest level.
-        channels: channels of the image.
+        channels: channels of the noise level map.
+        inputs, outputs: channels of the image in and out; as many as `channels` where not given.
     """
 
     def __init__(
-        self, widths: Sequence[int], blocks: int, *, patch: int, norm: bool, attention: bool, channels: int = 3
-    ) -> None:
+        self, widths: Sequence[int], blocks: int, *, patch: int, norm: bool, attention: bool, channels: int = 3,
+        inputs: int | None = None, outputs: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.patch = patch
         self.multiple = patch * 2 ** (len(widths) - 1)
@@ -65,15 +77,15 @@ class UNet(nn.Module):
         def stage(width: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, norm=norm) for _ in range(blocks)))
 
-        self.first = nn.Conv2d(2 * channels * patch**2, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(((inputs or channels) + channels) * patch**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(width) for width in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.middle = Attention(widths[-1]) if attention else nn.Identity()
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False))
         self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
         self.up = nn.ModuleList(stage(width) for width in widths)
-        self.last = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
+        self.last = nn.Conv2d(widths[0], (outputs or channels) * patch**2, 3, padding=1)
+        keep_variance(self)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:

@@ -16,7 +16,7 @@ from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
-from lowlight_kedro.sensor.frame import Frame, crop, normalise
+from lowlight_kedro.sensor.frame import Frame, crop
 from lowlight_kedro.sensor.render import render
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ Lazy = dict[str, Callable[[], Any]]
 def _light(frame: Frame, part: list[int] | None, options: PreprocessingOptions) -> NDArray:
     frame = crop(frame, *part) if part else frame
     demosaicer = choose("demosaicer", DEMOSAICERS, options.demosaicer.of(len(frame.cfa)))
-    return demosaic(normalise(frame), frame.cfa, frame.white_balance, demosaicer)
+    return demosaic(frame, demosaicer)
 
 
 def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tuple[dict[str, float], dict[str, NDArray]]:
-    """Figures of every image but the last against the last, in linear camera RGB and in sRGB; and the sRGB images."""
+    """Figures of every image but the last against the last, in linear RGB and in sRGB; and the sRGB images."""
     metrics = {name: choose("metric", METRICS, name) for name in names}
-    display = {title: render(image, truth.white_balance, truth.camera_to_srgb) for title, image in images.items()}
+    display = {title: render(image, truth.camera_to_srgb) for title, image in images.items()}
     *titles, reference = images
     figures = {}
     for space, drawn in (("linear", images), ("srgb", display)):

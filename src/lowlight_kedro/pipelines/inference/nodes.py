@@ -116,7 +116,7 @@ def _restore_frame(frame: Frame, paired: float | None, prior: Prior, sensor: Sen
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
     noise, source = sensor.noise_model(frame.camera, frame.iso, frame.white_level - float(frame.black_level.mean()))
     logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
-    light, evaluations = _restore(Exposure(signal, frame.cfa, ratio, noise), prior, options)
+    light, evaluations = _restore(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), prior, options)
     return light, {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop,
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
@@ -128,7 +128,7 @@ def restore_frames(
     raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
     sensor: SensorOptions, options: InferenceOptions,
 ) -> Iterator[tuple[dict, dict, dict, dict]]:  # fmt: skip
-    """Restore frame by frame; yields linear camera RGB, sRGB, a preview and a record of each.
+    """Restore frame by frame; yields white-balanced linear camera RGB, sRGB, a preview and a record of each.
 
     A frame that cannot be restored yields only a record with `error`.
 
@@ -148,7 +148,7 @@ def restore_frames(
             failures.append(f"{name}: {error}")
             yield {}, {}, {}, {name: {"error": str(error)}}
             continue
-        display = render(light, frame.white_balance, frame.camera_to_srgb)
+        display = render(light, frame.camera_to_srgb)
         yield {name: light}, {name: display}, {name: display}, {name: record}
     if len(failures) == len(selected):
         raise ValueError("no frame could be restored:\n  " + "\n  ".join(failures))

@@ -13,7 +13,7 @@ from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor import scenes, tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
-from lowlight_kedro.sensor.frame import Frame, normalise
+from lowlight_kedro.sensor.frame import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _describe_frame(row: Any, frame: Frame, ratio: float) -> dict[str, Any]:
 def _cut_frame(row: Any, frame: Frame, ratio: float, options: PreprocessingOptions) -> tuple[dict, dict]:
     """Tiles of one frame by file name, and the frame's record with a record of each tile."""
     demosaicer = choose("demosaicer", DEMOSAICERS, options.demosaicer.of(len(frame.cfa)))
-    rgb = demosaic(normalise(frame), frame.cfa, frame.white_balance, demosaicer) * np.float32(ratio)
+    rgb = demosaic(frame, demosaicer) * np.float32(ratio)
     cut, records = {}, []
     for place, pixels in tiles.cut(rgb, options.tiles.size, options.tiles.stride):
         tile_id = f"{row.frame.replace('/', '_')}_r{place.row:02d}_c{place.column:02d}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, stack
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.diffusion.order import index_batches
@@ -12,12 +12,18 @@ from lowlight_kedro.pipelines.training.options import LoaderOptions
 Batches = Callable[[int, int], Iterator[tuple[list[str], Tensor]]]
 
 
-class _Named(Subset):
-    """A subset of an `EDMPTDataset` whose items are (tile_id, image)."""
+class _Named(Dataset[tuple[str, Tensor]]):
+    """Some tiles of an `EDMPTDataset`, as (tile_id, image)."""
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:  # type: ignore[override]
-        number = self.indices[index]
-        return self.dataset.tiles[number]["tile_id"], self.dataset[number][0]  # type: ignore[attr-defined]
+    def __init__(self, tiles: EDMPTDataset, indices: Sequence[int]) -> None:
+        self._tiles, self._indices = tiles, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        number = self._indices[index]
+        return self._tiles.tiles[number]["tile_id"], self._tiles[number][0]
 
 
 def _collate(items: Sequence[tuple[str, Tensor]]) -> tuple[list[str], Tensor]:

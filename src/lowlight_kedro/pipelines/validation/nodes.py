@@ -118,8 +118,8 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions) -> li
         except ValueError as error:
             logger.warning("no noise level for %s: %s", pair["short"], error)
             continue
-        ratio = pair["exposure_ratio"]
-        levels += (2 * ratio * np.sqrt(noise.variance(signals / ratio))).tolist()
+        gains = pair["exposure_ratio"] * np.asarray(file["white_balance"])[:, None]
+        levels += (2 * gains * np.sqrt(noise.variance(signals / gains))).ravel().tolist()
     return levels
 
 

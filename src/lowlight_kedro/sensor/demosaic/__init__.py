@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.cfa import Cfa, masks
+from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.demosaic.interpolation import bilinear, colour_difference
 from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
+from lowlight_kedro.sensor.frame import Frame, balanced, normalise
 
 Demosaicer = Callable[[NDArray, Cfa], NDArray]
 
@@ -18,16 +19,9 @@ DEMOSAICERS: dict[str, Demosaicer] = {
 }
 
 
-def demosaic(mosaic: NDArray, cfa: Cfa, white_balance: tuple[float, float, float], demosaicer: Demosaicer) -> NDArray:
-    """Demosaic in white-balanced values, where a grey edge looks alike in all channels, and undo the balance.
+def demosaic(frame: Frame, demosaicer: Demosaicer) -> NDArray[np.float32]:
+    """White-balanced linear RGB (3, H, W) of a frame, 1 = white level of green, not clipped.
 
-    Args:
-        mosaic: (H, W) signal, linear.
-        white_balance: multipliers of R, G, B.
-
-    Returns:
-        (3, H, W) float32 linear camera RGB in the units of `mosaic`.
+    Balanced first, so that a grey edge looks alike in all channels to the demosaicer.
     """
-    gains = np.asarray(white_balance, np.float32)[:, None, None]
-    per_site = (masks(cfa, mosaic.shape) * gains).sum(axis=0)
-    return demosaicer((mosaic * per_site).astype(np.float32), cfa) / gains
+    return demosaicer(balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)

@@ -1,0 +1,57 @@
+"""Shared by all tests: where the data lies, and small raws."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+import torch
+
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa
+from lowlight_kedro.sensor.frame import Frame
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("LOWLIGHT_TEST_DATA", ROOT.parent / "shared" / "data"))
+PHASES: list[Cfa] = [((0, 1), (1, 2)), ((1, 0), (2, 1)), ((2, 1), (1, 0)), ((1, 2), (0, 1))]
+CFAS = [*PHASES, XTRANS]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def bracket():
+    folder = SHARED / "raw_bracket"
+    if not folder.is_dir():
+        pytest.skip(f"the Nikon bracket is not at {folder}; set LOWLIGHT_TEST_DATA to its parent folder")
+    return folder
+
+
+def make_frame(rng, cfa: Cfa = BAYER_RGGB, shape=(512, 520), exposure_s=10.0, light=0.3) -> Frame:
+    """A raw of smooth random light with a little noise, 14 bit."""
+    coarse = rng.uniform(0.2, 1.0, (9, 9))
+    rows, columns = np.linspace(0, 7.99, shape[0]), np.linspace(0, 7.99, shape[1])
+    field = coarse[rows.astype(int)][:, columns.astype(int)] * light * min(exposure_s / 10, 1)
+    dn = 512 + 15871 * field + rng.normal(0, 6, shape)
+    return Frame(
+        mosaic_dn=np.clip(np.rint(dn), 0, 16383).astype(np.uint16),
+        cfa=cfa,
+        black_level=np.full((len(cfa),) * 2, 512, np.float32),
+        white_level=16383.0,
+        exposure_s=exposure_s,
+        iso=1600.0,
+        camera="test ILCE-7SM2",
+        white_balance=(2.0, 1.0, 1.6),
+        camera_to_srgb=np.eye(3, dtype=np.float32),
+    )

@@ -1,0 +1,143 @@
+from copy import deepcopy
+
+import pytest
+import torch
+
+from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, build_prior, pack, prior_of, unpack
+from lowlight_kedro.diffusion.corruption import CORRUPTIONS
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.order import augment, generator_for, index_batches
+from lowlight_kedro.diffusion.scaling import Scaling, propose
+from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, train
+
+CPU = torch.device("cpu")
+SCALING = Scaling(-0.7, 0.8)
+TILES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+CORRUPTION = CORRUPTIONS["uniform"](P_mean=-1.2, P_std=1.2, scaling=SCALING)
+
+
+def schedule(**changes):
+    return Schedule(**({
+        "total_kimg": 0.08, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "cooldown": 0.5,
+        "ema_halflife_kimg": 0.5, "ema_rampup": 0.05, "kimg_per_tick": 0.016, "crop": 8, "precision": "fp32", "seed": 1,
+    } | changes))  # fmt: skip
+
+
+def fresh(seed=0, widths=(8, 8)):
+    torch.manual_seed(seed)
+    return State.fresh(Denoiser(NETWORKS["raw_unet"](widths=widths, blocks=1), 0.5))
+
+
+def run(state, plan=None, tiles=TILES, stop_after=None, **changes):
+    plan = plan or schedule(**changes)
+    steps = []
+
+    def batches(start, stop):
+        for indices in index_batches(len(tiles), plan.seed, start, plan.batch_size, stop):
+            yield [f"tile{i}" for i in indices], tiles[indices]
+
+    for state in train(  # noqa: B020
+        state, batches, plan, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
+        on_step=lambda now, loss: steps.append(loss), should_stop=lambda: stop_after is not None and len(steps) >= stop_after,
+    ):  # fmt: skip
+        pass
+    return state
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(pack(a, {}).tensors.values(), pack(b, {}).tensors.values(), strict=True))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 7])
+def test_a_stopped_and_resumed_run_ends_bit_for_bit_like_one_that_was_not(stop_after):
+    whole = run(fresh())
+    stopped = deepcopy(pack(run(fresh(), stop_after=stop_after), {"net": "x"}))
+    assert stopped.description["images"] == 8 * stop_after
+    resumed = fresh(seed=99)
+    unpack(stopped, resumed, {"net": "x"})
+    assert same(run(resumed), whole)
+    assert not same(fresh(seed=99), whole)
+
+
+def test_accumulated_passes_give_the_gradient_of_the_whole_batch_to_rounding(monkeypatch):
+    """One pass and two passes see different noise, so make it the same: a corruption that adds none."""
+    from lowlight_kedro.diffusion.corruption import Corrupted
+
+    monkeypatch.setitem(globals(), "CORRUPTION", lambda x0, generator: Corrupted(x0 * 0.9, torch.full_like(x0[:, :1, :1, :1], 0.3)))
+    one, two = (run(fresh(), stop_after=1, crop=None, batch_gpu=size) for size in (8, 4))
+    # augmentation differs between the splits; a tile set that no flip or turn changes does not
+    tiles = torch.ones(5, 3, 16, 16) * torch.linspace(-1, 1, 5).reshape(5, 1, 1, 1)
+    one, two = (run(fresh(), tiles=tiles, stop_after=1, crop=None, batch_gpu=size) for size in (8, 4))
+    for a, b in zip(one.optimizer.state.values(), two.optimizer.state.values(), strict=True):
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-4, atol=1e-7)
+
+
+def test_a_tiny_network_overfits_one_tile():
+    state = run(fresh(widths=(32, 32)), tiles=TILES[:1], total_kimg=4, crop=None, learning_rate=4e-3, ramp_kimg=0.1, kimg_per_tick=0.1)
+    losses = [row["loss"] for row in state.history]
+    assert losses[-1] < 0.35 * losses[0], losses
+
+
+def test_the_ema_is_the_mean_it_says_it_is():
+    plan = schedule(ema_halflife_kimg=0.008, ema_rampup=1e9)
+    start = fresh()
+    before = deepcopy(start.ema.network.first.weight)
+    state = run(start, plan, stop_after=1)
+    expected = 0.5 * before + 0.5 * state.denoiser.network.first.weight
+    torch.testing.assert_close(state.ema.network.first.weight, expected.detach())
+
+
+def test_the_learning_rate_ramps_and_cools():
+    plan = schedule(total_kimg=1, ramp_kimg=0.1, cooldown=0.5, learning_rate=1.0)
+    assert plan.rate_at(0) == pytest.approx(0.08)
+    assert plan.rate_at(400) == 1.0
+    assert plan.rate_at(750) == pytest.approx(0.5)
+    assert plan.rate_at(1000) == 0
+
+
+def test_a_non_finite_loss_names_the_tiles():
+    with pytest.raises(NonFiniteLossError, match=r"loss is nan after 8 images; tiles of this batch: .*tile2"):
+        run(fresh(), tiles=torch.where(torch.arange(5).reshape(5, 1, 1, 1) == 2, torch.nan, TILES), crop=None)
+
+
+def test_every_epoch_shows_every_image_once_and_the_start_does_not_matter():
+    whole = [i for batch in index_batches(7, 3, 0, 4, 28) for i in batch]
+    assert [sorted(whole[k : k + 7]) for k in range(0, 28, 7)] == [list(range(7))] * 4
+    assert whole[:7] != whole[7:14]
+    assert [i for batch in index_batches(7, 3, 12, 4, 28) for i in batch] == whole[12:]
+
+
+def test_augmentation_only_moves_pixels():
+    image = torch.arange(2 * 3 * 6 * 6.0).reshape(2, 3, 6, 6)
+    seen = set()
+    for count in range(200):
+        out = augment(image, None, generator_for("t", 0, count))
+        assert torch.equal(out.flatten(2).sort(-1).values, image.flatten(2).sort(-1).values)
+        seen.add(tuple(out[0, 0].flatten().tolist()))
+    assert len(seen) == 8
+    with pytest.raises(ValueError, match="crop must be at most the tile size 6, got crop=9"):
+        augment(image, 9, generator_for("t", 0, 0))
+
+
+def test_scaled_data_has_standard_deviation_one_half_and_the_map_inverts():
+    tiles = torch.rand(1000) * 0.3 - 0.9
+    proposal = propose(float(tiles.mean()), float(tiles.std()), [])
+    scaling = Scaling(proposal["mean"], proposal["scale"])
+    assert float(scaling.to_network(tiles).std()) == pytest.approx(0.5, rel=1e-5)
+    torch.testing.assert_close(scaling.to_tile(scaling.to_network(tiles)), tiles)
+    assert (proposal["P_mean"], proposal["P_std"]) == (-1.2, 1.2)
+
+
+def test_louder_noise_raises_the_proposed_p_mean_by_its_logarithm():
+    quiet, loud = (propose(0.0, 0.5, [level])["P_mean"] for level in (0.1, 0.2))
+    assert loud - quiet == pytest.approx(torch.tensor(2.0).log().item())
+
+
+def test_a_checkpoint_of_another_run_or_network_is_refused():
+    checkpoint = pack(run(fresh(), stop_after=1), {"data": "abc"})
+    with pytest.raises(CheckpointMismatchError, match=r"data: checkpoint 'abc', now 'xyz'; set training\.resume=false"):
+        unpack(checkpoint, fresh(), {"data": "xyz"})
+    prior = prior_of(checkpoint)
+    with pytest.raises(CheckpointMismatchError, match="does not fit the network: .*checkpoint"):
+        build_prior(prior, NETWORKS["raw_unet"](widths=[8, 16], blocks=1))

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map
+from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN
+
+SCALING = Scaling(-0.7, 0.8)
+OPTIONS = {
+    "uniform_share": 0.25, "camera_share": 0.25, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.2],
+    "mosaics": ["bayer", "xtrans"], "unknown_share": 0.5, "unknown_weight": 3.0,
+}  # fmt: skip
+BY_NAME = {"uniform": {}, "noise_map": OPTIONS}
+
+
+def images(count=400, side=24):
+    return torch.randn(count, 3, side, side) * 0.5
+
+
+@pytest.mark.parametrize("name", ALL_CORRUPTIONS)
+def test_the_noise_has_the_level_that_sigma_tells(name):
+    x0, generator = images(), torch.Generator().manual_seed(0)
+    out = ALL_CORRUPTIONS[name](P_mean=-1.0, P_std=0.8, scaling=SCALING, **BY_NAME[name])(x0, generator)
+    known = out.sigma.expand(x0.shape) != SIGMA_UNKNOWN
+    z = ((out.x - x0) / out.sigma)[known]
+    assert abs(z.mean()) < 5 / z.numel() ** 0.5
+    assert abs(z.var() - 1) < 5 * (2 / z.numel()) ** 0.5
+    assert (out.x[~known] == 0).all()
+
+
+def test_the_mixture_has_its_shares():
+    count = 3000
+    out = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, **OPTIONS)(images(count, 12), torch.Generator().manual_seed(0))
+    unknown = (out.sigma == SIGMA_UNKNOWN).flatten(1)
+    some = unknown.any(1)
+    uniform = (out.sigma.flatten(1) == out.sigma[:, :1, :1, :1].flatten(1)).all(1)
+    for share, expected in ((some, 0.25), (uniform, 0.25)):
+        assert abs(share.float().mean() - expected) < 5 * (expected * (1 - expected) / count) ** 0.5
+    torch.testing.assert_close(unknown[some].float().mean(), torch.tensor(2 / 3), atol=1e-3, rtol=0)
+    assert (out.weight[out.sigma == SIGMA_UNKNOWN] == 3).all()
+
+
+def test_mosaics_measure_one_channel_per_site_at_every_phase():
+    chosen = mosaic_masks(images(200, 12), ["bayer"], torch.Generator().manual_seed(0))
+    assert (chosen.sum(1) == 1).all()
+    assert len({tuple(mask[:, :2, :2].flatten().tolist()) for mask in chosen}) == 4
+
+
+def test_a_camera_map_does_not_tell_the_pixels():
+    """Within a patch the level is constant, so that the network cannot read the image off its own noise level."""
+    x0 = images(4, 32)
+    sigma = camera_sigma(x0, SCALING, [1e-2, 1e-2], [0.04, 0.04], [1.0, 1.0], torch.Generator())
+    patches = sigma.unfold(2, 16, 16).unfold(3, 16, 16).flatten(4)
+    torch.testing.assert_close(patches.amin(-1), patches.amax(-1))
+
+
+def test_impossible_mixtures_are_refused():
+    with pytest.raises(ValueError, match=r"got 0\.9 \+ 0\.25"):
+        noise_map(P_mean=0, P_std=1, scaling=SCALING, **(OPTIONS | {"uniform_share": 0.9}))
+    with pytest.raises(ValueError, match="mosaics must be among bayer, xtrans, got quad"):
+        noise_map(P_mean=0, P_std=1, scaling=SCALING, **(OPTIONS | {"mosaics": ["quad"]}))
