@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, tile_pattern
 from lowlight_kedro.sensor.frame import Frame
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LOWLIGHT_TEST_DATA", ROOT.parent / "shared" / "data"))
 PHASES: list[Cfa] = [((0, 1), (1, 2)), ((1, 0), (2, 1)), ((2, 1), (1, 0)), ((1, 2), (0, 1))]
+WHITE_BALANCE = (2.0, 1.0, 1.6)
 CFAS = [*PHASES, XTRANS]
 
 
@@ -39,11 +40,12 @@ def bracket():
 
 
 def make_frame(rng, cfa: Cfa = BAYER_RGGB, shape=(512, 520), exposure_s=10.0, light=0.3) -> Frame:
-    """A raw of smooth random light with a little noise, 14 bit."""
+    """A raw of grey random light in patches with a little noise, 14 bit."""
     coarse = rng.uniform(0.2, 1.0, (9, 9))
     rows, columns = np.linspace(0, 7.99, shape[0]), np.linspace(0, 7.99, shape[1])
     field = coarse[rows.astype(int)][:, columns.astype(int)] * light * min(exposure_s / 10, 1)
-    dn = 512 + 15871 * field + rng.normal(0, 6, shape)
+    grey = tile_pattern(1 / np.asarray(WHITE_BALANCE)[np.asarray(cfa)], shape)
+    dn = 512 + 15871 * field * grey + rng.normal(0, 6, shape)
     return Frame(
         mosaic_dn=np.clip(np.rint(dn), 0, 16383).astype(np.uint16),
         cfa=cfa,
@@ -52,6 +54,6 @@ def make_frame(rng, cfa: Cfa = BAYER_RGGB, shape=(512, 520), exposure_s=10.0, li
         exposure_s=exposure_s,
         iso=1600.0,
         camera="test ILCE-7SM2",
-        white_balance=(2.0, 1.0, 1.6),
+        white_balance=WHITE_BALANCE,
         camera_to_srgb=np.eye(3, dtype=np.float32),
     )

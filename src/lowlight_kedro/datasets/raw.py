@@ -38,9 +38,10 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[Any]:
             yield raw
         finally:
             raw.close()
-    except rawpy.LibRawNonFatalError as error:
-        raise RawReadError(f"{path}: LibRaw cannot read it ({error}); is it a raw file?") from error
-    except (rawpy.LibRawFatalError, ValueError, OSError) as error:
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise RawReadError(f"{path}: LibRaw cannot read it ({reason}); is it a whole raw file?") from error
+    except (ValueError, OSError) as error:
         raise RawReadError(f"{path}: {error}") from error
 
 

@@ -52,7 +52,7 @@ def pack(state: State, description: Mapping[str, Any]) -> Checkpoint:
     tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.network.state_dict().items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    return Checkpoint(tensors, dict(description) | {"images": state.images, "history": state.history})
+    return Checkpoint(tensors, dict(description) | {"images": state.images, "history": state.history, "losses": state.losses})
 
 
 def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any]) -> None:
@@ -80,11 +80,12 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.images = checkpoint.description["images"]
     state.history = list(checkpoint.description["history"])
+    state.losses = list(checkpoint.description["losses"])
 
 
 def prior_of(checkpoint: Checkpoint) -> Checkpoint:
     """What inference needs of a training state: the EMA weights and the description without the history."""
-    description = {key: value for key, value in checkpoint.description.items() if key != "history"}
+    description = {key: value for key, value in checkpoint.description.items() if key not in ("history", "losses")}
     return Checkpoint(_part(checkpoint.tensors, "ema."), description)
 
 

@@ -70,6 +70,7 @@ class State:
     ema: Denoiser
     optimizer: torch.optim.Optimizer
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the updates since the last row of the history
 
     @classmethod
     def fresh(cls, denoiser: Denoiser) -> "State":
@@ -122,19 +123,18 @@ def train(
         NonFiniteLossError: before the weights of the last yielded state are touched by it.
     """
     tick_images = max(round(schedule.kimg_per_tick * 1000), schedule.batch_size)
-    losses: list[float] = []
     for names, tiles in batches(state.images, schedule.total_images):
         loss = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device)
         if not torch.isfinite(torch.tensor(loss)):
             raise NonFiniteLossError(f"the loss is {loss} after {state.images} images; tiles of this batch: {', '.join(names)}")
-        losses.append(loss)
+        state.losses.append(loss)
         on_step(state, loss)
         done, stopped = state.images >= schedule.total_images, should_stop()
         ticked = state.images // tick_images > (state.images - schedule.batch_size) // tick_images
         if ticked or done:
-            row = {"kimg": state.images / 1000, "loss": sum(losses) / len(losses), "learning_rate": schedule.rate_at(state.images)}
+            row = {"kimg": state.images / 1000, "loss": sum(state.losses) / len(state.losses), "learning_rate": schedule.rate_at(state.images)}
             state.history.append(row | validate(state))
-            losses = []
+            state.losses = []
         if ticked or done or stopped:
             yield state
         if stopped:

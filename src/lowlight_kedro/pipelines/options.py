@@ -10,7 +10,20 @@ class Options(BaseModel):
 
 
 class Choice(Options):
-    """A plug-in by name, with its own options; a wrong option fails by name when the plug-in is called."""
+    """A plug-in by name; `options` holds those of every plug-in one may switch to, by its name.
+
+    So one word switches, whatever an environment says about the others. A wrong option fails by name when the
+    plug-in is called.
+    """
 
     name: str
-    options: dict = {}
+    options: dict[str, dict] = {}
+
+    @property
+    def chosen(self) -> dict:
+        """The options of the plug-in that is chosen."""
+        return self.options.get(self.name, {})
+
+    def describe(self) -> dict:
+        """Name and chosen options, as stored in checkpoints."""
+        return {"name": self.name, "options": self.chosen}

@@ -86,7 +86,7 @@ def _guidance(prior: Prior, options: InferenceOptions) -> Guidance:
         )
     if options.estimate == "mean" and not on_maps:
         raise ValueError(f"estimate 'mean' needs guidance noise_map, got {options.guidance.name!r}; set inference.estimate=sample")
-    return partial(guidance, **options.guidance.options)
+    return partial(guidance, **options.guidance.chosen)
 
 
 def _restore(exposure: Exposure, prior: Prior, options: InferenceOptions) -> tuple[NDArray, int]:

@@ -38,8 +38,8 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
     }
     return {
         "format": 1,
-        "network": options.network.model_dump(),
-        "corruption": options.corruption.model_dump(),
+        "network": options.network.describe(),
+        "corruption": options.corruption.describe(),
         "scaling": {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]},
         **constants,
         "data": tile_statistics["fingerprint"],
@@ -82,13 +82,13 @@ def train_prior(
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
     torch.manual_seed(options.seed)
-    network = choose("network", NETWORKS, options.network.name)(**options.network.options)
+    network = choose("network", NETWORKS, options.network.name)(**options.network.chosen)
     state = State.fresh(Denoiser(network, description["sigma_data"]).to(device))
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
     corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
-        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.options
+        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
     fixed = _validation_tiles(val_tiles, options.validate_.tiles, options.validate_.crop)
 

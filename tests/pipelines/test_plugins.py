@@ -1,0 +1,74 @@
+"""One plug-in of each kind from outside the package, by dotted path."""
+
+import sys
+
+import pandas as pd
+import pytest
+
+from lowlight_kedro.plugins import choose
+
+OUTSIDE = '''
+"""Another package's plug-ins."""
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.samplers import SAMPLERS
+from lowlight_kedro.restoration.guidance import GUIDANCE
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS
+from lowlight_kedro.sensor.noise import PoissonGaussian
+
+used = set()
+
+def spy(kind, function):
+    def wrapped(*arguments, **options):
+        used.add(kind)
+        return function(*arguments, **options)
+    return wrapped
+
+network = spy("network", NETWORKS["raw_unet"])
+sampler = spy("sampler", SAMPLERS["ancestral"])
+guidance = spy("guidance", GUIDANCE["diffpir"])
+demosaicer = spy("demosaicer", DEMOSAICERS["bilinear"])
+
+class Noise(PoissonGaussian):
+    def variance(self, signal):
+        used.add("noise_model")
+        return super().variance(signal)
+'''
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "outside"
+    sys.modules.pop("outside", None)
+
+
+def test_one_of_each_kind_from_another_package(project, outside):
+    (project.data / "06_models/training_state.safetensors").unlink()
+    project.run(
+        preprocessing={"demosaicer": {"bayer": "outside.demosaicer", "xtrans": "outside.demosaicer"}},
+        training={"network": {"name": "outside.network"}, "corruption": {"name": "lowlight_kedro.diffusion.corruption.uniform"}},
+        inference={"guidance": {"name": "outside.guidance"}, "estimate": "sample", "sample": {"sampler": "outside.sampler"}},
+        sensor={"noise": {"model": "outside.Noise"}},
+    )  # fmt: skip
+    assert sys.modules["outside"].used == {"demosaicer", "network", "guidance", "sampler", "noise_model"}
+    assert pd.read_csv(project.data / "08_reporting/evaluation.csv")["guidance"].unique().tolist() == ["outside.guidance"]
+
+
+def test_entry_points_are_found(monkeypatch):
+    class Point:
+        name = "theirs"
+
+        @staticmethod
+        def load():
+            return "loaded"
+
+    monkeypatch.setattr("lowlight_kedro.plugins.entry_points", lambda group: [Point] if group == "lowlight_kedro.guidance" else [])
+    assert choose("guidance", {}, "theirs") == "loaded"
+    with pytest.raises(ValueError, match="unknown network 'theirs'; choose one of: ours"):
+        choose("network", {"ours": 1}, "theirs")
+
+
+def test_a_dotted_path_that_does_not_exist_says_so():
+    with pytest.raises(ValueError, match=r"sampler 'no\.such\.thing' cannot be imported"):
+        choose("sampler", {}, "no.such.thing")

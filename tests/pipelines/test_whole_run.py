@@ -1,0 +1,98 @@
+"""What `kedro run` leaves behind."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.pipeline_registry import register_pipelines
+
+
+def test_tiles_metadata_and_index_agree(finished):
+    index = pd.read_csv(finished.data / "03_primary/index.csv")
+    files = {str(path.relative_to(finished.data / "03_primary/tiles")) for path in (finished.data / "03_primary/tiles").rglob("*.pt")}
+    assert files == set(index["pt_path"])
+    assert set(index["split"]) == {"train", "val", "test"}
+    assert index.groupby("scene_id")["split"].nunique().max() == 1
+    assert (index["is_clean"] == (index["data_type"] == "long")).all()
+    columns = {"scene_id", "split", "data_type", "is_clean", "exposure_s", "iso", "camera", "cfa", "black_level", "white_level",
+               "row", "column", "top", "left", "mean", "std", "min", "max", "saturated_fraction"}  # fmt: skip
+    assert columns <= set(index.columns)
+    assert set(index["cfa"]) == {"RGGB", "xtrans"}
+    for row in index.sample(5, random_state=0).itertuples():
+        tile = torch.load(finished.data / "03_primary/tiles" / row.pt_path, weights_only=True)
+        assert (tile.dtype, tuple(tile.shape)) == (torch.float32, (3, 64, 64))
+        assert float(tile.mean()) == pytest.approx(row.mean, abs=1e-6)
+
+
+def test_the_training_set_is_clean_and_unlabelled(finished):
+    tiles = EDMPTDataset(finished.data / "03_primary/tiles", finished.data / "03_primary/metadata.json", image_size=64)
+    image, label = tiles[0]
+    assert (image.dtype, tuple(image.shape), tuple(label.shape)) == (torch.float32, (3, 64, 64), (0,))
+    assert len(tiles) == 3 * 2 * 3
+    assert all(tile["data_type"] == "long" and tile["split"] == "train" for tile in tiles.tiles)
+
+
+def test_a_pair_of_exposures_differs_by_its_ratio(finished):
+    """The scaled short exposure has the brightness of the long one: the ratio is not inverted."""
+    index = pd.read_csv(finished.data / "03_primary/index.csv")
+    light = (index["mean"] + 1) / 2
+    means = light.groupby([index["scene_id"], index["data_type"]]).mean().unstack()
+    np.testing.assert_allclose(means["short"], means["long"], rtol=0.15)
+
+
+def test_the_reports_tell_what_happened(finished):
+    report = json.loads((finished.data / "08_reporting/preprocessing_report.json").read_text())
+    assert (report["raws"], report["used"], report["pairs"], report["skipped"], report["unpaired"]) == (12, 12, 6, [], [])
+    validation = json.loads((finished.data / "08_reporting/validation_report.json").read_text())
+    assert validation["passed"]
+    assert validation["clean"] * 2 == validation["tiles"]
+    assert validation["decided_by"] == {"is_clean": validation["tiles"]}
+
+
+def test_checkpoints_describe_themselves_without_pickle(finished):
+    with safe_open(finished.data / "06_models/prior.safetensors", framework="pt") as file:
+        description = json.loads(file.metadata()["lowlight_kedro"])
+    assert description["network"]["name"] == "pyramid_unet"
+    assert description["images"] == 128
+    statistics = json.loads((finished.data / "03_primary/statistics.json").read_text())
+    assert description["scaling"] == {"mean": statistics["mean"], "scale": statistics["std"] / 0.5}
+
+
+def test_every_test_frame_is_restored_and_evaluated(finished):
+    table = pd.read_csv(finished.data / "08_reporting/evaluation.csv")
+    assert table["frame"].tolist() == ["Sony/short/10001_00_0.1s", "Sony/short/10002_00_0.1s"]
+    for frame in table["frame"]:
+        for place in ("07_model_output/linear/{}.tif", "07_model_output/srgb/{}.tif", "07_model_output/preview/{}.png", "08_reporting/comparisons/{}.png"):
+            assert (finished.data / place.format(frame)).stat().st_size > 1000
+    catalog = finished.catalog()
+    restored = catalog.load("restored_linear")["Sony/short/10002_00_0.1s"]()
+    assert restored.shape == (3, 512, 512)
+    assert (table["restored_psnr_linear"] > table["scaled_psnr_linear"]).all()
+
+
+def test_no_temporary_file_is_left(finished):
+    assert [path for path in finished.data.rglob(".*")] == []
+
+
+def test_every_catalog_entry_of_the_pipelines_is_declared_with_a_layer(finished):
+    config = finished.catalog()
+    needed = set().union(*(pipeline.datasets() for pipeline in register_pipelines().values()))
+    for name in sorted(name for name in needed if not name.startswith("param")):
+        if name == "validated":  # a token between two nodes of one pipeline
+            continue
+        assert name in config, name
+        assert config.get(name).metadata["kedro-viz"]["layer"], name
+
+
+def test_nothing_is_done_twice_and_results_repeat(finished, project):
+    """Running inference again gives the same pixels; training that is complete is not trained further."""
+    before = {path.name: path.read_bytes() for path in (project.data / "07_model_output/linear").rglob("*.tif")}
+    state = (project.data / "06_models/training_state.safetensors").read_bytes()
+    project.run("training", "inference")
+    assert {path.name: path.read_bytes() for path in (project.data / "07_model_output/linear").rglob("*.tif")} == before
+    assert (project.data / "06_models/training_state.safetensors").read_bytes() == state
