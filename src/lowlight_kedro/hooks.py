@@ -34,5 +34,6 @@ class ShowResults:
         if "evaluation_table" not in pipeline.all_outputs():
             return
         table = catalog.load("evaluation_table")
-        folder = str(catalog.get("comparisons")._describe()["path"])  # noqa: SLF001 - the public way to a dataset's path
+        pictures: Any = catalog.get("comparisons")
+        folder = pictures._describe()["path"]  # noqa: SLF001 - there is no public way to a dataset's path
         print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201

@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
-from lowlight_kedro.hooks import ShowResults  # noqa: E402 - after the line that keeps Kedro from calling home
+from lowlight_kedro.hooks import ShowResults
 
 HOOKS = (ShowResults(),)
 CONFIG_LOADER_ARGS = {

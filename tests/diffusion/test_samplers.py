@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.samplers import SAMPLERS, heun, karras_sigmas
+from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, heun, karras_sigmas
 from tests.diffusion.gaussian import Gaussian
 
 DRAWS, SIGMA_MAX = 4000, 40.0
@@ -11,9 +11,7 @@ def run(sampler, prior, steps, draws=DRAWS, seed=0):
     generator = torch.Generator().manual_seed(seed)
     sigmas = karras_sigmas(steps, 0.002, SIGMA_MAX)
     x = SIGMA_MAX * torch.randn(draws, *prior.shape, dtype=torch.float64, generator=generator)
-    for x in sampler(prior.denoiser, x, sigmas, generator):  # noqa: B020
-        pass
-    return x.flatten(1)
+    return finish(sampler(prior.denoiser, x, sigmas, generator)).flatten(1)
 
 
 @pytest.mark.parametrize(("name", "steps", "tolerance"), [("heun", 40, 0.03), ("ancestral", 200, 0.06)])
@@ -40,9 +38,7 @@ def test_heuns_error_falls_with_the_square_of_the_steps():
 
     def end(steps):
         sigmas = karras_sigmas(steps, 0.05, SIGMA_MAX)[:-1]  # to a fixed level: the last Euler step is first order
-        for y in heun(prior.denoiser, x, sigmas, torch.Generator()):
-            pass
-        return y
+        return finish(heun(prior.denoiser, x, sigmas, torch.Generator()))
 
     exact = end(1600)
     errors = torch.tensor([float((end(steps) - exact).norm()) for steps in (25, 50, 100)])

@@ -105,7 +105,7 @@ def test_tiles_that_were_not_validated_are_not_trained_on(project):
     metadata = json.loads(path.read_text())
     metadata["files"] = [file for file in metadata["files"] if file["scene_id"] != "Sony_00001"]
     path.write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match="are not those that were validated .*run `kedro run --pipelines validation`"):
+    with pytest.raises(ValueError, match=r"are not those that were validated .*run `kedro run --pipelines validation`"):
         project.run("training")
 
 

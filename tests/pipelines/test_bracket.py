@@ -23,7 +23,11 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
     assert pairs[["short", "long"]].to_numpy().tolist() == [["sample2", "sample1"]]
     assert abs(pairs["exposure_ratio"][0] - 4) < 1e-3
     index = pd.read_csv(empty_project.data / "03_primary/index.csv")
-    assert (len(index), index["camera"].unique().tolist(), index["cfa"].unique().tolist()) == (12 * 17, ["NIKON CORPORATION NIKON D5000"], ["GBRG"])
+    assert (len(index), index["camera"].unique().tolist(), index["cfa"].unique().tolist()) == (
+        12 * 17,
+        ["NIKON CORPORATION NIKON D5000"],
+        ["GBRG"],
+    )
     assert (empty_project.data / "07_model_output/preview/sample2.png").stat().st_size > 10_000
     table = pd.read_csv(empty_project.data / "08_reporting/evaluation.csv")
     assert table["restored_psnr_linear"].between(10, 60).all()  # the frames are not aligned: no claim of quality

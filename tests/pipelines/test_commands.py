@@ -43,7 +43,9 @@ def start_and_signal(project, number, after):
     command = [sys.executable, "-m", "kedro", "run", "--conf-source", str(project.conf), "--env", "test", "--pipelines", "training",
                "--params", "training.resume=true,training.total_kimg=0.8"]  # fmt: skip
     state = project.data / "06_models/training_state.safetensors"
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as process:
         deadline = time.time() + 100
         before = state.stat().st_mtime_ns if state.exists() else 0
         while process.poll() is None and time.time() < deadline and not (state.exists() and state.stat().st_mtime_ns != before):

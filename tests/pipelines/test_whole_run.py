@@ -67,7 +67,12 @@ def test_every_test_frame_is_restored_and_evaluated(finished):
     table = pd.read_csv(finished.data / "08_reporting/evaluation.csv")
     assert table["frame"].tolist() == ["Sony/short/10001_00_0.1s", "Sony/short/10002_00_0.1s"]
     for frame in table["frame"]:
-        for place in ("07_model_output/linear/{}.tif", "07_model_output/srgb/{}.tif", "07_model_output/preview/{}.png", "08_reporting/comparisons/{}.png"):
+        for place in (
+            "07_model_output/linear/{}.tif",
+            "07_model_output/srgb/{}.tif",
+            "07_model_output/preview/{}.png",
+            "08_reporting/comparisons/{}.png",
+        ):
             assert (finished.data / place.format(frame)).stat().st_size > 1000
     catalog = finished.catalog()
     restored = catalog.load("restored_linear")["Sony/short/10002_00_0.1s"]()
@@ -76,7 +81,7 @@ def test_every_test_frame_is_restored_and_evaluated(finished):
 
 
 def test_no_temporary_file_is_left(finished):
-    assert [path for path in finished.data.rglob(".*")] == []
+    assert list(finished.data.rglob(".*")) == []
 
 
 def test_every_catalog_entry_of_the_pipelines_is_declared_with_a_layer(finished):

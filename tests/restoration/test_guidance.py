@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.samplers import heun, karras_sigmas
+from lowlight_kedro.diffusion.samplers import finish, heun, karras_sigmas
 from lowlight_kedro.restoration.guidance import GUIDANCE, SIGMA_UNKNOWN, diffpir, dps, noise_map
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
@@ -60,8 +60,7 @@ def test_heun_with_noise_map_draws_the_posterior(name):
     sigmas = karras_sigmas(40, 0.002, 20.0)
     # from the posterior's own marginal at sigma_max, so that only denoiser and solver are judged
     x = mean + 20.0 * torch.randn(draws, *SHAPE, dtype=torch.float64, generator=generator)
-    for x in heun(noise_map(prior.denoiser, one), x, sigmas, generator):  # noqa: B020
-        pass
+    x = finish(heun(noise_map(prior.denoiser, one), x, sigmas, generator))
     std = covariance.diag().sqrt()
     assert ((x.mean(0) - mean[0]).flatten() / std).abs().max() < 5 / draws**0.5 + 0.02
     ratio = x.flatten(1).var(0) / covariance.diag()
@@ -106,8 +105,7 @@ def test_no_guidance_beats_the_mmse_bound_and_each_beats_the_prior(guidance, nam
     sigmas = karras_sigmas(30, 0.01, 5.0)
     generator = torch.Generator().manual_seed(2)
     x = 5.0 * torch.randn(truth.shape, dtype=torch.float64, generator=generator)
-    for x in heun(GUIDANCE[guidance](prior.denoiser, measurement), x, sigmas, generator):  # noqa: B020
-        pass
+    x = finish(heun(GUIDANCE[guidance](prior.denoiser, measurement), x, sigmas, generator))
     errors = (x - truth).square().flatten(1).mean(1)
     bound = covariance.diag().mean()
     assert errors.mean() > bound - 5 * errors.std() / draws**0.5

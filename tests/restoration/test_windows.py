@@ -50,7 +50,9 @@ def test_evaluations_are_counted_per_frame():
     assert len(count) == 1
 
 
-@pytest.mark.parametrize(("size", "overlap", "words"), [(256, 300, r"overlap must be in \[0, size\), got overlap=300"), (20, 8, "multiples of 8")])
+@pytest.mark.parametrize(
+    ("size", "overlap", "words"), [(256, 300, r"overlap must be in \[0, size\), got overlap=300"), (20, 8, "multiples of 8")]
+)
 def test_impossible_windows_say_why(size, overlap, words):
     with pytest.raises(ValueError, match=words):
         windowed(local, size=size, overlap=overlap, multiple=8)

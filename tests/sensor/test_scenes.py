@@ -58,5 +58,8 @@ def test_the_hash_split_keeps_its_shares_and_never_moves_a_scene():
 
 
 def test_sid_numbering_and_choices_by_hand():
-    by_digit = {name: scenes.split_of(name, "first_digit", SHARES, {"Sony_00009": "val"}) for name in ("Sony_00001", "Sony_10003", "Sony_20001", "Sony_00009")}
+    by_digit = {
+        name: scenes.split_of(name, "first_digit", SHARES, {"Sony_00009": "val"})
+        for name in ("Sony_00001", "Sony_10003", "Sony_20001", "Sony_00009")
+    }
     assert list(by_digit.values()) == ["train", "test", "val", "val"]

@@ -84,7 +84,7 @@ class EDMPTKedroDataset(AbstractDataset[None, EDMPTDataset | None]):
         self, *, data_root: str, metadata_json: str, split: str = "train", image_size: int = 256,
         optional: bool = False, metadata: dict | None = None,
     ) -> None:  # fmt: skip
-        self._arguments = {"data_root": data_root, "metadata_json": metadata_json, "split": split, "image_size": image_size}
+        self._arguments: dict[str, Any] = {"data_root": data_root, "metadata_json": metadata_json, "split": split, "image_size": image_size}
         self._optional = optional
         self.metadata = metadata
 

@@ -120,6 +120,7 @@ class RawFile:
     path: Path
 
     def __call__(self) -> Frame:
+        """See `read_frame`."""
         return read_frame(self.path)
 
     def header(self) -> dict[str, Any]:

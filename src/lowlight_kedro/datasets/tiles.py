@@ -20,7 +20,7 @@ def read_tile(path: str | Path) -> Any:
 
     try:
         tile = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a torn or hostile file
+    except Exception as error:
         raise DatasetError(f"{path}: not a readable tensor file ({type(error).__name__}: {str(error).splitlines()[0]})") from error
     if not isinstance(tile, torch.Tensor):
         raise DatasetError(f"{path}: holds {type(tile).__name__}, expected a tensor")

@@ -1,6 +1,7 @@
 """From a denoiser to images: the same samplers draw from the prior and, with guidance, from the posterior."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def heun(denoiser: DenoiserFunction, x: Tensor, sigmas: Tensor, generator: torch
     2 evaluations a step, 1 in the last. `x` (B, C, H, W) holds noise of level sigmas[0]; yields x after each step.
     """
     del generator  # deterministic; the argument is what all samplers share
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         slope = (x - denoiser(x, _level(sigma, x))) / _level(sigma, x)
         ahead = x + (following - sigma).to(x) * slope
         if following > 0:
@@ -42,13 +43,21 @@ def ancestral(denoiser: DenoiserFunction, x: Tensor, sigmas: Tensor, generator: 
 
     Exact where D does not change over a step; 1 evaluation a step. Yields x after each step.
     """
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         mean = denoiser(x, _level(sigma, x))
         keep = float(following / sigma) ** 2
         x = mean + keep * (x - mean)
         if following > 0:
             x = x + float(following) * (1 - keep) ** 0.5 * standard_normal(x, generator)
         yield x
+
+
+def finish(states: Iterator[Tensor], on_step: Callable[[], object] = lambda: None) -> Tensor:
+    """The last state of a sampler; `on_step` is called after each step."""
+    for state in states:
+        on_step()
+        last = state
+    return last
 
 
 SAMPLERS: dict[str, Sampler] = {"heun": heun, "ancestral": ancestral}

@@ -27,6 +27,7 @@ class Schedule:
         learning_rate: of Adam, ramped up linearly over `ramp_kimg` and down to 0 over the last `cooldown` share.
         ema_halflife_kimg: half-life of the weights' running mean. ema_rampup: half-life is at most this share of
             the images seen, so that early weights are forgotten (Karras et al. 2022, .05).
+        kimg_per_tick: a row of the history each. snapshot_ticks: a state is yielded each.
         crop: side of the random crops taken from tiles; None for whole tiles.
         precision: `fp32`, or `bf16` for autocast of the network.
     """
@@ -40,6 +41,7 @@ class Schedule:
     ema_halflife_kimg: float
     ema_rampup: float
     kimg_per_tick: float
+    snapshot_ticks: int
     crop: int | None
     precision: str
     seed: int
@@ -100,9 +102,7 @@ def train_step(
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.images += schedule.batch_size
-    torch._foreach_lerp_(  # noqa: SLF001 - one fused update; torch's own optimisers use it
-        list(state.ema.parameters()), list(state.denoiser.parameters()), 1 - schedule.ema_keep(state.images)
-    )
+    torch._foreach_lerp_(list(state.ema.parameters()), list(state.denoiser.parameters()), 1 - schedule.ema_keep(state.images))
     return float(total)
 
 
@@ -111,7 +111,9 @@ def train(
     scaling: Scaling, corruption: Corruption, device: torch.device, validate: Callable[[State], dict[str, Any]],
     on_step: Callable[[State, float], None], should_stop: Callable[[], bool],
 ) -> Iterator[State]:  # fmt: skip
-    """Train from `state.images` to the end; yields the state after every tick, after the last image, and when stopped.
+    """Train from `state.images` to the end; yields the state at every snapshot, after the last image, and when stopped.
+
+    The same object each time; a run that is already complete yields it once.
 
     Args:
         batches: (first image, last image) -> (names, tiles (batch_size, C, S, S)) in the order of `index_batches`.
@@ -122,6 +124,9 @@ def train(
     Raises:
         NonFiniteLossError: before the weights of the last yielded state are touched by it.
     """
+    if state.images >= schedule.total_images:
+        yield state
+        return
     tick_images = max(round(schedule.kimg_per_tick * 1000), schedule.batch_size)
     for names, tiles in batches(state.images, schedule.total_images):
         loss = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device)
@@ -131,11 +136,16 @@ def train(
         on_step(state, loss)
         done, stopped = state.images >= schedule.total_images, should_stop()
         ticked = state.images // tick_images > (state.images - schedule.batch_size) // tick_images
+        snapshot = ticked and state.images // tick_images % schedule.snapshot_ticks == 0
         if ticked or done:
-            row = {"kimg": state.images / 1000, "loss": sum(state.losses) / len(state.losses), "learning_rate": schedule.rate_at(state.images)}
+            row = {
+                "kimg": state.images / 1000,
+                "loss": sum(state.losses) / len(state.losses),
+                "learning_rate": schedule.rate_at(state.images),
+            }
             state.history.append(row | validate(state))
             state.losses = []
-        if ticked or done or stopped:
+        if snapshot or done or stopped:
             yield state
         if stopped:
             return

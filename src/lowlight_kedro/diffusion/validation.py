@@ -23,6 +23,6 @@ def denoising_quality(denoiser: DenoiserFunction, tiles: Tensor, sigmas: Sequenc
         noise = standard_normal(x0.cpu(), generator_for("validate", seed, 0)).to(x0)
         level = torch.full((1, 1, 1, 1), sigma, device=x0.device)
         denoised = scaling.to_tile(denoiser(x0 + level * noise, level)).clamp(-1, 1)
-        figures[f"psnr_{sigma:g}"] = float(peak_signal_noise_ratio(denoised, tiles, data_range=2.0))
-        figures[f"ssim_{sigma:g}"] = float(structural_similarity_index_measure(denoised, tiles, data_range=2.0))
+        for name, metric in (("psnr", peak_signal_noise_ratio), ("ssim", structural_similarity_index_measure)):
+            figures[f"{name}_{sigma:g}"] = torch.as_tensor(metric(denoised, tiles, data_range=2.0)).item()
     return figures

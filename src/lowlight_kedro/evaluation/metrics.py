@@ -17,7 +17,7 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), data_range 1; images (1, 3, H, W)."""
-    return structural_similarity_index_measure(image, truth, data_range=1.0)
+    return torch.as_tensor(structural_similarity_index_measure(image, truth, data_range=1.0))
 
 
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim}

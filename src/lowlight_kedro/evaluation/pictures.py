@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 def most_detailed(image: NDArray, side: int) -> tuple[int, int]:
     """Top and left of the square of `side` pixels, on a coarse grid, in which `image` (3, H, W) varies most."""
     rows, columns = image.shape[1:]
-    places = [(top, left) for top in range(0, max(rows - side, 0) + 1, side // 2) for left in range(0, max(columns - side, 0) + 1, side // 2)]
+    places = [
+        (top, left) for top in range(0, max(rows - side, 0) + 1, side // 2) for left in range(0, max(columns - side, 0) + 1, side // 2)
+    ]
     return max(places, key=lambda place: float(image[:, place[0] : place[0] + side, place[1] : place[1] + side].std()))
 
 

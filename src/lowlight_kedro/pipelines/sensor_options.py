@@ -28,9 +28,7 @@ class SensorOptions(Options):
 
     def noise_model(self, camera: str, iso: float, range_dn: float) -> tuple[NoiseModel, str]:
         """The noise model of an exposure and where its numbers come from; see `noise_parameters`."""
-        values, source = noise_parameters(
-            camera, iso, range_dn, table=self.cameras, gain=self.noise.gain, read_noise=self.noise.read_noise
-        )
+        values, source = noise_parameters(camera, iso, range_dn, table=self.cameras, gain=self.noise.gain, read_noise=self.noise.read_noise)
         model: Any = choose("noise_model", NOISE_MODELS, self.noise.model)
         known = {key: value for key, value in values.items() if key in model.__dataclass_fields__}
         return model(**known), source

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
-from lowlight_kedro.diffusion.samplers import Sampler, karras_sigmas
+from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN, Guidance
 from lowlight_kedro.restoration.measurement import TILE_SLOPE, Measurement, local_mean, noise_map, observe
@@ -38,14 +38,15 @@ class Exposure:
     noise: NoiseModel
 
 
-def _measure(exposure: Exposure, scaling: Scaling, device: torch.device) -> Measurement:
+def _observe(exposure: Exposure, scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
     light = balanced(exposure.signal, exposure.cfa, exposure.white_balance) * np.float32(exposure.exposure_ratio)
-    y, mask = (part.to(device) for part in observe(light, exposure.cfa, scaling))
-    return Measurement(y, mask, _noise_map(local_mean(y, mask, LOCAL_REACH), exposure, scaling))
+    y, mask = observe(light, exposure.cfa, scaling)
+    return y.to(device), mask.to(device)
 
 
-def _noise_map(clean: Tensor, exposure: Exposure, scaling: Scaling) -> Tensor:
-    return noise_map(clean, exposure.noise, exposure.exposure_ratio, exposure.white_balance, scaling)
+def _measurement(y: Tensor, mask: Tensor, clean: Tensor, exposure: Exposure, scaling: Scaling) -> Measurement:
+    """With the noise level that the exposure has where its clean light is `clean`."""
+    return Measurement(y, mask, noise_map(clean, exposure.noise, exposure.exposure_ratio, exposure.white_balance, scaling))
 
 
 def _to_light(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
@@ -58,14 +59,13 @@ def posterior_mean(
 ) -> NDArray[np.float32]:
     """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that is exact at sigma = `SIGMA_UNKNOWN` (`noise_map`).
 
-    Each evaluation after the first takes the noise level from the estimate before it.
+    Each evaluation takes the noise level from the estimate before it, the first from the local mean.
     """
-    measurement = _measure(exposure, scaling, device)
+    y, mask = _observe(exposure, scaling, device)
     unknown = torch.full((1, 1, 1, 1), SIGMA_UNKNOWN, device=device)
-    for evaluation in range(evaluations):
-        if evaluation:
-            measurement = Measurement(measurement.y, measurement.mask, _noise_map(x, exposure, scaling))
-        x = guidance(denoiser, measurement)(torch.zeros_like(measurement.y), unknown)
+    x = local_mean(y, mask, LOCAL_REACH)
+    for _ in range(evaluations):
+        x = guidance(denoiser, _measurement(y, mask, x, exposure, scaling))(torch.zeros_like(y), unknown)
     return _to_light(x, scaling)
 
 
@@ -73,18 +73,17 @@ def posterior_mean(
 def posterior_sample(
     exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, sampler: Sampler, steps: int,
     sigma_min: float, start: float, device: torch.device, generator: torch.Generator,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:  # fmt: skip
     """One draw of P(x0 | y) as linear RGB (3, H, W).
 
     Begins at sigma_max = `start` times the largest noise level of the frame, at the local mean of the measurement
     plus noise of that level: higher levels cost evaluations and tell nothing.
     """
-    measurement = _measure(exposure, scaling, device)
+    y, mask = _observe(exposure, scaling, device)
+    first = local_mean(y, mask, LOCAL_REACH)
+    measurement = _measurement(y, mask, first, exposure, scaling)
     sigma_max = start * float(measurement.s.max())
-    x = local_mean(measurement.y, measurement.mask, LOCAL_REACH)
-    x = x + sigma_max * standard_normal(x, generator)
-    posterior = guidance(denoiser, measurement)
-    for x in sampler(posterior, x, karras_sigmas(steps, sigma_min, sigma_max), generator):  # noqa: B020
-        on_step()
-    return _to_light(x, scaling)
+    x = first + sigma_max * standard_normal(first, generator)
+    states = sampler(guidance(denoiser, measurement), x, karras_sigmas(steps, sigma_min, sigma_max), generator)
+    return _to_light(finish(states, on_step), scaling)

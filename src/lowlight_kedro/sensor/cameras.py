@@ -25,11 +25,7 @@ def noise_in_dn(camera: str, iso: float, table: Table) -> dict[str, float]:
     measured = np.asarray(columns["iso"], float)
     if not measured[0] <= iso <= measured[-1]:
         raise ValueError(f"ISO {iso:g} of {name} is outside the measured range {measured[0]:g} to {measured[-1]:g}")
-    return {
-        key: float(np.exp(np.interp(np.log(iso), np.log(measured), np.log(values))))
-        for key, values in columns.items()
-        if key != "iso"
-    }
+    return {key: float(np.exp(np.interp(np.log(iso), np.log(measured), np.log(values)))) for key, values in columns.items() if key != "iso"}
 
 
 def normalised(noise_dn: Mapping[str, float], range_dn: float) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +38,7 @@ def data_types(frames: pd.DataFrame) -> pd.Series:
     return folder.where(folder.notna(), by_time)
 
 
-def split_of(scene: str, rule: str, shares: Mapping[str, float], chosen: Mapping[str, str]) -> str:
+def split_of(scene: str, rule: str, shares: Mapping[Any, float], chosen: Mapping[str, Any]) -> str:
     """`train`, `val` or `test`, for the whole scene.
 
     Args:

@@ -28,8 +28,15 @@ def scene_light(photograph: NDArray[np.uint8], camera: Camera, brightness: float
 
 
 def expose(
-    light: NDArray, cfa: Cfa, *, exposure_s: float, full_exposure_s: float, iso: float,
-    noise: NoiseModel, camera: Camera, rng: np.random.Generator,
+    light: NDArray,
+    cfa: Cfa,
+    *,
+    exposure_s: float,
+    full_exposure_s: float,
+    iso: float,
+    noise: NoiseModel,
+    camera: Camera,
+    rng: np.random.Generator,
 ) -> Frame:
     """One raw frame of `light` (3, H, W; 1 = saturation at `full_exposure_s`): noise, rounding, clipping."""
     signal = sample(light, cfa) * (exposure_s / full_exposure_s)
@@ -42,6 +49,6 @@ def expose(
         exposure_s=exposure_s,
         iso=iso,
         camera=camera.name,
-        white_balance=tuple(1 / value for value in camera.neutral),
+        white_balance=(1 / camera.neutral[0], 1 / camera.neutral[1], 1 / camera.neutral[2]),
         camera_to_srgb=np.eye(3, dtype=np.float32),
     )

@@ -1,6 +1,7 @@
 """U-Nets that read the noise level as image channels, so that it may differ from pixel to pixel."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ def keep_variance(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for module in net.modules():
         last = {Block: lambda m: m.convs[1], Attention: lambda m: m.out, UNet: lambda m: m.last}.get(type(module))
         if last:
@@ -28,6 +30,7 @@ class Block(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to the same."""
         hidden = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
             hidden = conv(F.silu(norm(hidden)))
@@ -45,6 +48,7 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to the same."""
         batch, width, height, columns = x.shape
         heads = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
         query, key, value = heads.transpose(-1, -2).unbind(1)
@@ -79,15 +83,20 @@ class UNet(nn.Module):
 
         self.first = nn.Conv2d(((inputs or channels) + channels) * patch**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(width) for width in widths)
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = Attention(widths[-1]) if attention else nn.Identity()
-        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
         self.up = nn.ModuleList(stage(width) for width in widths)
         self.last = nn.Conv2d(widths[0], (outputs or channels) * patch**2, 3, padding=1)
         keep_variance(self)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Images (B, inputs, H, W) and ln(sigma) / 4 (B, channels, H, W) to (B, outputs, H, W).
+
+        Raises:
+            ValueError: H or W is no multiple of `multiple`.
+        """
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(f"image sides must be multiples of {self.multiple} for this network, got {tuple(x.shape[-2:])}")
         x = self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch))

@@ -35,7 +35,7 @@ def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tupl
     metrics = {name: choose("metric", METRICS, name) for name in names}
     display = {title: render(image, truth.camera_to_srgb) for title, image in images.items()}
     *titles, reference = images
-    figures = {}
+    figures: dict[str, float] = {}
     for space, drawn in (("linear", images), ("srgb", display)):
         for title in titles:
             values = measure(drawn[title], drawn[reference], metrics)
@@ -70,7 +70,9 @@ def evaluate_frames(
         yield {name: row}, {name: comparison(display, captions, options.picture_crop)}
 
 
-def summarise(frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restoration_records: Lazy) -> tuple[pd.DataFrame, dict[str, Any]]:
+def summarise(
+    frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restoration_records: Lazy
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """One row per frame, and the means over frames; PSNR and SSIM have data_range 1."""
     paired = set(known_pairs["short"])
     names = [name for name in selected["frame"] if name in paired]

@@ -105,12 +105,14 @@ def _restore(exposure: Exposure, prior: Prior, options: InferenceOptions) -> tup
         light = posterior_sample(
             exposure, denoiser, prior.scaling, guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
             steps=sample.steps, sigma_min=sample.sigma_min, start=sample.start, device=device,
-            generator=generator_for("sample", options.seed, 0, device), on_step=progress.update,
+            generator=generator_for("sample", options.seed, 0, device), on_step=lambda: progress.update(),
         )  # fmt: skip
     return light, len(count)
 
 
-def _restore_frame(frame: Frame, paired: float | None, prior: Prior, sensor: SensorOptions, options: InferenceOptions) -> tuple[NDArray, dict]:
+def _restore_frame(
+    frame: Frame, paired: float | None, prior: Prior, sensor: SensorOptions, options: InferenceOptions
+) -> tuple[NDArray, dict]:
     begin = time.perf_counter()
     signal = normalise(frame)
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)

@@ -115,7 +115,9 @@ def describe_tiles(
     failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
     files = [record for record in records if "error" not in record]
     if not files:
-        raise ValueError(f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}")
+        raise ValueError(
+            f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"
+        )
     shared = [{key: value for key, value in file.items() if key != "tiles"} for file in files]
     index = pd.DataFrame([common | tile for common, file in zip(shared, files, strict=True) for tile in file["tiles"]])
     metadata = {"version": 1, "tile_size": options.tiles.size, "pairs": pairs.to_dict("records"), "files": files}

@@ -1,6 +1,7 @@
 """Tiles to batches."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, stack
 from torch.utils.data import DataLoader, Dataset
@@ -40,7 +41,7 @@ def batch_source(tiles: EDMPTDataset, dropped: Sequence[str], batch_size: int, s
     kept = _Named(tiles, [i for i, tile in enumerate(tiles.tiles) if tile["tile_id"] not in leave])
     if not len(kept):
         raise ValueError(f"all {len(tiles)} clean tiles were dropped by validation; see the validation report")
-    with_workers = {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}
+    with_workers: dict[str, Any] = {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}
 
     def batches(start: int, stop: int) -> Iterator[tuple[list[str], Tensor]]:
         return iter(DataLoader(

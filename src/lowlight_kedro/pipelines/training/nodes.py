@@ -1,14 +1,13 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
@@ -26,8 +25,6 @@ from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 logger = logging.getLogger(__name__)
-
-VALIDATE_BATCH = 16
 
 
 def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
@@ -57,15 +54,28 @@ def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> 
         )
 
 
-def _validation_tiles(tiles: EDMPTDataset | None, count: int, crop: int) -> Tensor | None:
-    """Centre crops of `count` tiles spread over the validation split."""
+def _fresh_state(description: dict[str, Any], device: torch.device) -> State:
+    torch.manual_seed(description["seed"])
+    chosen = description["network"]
+    network = choose("network", NETWORKS, chosen["name"])(**chosen["options"])
+    parameters = sum(weights.numel() for weights in network.parameters())
+    logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
+    return State.fresh(Denoiser(network, description["sigma_data"]).to(device))
+
+
+def _validator(
+    tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
+) -> Callable[[State], dict[str, float]]:
+    """A function that measures the EMA weights on centre crops of tiles spread over the validation split."""
     if tiles is None:
         logger.warning("split val has no clean tile: validation figures will be missing")
-        return None
-    chosen = range(0, len(tiles), max(1, len(tiles) // count))[:count]
+        return lambda state: {}
+    wanted = options.validate_
+    chosen = range(0, len(tiles), max(1, len(tiles) // wanted.tiles))[: wanted.tiles]
     images = torch.stack([tiles[i][0] for i in chosen])
-    edge = (images.shape[-1] - min(crop, images.shape[-1])) // 2
-    return images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge]
+    edge = (images.shape[-1] - min(wanted.crop, images.shape[-1])) // 2
+    fixed = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].to(device)
+    return lambda state: denoising_quality(state.ema, fixed, wanted.sigmas, scaling, options.seed)
 
 
 def train_prior(
@@ -81,24 +91,13 @@ def train_prior(
     device, schedule = choose_device(options.device), options.schedule()
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
-    torch.manual_seed(options.seed)
-    network = choose("network", NETWORKS, options.network.name)(**options.network.chosen)
-    state = State.fresh(Denoiser(network, description["sigma_data"]).to(device))
+    state = _fresh_state(description, device)
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
     corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
-    fixed = _validation_tiles(val_tiles, options.validate_.tiles, options.validate_.crop)
-
-    def validate(now: State) -> dict[str, float]:
-        if fixed is None:
-            return {}
-        return denoising_quality(now.ema, fixed.to(device), options.validate_.sigmas, scaling, options.seed)
-
-    parameters = sum(weights.numel() for weights in network.parameters())
-    logger.info("network %s, %.2f million parameters, on %s; %d tiles", options.network.name, parameters / 1e6, device, len(train_tiles))
     batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
     progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True)
 
@@ -106,18 +105,12 @@ def train_prior(
         progress.update(options.batch_size)
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    snapshot_every = options.snapshot_ticks * max(round(options.kimg_per_tick * 1000), options.batch_size)
     with stop_requests() as stopping, progress:
-        last = state.images
-        if state.images >= schedule.total_images:
-            yield pack(state, description), pd.DataFrame(state.history)
-        for state in train(
-            state, batches, schedule, scaling=scaling, corruption=corruption, device=device, validate=validate,
-            on_step=on_step, should_stop=stopping,
+        for now in train(
+            state, batches, schedule, scaling=scaling, corruption=corruption, device=device,
+            validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
         ):  # fmt: skip
-            if state.images - last >= snapshot_every or state.images >= schedule.total_images or stopping():
-                yield pack(state, description), pd.DataFrame(state.history, columns=None)
-                last = state.images
+            yield pack(now, description), pd.DataFrame(now.history)
         if stopping() and state.images < schedule.total_images:
             raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
 

@@ -57,9 +57,7 @@ class TrainingOptions(Options):
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":
         if self.batch_size % self.batch_gpu:
-            raise ValueError(
-                f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}"
-            )
+            raise ValueError(f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}")
         return self
 
     def schedule(self) -> Schedule:

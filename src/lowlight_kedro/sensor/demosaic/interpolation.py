@@ -6,7 +6,6 @@ from scipy.ndimage import convolve1d
 
 from lowlight_kedro.sensor.cfa import Cfa, masks
 
-
 NARROW = np.array([1, 2, 1], np.float32)
 WIDE = np.array([1, 4, 6, 4, 1], np.float32)
 LAST_RESORT = np.float32(1e-4)
@@ -15,8 +14,7 @@ LAST_RESORT = np.float32(1e-4)
 def _spread(plane: NDArray) -> NDArray:
     """Sum over neighbours: a 3x3 bell, and a 5x5 one so faint that it counts only where 3x3 is empty."""
     narrow, wide = (
-        convolve1d(convolve1d(plane, kernel, axis=-1, mode="mirror"), kernel, axis=-2, mode="mirror")
-        for kernel in (NARROW, WIDE)
+        convolve1d(convolve1d(plane, kernel, axis=-1, mode="mirror"), kernel, axis=-2, mode="mirror") for kernel in (NARROW, WIDE)
     )
     return narrow + LAST_RESORT * wide
 

@@ -26,8 +26,7 @@ def malvar2004(mosaic: NDArray, cfa: Cfa) -> NDArray:
     if len(cfa) != 2:
         raise ValueError("malvar2004 needs a 2x2 Bayer pattern; choose colour_difference for X-Trans")
     along_row, along_column, diagonal, green_kernel = (
-        correlate(mosaic, kernel.astype(np.float32), mode="mirror")
-        for kernel in (ALONG_ROW, ALONG_ROW.T, DIAGONAL, GREEN)
+        correlate(mosaic, kernel.astype(np.float32), mode="mirror") for kernel in (ALONG_ROW, ALONG_ROW.T, DIAGONAL, GREEN)
     )
     red, green, blue = masks(cfa, mosaic.shape)
     planes = [np.where(green, mosaic, green_kernel)]
