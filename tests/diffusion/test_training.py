@@ -20,7 +20,8 @@ CORRUPTION = CORRUPTIONS["uniform"](P_mean=-1.2, P_std=1.2, scaling=SCALING)
 def schedule(**changes):
     return Schedule(**({
         "total_kimg": 0.08, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "cooldown": 0.5,
-        "ema_halflife_kimg": 0.5, "ema_rampup": 0.05, "kimg_per_tick": 0.016, "snapshot_ticks": 2, "crop": 8, "precision": "fp32", "seed": 1,
+        "ema_halflife_kimg": 0.5,
+        "ema_rampup": 0.05, "kimg_per_tick": 0.016, "snapshot_ticks": 2, "crop": 8, "precision": "fp32", "seed": 1,
     } | changes))  # fmt: skip
 
 

@@ -18,7 +18,8 @@ SCENES = {"00001": BAYER_RGGB, "00002": BAYER_RGGB, "00003": BAYER_RGGB, "10001"
 PARAMETERS = {
     "preprocessing": {"split": {"rule": "first_digit"}, "tiles": {"stride": 64, "data_types": ["long", "short"]}},
     "training": {
-        "network": {"name": "pyramid_unet", "options": {name: {"widths": [8, 8], "blocks": 1} for name in ("pyramid_unet", "raw_unet", "outside.network")}},
+        "network": {"name": "pyramid_unet", "options": {
+            name: {"widths": [8, 8], "blocks": 1} for name in ("pyramid_unet", "raw_unet", "outside.network")}},
         "corruption": {"name": "noise_map", "options": {"noise_map": {
             "uniform_share": 0.4, "camera_share": 0.2, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.0],
             "mosaics": ["bayer", "xtrans"], "unknown_share": 0.8, "unknown_weight": 3.0}}},

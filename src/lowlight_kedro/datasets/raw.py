@@ -145,7 +145,7 @@ class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
         """List the folder.
 
         Raises:
-            DatasetError: the folder is missing or holds no raw; the message says what to do.
+            DatasetError: the folder is missing or holds no raw, or two raws differ only in their ending.
         """
         paths = sorted(p for p in self._folder.rglob("*") if p.suffix.lower() in self._suffixes and p.is_file())
         paths = [path for path in paths if not path.name.startswith(".")]
@@ -155,7 +155,13 @@ class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
                 f"the raw folder {self._folder} {state}; put files ending in {', '.join(self._suffixes)} there, "
                 "or point `raw` in conf/<env>/globals.yml at your folder"
             )
-        return {path.relative_to(self._folder).with_suffix("").as_posix(): RawFile(path) for path in paths}
+        raws: dict[str, RawFile] = {}
+        for path in paths:
+            name = path.relative_to(self._folder).with_suffix("").as_posix()
+            if name in raws:
+                raise DatasetError(f"{raws[name].path} and {path} would have one name, {name}; rename or move one of them")
+            raws[name] = RawFile(path)
+        return raws
 
     def save(self, data: None) -> None:
         """Raws are never written."""

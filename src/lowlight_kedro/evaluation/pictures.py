@@ -33,3 +33,32 @@ def comparison(images: Mapping[str, NDArray], captions: Mapping[str, str], side:
         axis.set_axis_off()
     plt.close(figure)
     return figure
+
+
+def contact_sheet(images: Mapping[str, NDArray], columns: int = 3, width: float = 4.0) -> Figure:
+    """Images (3, H, W) in [0, 1] in a grid, each under its name."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, width * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (name, image) in zip(axes.flat, images.items(), strict=False):
+        step = max(1, max(image.shape[1:]) // 1000)
+        axis.imshow(image[:, ::step, ::step].transpose(1, 2, 0))
+        axis.set_title(name, fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> Figure:
+    """Two figures per frame, side by side, with their numbers."""
+    figure, axis = plt.subplots(figsize=(max(5, 1.6 * len(before)), 4), layout="constrained")
+    for offset, (label, values) in zip((-0.2, 0.2), zip(labels, (before, after), strict=True), strict=True):
+        drawn = axis.bar([place + offset for place in range(len(values))], list(values.values()), 0.4, label=label)
+        axis.bar_label(drawn, fmt="%.1f")
+    axis.set_xticks(range(len(before)), [name.split("/")[-1] for name in before], fontsize=9)
+    axis.set_ylabel(unit)
+    axis.margins(y=0.15)
+    axis.legend(loc="lower right")
+    plt.close(figure)
+    return figure

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.metrics import METRICS, measure
-from lowlight_kedro.evaluation.pictures import comparison
+from lowlight_kedro.evaluation.pictures import bars, comparison
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
@@ -79,3 +79,9 @@ def summarise(
     table = pd.DataFrame([frame_metrics[name]() for name in names if "error" not in restoration_records[name]()])
     figures = table.filter(regex="^(scaled|restored)_").mean()
     return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}
+
+
+def plot_evaluation(table: pd.DataFrame) -> Figure:
+    """sRGB PSNR per frame, before and after."""
+    before, after = (dict(zip(table["frame"], table[f"{title}_psnr_srgb"], strict=True)) for title in ("scaled", "restored"))
+    return bars(before, after, ("exposure-scaled", "restored"), "PSNR (dB, sRGB, data range 1)")

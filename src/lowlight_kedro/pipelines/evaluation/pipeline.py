@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.evaluation.nodes import evaluate_frames, summarise
+from lowlight_kedro.pipelines.evaluation.nodes import evaluate_frames, plot_evaluation, summarise
 
 
 def create_pipeline() -> Pipeline:
@@ -19,4 +19,5 @@ def create_pipeline() -> Pipeline:
             summarise, ["frame_metrics", "selected_frames", "known_pairs", "restoration_records"],
             ["evaluation_table", "evaluation_summary"], name="summarise",
         ),
+        Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),
     ])  # fmt: skip

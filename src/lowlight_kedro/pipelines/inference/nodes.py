@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -15,6 +16,7 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS
+from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
@@ -154,3 +156,11 @@ def restore_frames(
         yield {name: light}, {name: display}, {name: display}, {name: record}
     if len(failures) == len(selected):
         raise ValueError("no frame could be restored:\n  " + "\n  ".join(failures))
+
+
+def show_restored(
+    restored_preview: dict[str, Callable[[], NDArray]], restoration_records: dict[str, Callable[[], dict]], selected: pd.DataFrame
+) -> Figure:
+    """The first dozen restored frames on one sheet."""
+    names = [name for name in selected["frame"] if "error" not in restoration_records[name]()][:12]
+    return contact_sheet({name: restored_preview[name]() for name in names})

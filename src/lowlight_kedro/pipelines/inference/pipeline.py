@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.inference.nodes import restore_frames, select_frames
+from lowlight_kedro.pipelines.inference.nodes import restore_frames, select_frames, show_restored
 from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
 
 
@@ -20,4 +20,5 @@ def create_pipeline() -> Pipeline:
             ["restored_linear", "restored_srgb", "restored_preview", "restoration_records"],
             name="restore_frames",
         ),
+        Node(show_restored, ["restored_preview", "restoration_records", "selected_frames"], "restored_sheet", name="show_restored"),
     ])  # fmt: skip

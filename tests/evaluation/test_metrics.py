@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.evaluation.pictures import most_detailed
+
+
+@pytest.fixture
+def pair(rng):
+    truth = rng.uniform(size=(3, 64, 64)).astype(np.float32)
+    return (truth + rng.normal(0, 0.1, truth.shape)).astype(np.float32), truth
+
+
+def test_psnr_and_ssim_agree_with_another_library(pair):
+    image, truth = pair[0].clip(0, 1), pair[1]
+    ours = measure(*pair, METRICS)
+    assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=1.0), abs=1e-3)
+    theirs = structural_similarity(
+        truth, image, data_range=1.0, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ours["ssim"] == pytest.approx(theirs, abs=5e-3)  # borders are treated differently
+
+
+def test_the_same_image_is_perfect(pair):
+    same = measure(pair[1], pair[1], METRICS)
+    assert same["ssim"] == pytest.approx(1)
+    assert same["psnr"] == float("inf")
+
+
+def test_values_outside_the_screen_do_not_count(pair):
+    assert measure(pair[1] * 0 - 5, pair[1] * 0, METRICS)["psnr"] == float("inf")
+
+
+def test_the_most_detailed_square_is_found(rng):
+    image = np.zeros((3, 100, 100))
+    image[:, 60:80, 20:40] = rng.uniform(size=(3, 20, 20))
+    top, left = most_detailed(image, 20)
+    assert abs(top - 60) <= 10
+    assert abs(left - 20) <= 10
