@@ -13,12 +13,14 @@ from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicFigureDataset
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with (
-        pytest.raises(DatasetError, match=r"cannot write .*a\.txt: No space left on device; what was there before is unchanged"),
-        atomic_path(target) as path,
-    ):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
+
+    def write_on_a_full_disk():
+        with atomic_path(target) as path:
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(DatasetError, match=r"cannot write .*a\.txt: No space left on device; what was there before is unchanged"):
+        write_on_a_full_disk()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

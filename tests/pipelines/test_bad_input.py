@@ -82,7 +82,7 @@ def test_a_bad_tile_stops_the_run_before_training(project, kind, pixels):
     with pytest.raises(ValidationError, match=f"1 problems with the tiles.*\n  {name}: {kind}: "):
         project.run("validation", "training")
     assert (project.data / "06_models/prior.safetensors").read_bytes() == before
-    saved = json.loads((project.data / "08_reporting/validation_report.json").read_text())
+    saved = json.loads((project.data / "03_primary/validation_report.json").read_text())
     assert saved["problems"] == {kind: 1}
 
 
@@ -90,7 +90,7 @@ def test_dropping_constant_tiles_trains_without_them(project):
     name = spoil(project, np.zeros((3, 64, 64), np.float32))
     (project.data / "06_models/training_state.safetensors").unlink()
     project.run("validation", "training", validation={"on_content": "drop"})
-    assert json.loads((project.data / "08_reporting/validation_report.json").read_text())["dropped"] == [name]
+    assert json.loads((project.data / "03_primary/validation_report.json").read_text())["dropped"] == [name]
 
 
 def test_missing_and_extra_files_are_named(project):

@@ -48,7 +48,7 @@ def test_a_pair_of_exposures_differs_by_its_ratio(finished):
 def test_the_reports_tell_what_happened(finished):
     report = json.loads((finished.data / "08_reporting/preprocessing_report.json").read_text())
     assert (report["raws"], report["used"], report["pairs"], report["skipped"], report["unpaired"]) == (12, 12, 6, [], [])
-    validation = json.loads((finished.data / "08_reporting/validation_report.json").read_text())
+    validation = json.loads((finished.data / "03_primary/validation_report.json").read_text())
     assert validation["passed"]
     assert validation["clean"] * 2 == validation["tiles"]
     assert validation["decided_by"] == {"is_clean": validation["tiles"]}

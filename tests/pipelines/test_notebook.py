@@ -1,0 +1,22 @@
+"""The notebook runs from top to bottom on the outputs of a run."""
+
+import nbformat
+from nbclient import NotebookClient
+
+from tests.conftest import ROOT
+
+
+def test_the_tour_runs(finished, monkeypatch):
+    for key, value in {
+        "LOWLIGHT_ROOT": ROOT,
+        "LOWLIGHT_ENV": "test",
+        "LOWLIGHT_CONF": finished.conf,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }.items():
+        monkeypatch.setenv(key, str(value))
+    notebook = nbformat.read(ROOT / "notebooks/demo_tour.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+    text = next(output["data"]["text/plain"] for output in outputs if "torch.Size([0])" in output.get("data", {}).get("text/plain", ""))
+    assert text == "(18, torch.Size([3, 64, 64]), torch.Size([0]))"
