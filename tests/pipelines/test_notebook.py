@@ -18,5 +18,5 @@ def test_the_tour_runs(finished, monkeypatch):
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
-    text = next(output["data"]["text/plain"] for output in outputs if "torch.Size([0])" in output.get("data", {}).get("text/plain", ""))
-    assert text == "(18, torch.Size([3, 64, 64]), torch.Size([0]))"
+    texts = [output.get("data", {}).get("text/plain") for output in outputs]
+    assert "(18, (3, 64, 64), (0,))" in texts
