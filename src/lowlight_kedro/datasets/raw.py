@@ -46,7 +46,8 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[Any]:
 
 
 def _positive(value: float) -> float:
-    return float(value) if value and value > 0 else float("nan")
+    """A tag's value, which LibRaw keeps in single precision; nan where it is missing or 0."""
+    return float(f"{value:.6g}") if value and value > 0 else float("nan")
 
 
 def _camera_name(path: Path) -> str:

@@ -57,26 +57,42 @@ def evaluate_frames(
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and restoration_records)")
     for name in tqdm(names, desc="evaluating", unit="frame"):
-        record, truth, short = restoration_records[name](), raw_frames[longs[name]](), raw_frames[name]()
-        scaled = _light(short, record["crop"], preprocessing) * np.float32(record["exposure_ratio"])
+        record = restoration_records[name]()
+        try:
+            truth = raw_frames[longs[name]]()
+            scaled = _light(raw_frames[name](), record["crop"], preprocessing) * np.float32(record["exposure_ratio"])
+        except ValueError as error:
+            logger.warning("not evaluated: %s: %s", name, error)
+            yield {name: {"frame": name, "error": str(error)}}, {}
+            continue
         images = {"scaled": scaled, "restored": restored_linear[name](), "long": _light(truth, record["crop"], preprocessing)}
         figures, display = _compare(images, truth, options.metrics)
-        captions = {
-            title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in options.metrics) + " (sRGB)"
-            for title in ("scaled", "restored")
-        }
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "long": longs[name]} | {key: record[key] for key in kept} | figures
-        yield {name: row}, {name: comparison(display, captions, options.picture_crop)}
+        yield {name: row}, {name: comparison(display, _captions(figures, options.metrics), options.picture_crop)}
+
+
+def _captions(figures: dict[str, float], metrics: list[str]) -> dict[str, str]:
+    return {
+        title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in metrics) + " (sRGB)"
+        for title in ("scaled", "restored")
+    }
 
 
 def summarise(
     frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restoration_records: Lazy
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """One row per frame, and the means over frames; PSNR and SSIM have data_range 1."""
+    """One row per frame, and the means over frames; PSNR and SSIM have data_range 1.
+
+    Raises:
+        ValueError: no frame could be evaluated.
+    """
     paired = set(known_pairs["short"])
-    names = [name for name in selected["frame"] if name in paired]
-    table = pd.DataFrame([frame_metrics[name]() for name in names if "error" not in restoration_records[name]()])
+    names = [name for name in selected["frame"] if name in paired and "error" not in restoration_records[name]()]
+    rows = [row for name in names if "error" not in (row := frame_metrics[name]())]
+    if not rows:
+        raise ValueError("no frame could be evaluated; see the warnings above")
+    table = pd.DataFrame(rows)
     figures = table.filter(regex="^(scaled|restored)_").mean()
     return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}
 
