@@ -59,7 +59,7 @@ def test_checkpoints_describe_themselves_without_pickle(finished):
         description = json.loads(file.metadata()["lowlight_kedro"])
     assert description["network"]["name"] == "pyramid_unet"
     assert description["images"] == 128
-    statistics = json.loads((finished.data / "03_primary/statistics.json").read_text())
+    statistics = json.loads((finished.data / "05_model_input/statistics.json").read_text())
     assert description["scaling"] == {"mean": statistics["mean"], "scale": statistics["std"] / 0.5}
 
 
