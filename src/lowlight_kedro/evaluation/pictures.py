@@ -59,6 +59,6 @@ def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[
     axis.set_xticks(range(len(before)), [name.split("/")[-1] for name in before], fontsize=9)
     axis.set_ylabel(unit)
     axis.margins(y=0.15)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     plt.close(figure)
     return figure
