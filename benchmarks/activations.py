@@ -47,12 +47,10 @@ def main() -> None:
     per_image = saved_bytes(denoiser, side, options.precision) / 2**30
     parameters = sum(weights.numel() for weights in denoiser.parameters())
     fixed = parameters * 4 * 5 / 2**30  # weights, gradients, two Adam moments, EMA
-    print(
-        f"{options.network.name} {options.network.chosen}: {parameters / 1e6:.1f} million parameters, {side} x {side}, {options.precision}"
-    )
-    print(
-        f"saved per image {per_image:.3f} GiB; {options.batch_gpu} images {options.batch_gpu * per_image:.1f} GiB; weights and optimiser {fixed:.2f} GiB"
-    )
+    print(f"{options.network.name} {options.network.chosen}")
+    print(f"{parameters / 1e6:.1f} million parameters, {side} x {side}, {options.precision}")
+    print(f"saved per image {per_image:.3f} GiB, per pass of {options.batch_gpu} {options.batch_gpu * per_image:.1f} GiB")
+    print(f"weights, gradients, Adam and EMA {fixed:.2f} GiB")
 
 
 if __name__ == "__main__":

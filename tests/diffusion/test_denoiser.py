@@ -3,6 +3,7 @@ import torch
 
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks.pyramid import precision_weighted_mean
 
 SMALL = {"widths": [8, 16], "blocks": 1}
 
@@ -57,3 +58,13 @@ def test_an_untrained_pyramid_already_smooths():
     """The candidates average where the image is flat, so noise falls before any training."""
     denoiser, noise = Denoiser(NETWORKS["pyramid_unet"](**SMALL), 0.5), torch.randn(1, 3, 64, 64) * 0.3
     assert denoiser(noise, torch.full((1, 1, 1, 1), 0.3)).std() < 0.5 * noise.std()
+
+
+def test_precision_weighted_means_are_the_sums_they_say(rng):
+    """Pixel by pixel, borders included."""
+    x, sigma = (torch.from_numpy(rng.uniform(0.1, 1, (1, 2, 7, 9))) for _ in range(2))
+    got = precision_weighted_mean(x, sigma, reach=2)
+    for row, column in ((0, 0), (3, 4), (6, 8), (5, 1)):
+        where = (0, 1, slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3))
+        expected = (x[where] / sigma[where] ** 2).sum() / (1 / sigma[where] ** 2).sum()
+        torch.testing.assert_close(got[0, 1, row, column], expected)
