@@ -10,7 +10,7 @@ from torch import Tensor, from_numpy, zeros
 from torch.utils.data import Dataset
 
 from lowlight_kedro.datasets.tiles import read_tile
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles
+from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
 
 
 class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -58,9 +58,7 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
     def path(self, index: int) -> Path:
         """Where the tile's file lies: the first of the places above that exists."""
         tile = self.tiles[index]
-        names = [tile["pt_path"]] if tile.get("pt_path") else []
-        names += [f"{tile['tile_id']}.pt", f"long/{tile['tile_id']}.pt"]
-        candidates = [self.data_root / name for name in names]
+        candidates = [self.data_root / name for name in tile_files(tile)]
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
             raise DatasetError(f"tile {tile['tile_id']} is missing; looked for {', '.join(map(str, candidates))}")

@@ -13,10 +13,14 @@ class DenoiserFunction(Protocol):
         """`x` (B, C, H, W); `sigma` broadcastable to it; returns the shape of `x`."""
 
 
-class Denoiser(nn.Module):
-    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), F the network.
+def coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2); shape of `sigma`."""
+    total = sigma.square() + sigma_data**2
+    return sigma_data**2 / total, sigma * sigma_data * total.rsqrt(), total.rsqrt()
 
-    c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2), c_noise = ln(s) / 4.
+
+class Denoiser(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), F the network, c_noise = ln(s) / 4; see `coefficients`.
 
     Args:
         network: F, called with the scaled image (B, C, H, W) and c_noise of the same shape.
@@ -29,9 +33,8 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in for `sigma`, same shape."""
-        total = sigma.square() + self.sigma_data**2
-        return self.sigma_data**2 / total, sigma * self.sigma_data * total.rsqrt(), total.rsqrt()
+        """`coefficients` for this denoiser's data."""
+        return coefficients(sigma, self.sigma_data)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x]; `sigma` is broadcastable to `x`, positive."""

@@ -1,5 +1,6 @@
 """The training loop, as a generator of states: whoever iterates decides what is saved where."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def train(
         should_stop: asked after each update; True yields the state and ends.
 
     Raises:
-        NonFiniteLossError: before the weights of the last yielded state are touched by it.
+        NonFiniteLossError: the update is made in memory by then; what was saved at the last yield is sound.
     """
     if state.images >= schedule.total_images:
         yield state
@@ -130,7 +131,7 @@ def train(
     tick_images = max(round(schedule.kimg_per_tick * 1000), schedule.batch_size)
     for names, tiles in batches(state.images, schedule.total_images):
         loss = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device)
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss is {loss} after {state.images} images; tiles of this batch: {', '.join(names)}")
         state.losses.append(loss)
         on_step(state, loss)

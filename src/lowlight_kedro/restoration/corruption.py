@@ -11,8 +11,8 @@ from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corrupti
 from lowlight_kedro.diffusion.denoiser import standard_normal
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN
-from lowlight_kedro.restoration.measurement import TILE_SLOPE
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 PATCH = 16  # pixels over which the brightness behind a camera map is averaged: the map must not tell the image
 MOSAICS: dict[str, Cfa] = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
@@ -37,7 +37,7 @@ def camera_sigma(
     gain b of red and blue (green has 1) are drawn log-uniformly per image; x is the local mean.
     """
     local = F.avg_pool2d(x0, PATCH, ceil_mode=True).repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
-    light = (scaling.to_tile(local[..., : x0.shape[-2], : x0.shape[-1]]) + 1) / TILE_SLOPE
+    light = from_tile_domain(scaling.to_tile(local[..., : x0.shape[-2], : x0.shape[-1]]))
     gain, dark = (_log_uniform((len(x0), 1, 1, 1), limits, x0, generator) for limits in (shot, read))
     white = _log_uniform((len(x0), 3, 1, 1), balance, x0, generator)
     white[:, 1] = 1

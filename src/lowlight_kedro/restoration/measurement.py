@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.sensor.cfa import Cfa, embed, masks
 from lowlight_kedro.sensor.noise import NoiseModel
-
-TILE_SLOPE = 2.0  # of the tile domain: [0, 1] -> [-1, 1]
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def noise_map(
     (2 reach + 1)^2 pixels: at the noisy pixel itself the variance would be low wherever the noise is negative.
     """
     gains = exposure_ratio * clean.new_tensor(white_balance).reshape(1, 3, 1, 1)
-    light = (scaling.to_tile(_smooth(clean, reach)) + 1) / TILE_SLOPE
+    light = from_tile_domain(scaling.to_tile(_smooth(clean, reach)))
     return gains * noise.variance(light / gains).sqrt() * (TILE_SLOPE / scaling.scale)
 
 

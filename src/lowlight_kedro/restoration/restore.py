@@ -12,10 +12,11 @@ from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN, Guidance
-from lowlight_kedro.restoration.measurement import TILE_SLOPE, Measurement, local_mean, noise_map, observe
+from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map, observe
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import NoiseModel
+from lowlight_kedro.sensor.tiles import from_tile_domain
 
 LOCAL_REACH = 4  # pixels around a site whose measured values give the first estimate of its noise
 
@@ -50,7 +51,7 @@ def _measurement(y: Tensor, mask: Tensor, clean: Tensor, exposure: Exposure, sca
 
 
 def _to_light(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
-    return ((scaling.to_tile(x[0].float()) + 1) / TILE_SLOPE).cpu().numpy()
+    return from_tile_domain(scaling.to_tile(x[0].float())).cpu().numpy()
 
 
 @torch.no_grad()

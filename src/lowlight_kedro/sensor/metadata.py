@@ -43,6 +43,12 @@ def clean_verdict(tile: Mapping[str, Any]) -> tuple[bool, str]:
     return SHORT_EXPOSURE_MARK not in tile["tile_id"], "name"
 
 
+def tile_files(tile: Mapping[str, Any]) -> list[str]:
+    """Where a tile's file may lie below its root: `pt_path`, `<tile_id>.pt`, `long/<tile_id>.pt`, in this order."""
+    named = [tile["pt_path"]] if tile.get("pt_path") else []
+    return [*named, f"{tile['tile_id']}.pt", f"long/{tile['tile_id']}.pt"]
+
+
 def fingerprint(metadata: Metadata) -> str:
     """A short hash of the list of tiles: the same tiles, the same name."""
     return hashlib.sha256(json.dumps(list_tiles(metadata), sort_keys=True).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ import pandas as pd
 
 MAX_RATIO = 300.0
 DATA_TYPES = ("long", "short")
+PAIR_COLUMNS = ("short", "long", "scene", "split", "exposure_ratio", "iso", "camera")
 
 
 def scene_of(frame: str, pattern: str) -> tuple[str, float]:
@@ -64,7 +65,7 @@ def pair(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Each short exposure with the longest long exposure of its scene.
 
     Args:
-        frames: columns frame, scene, split, data_type, exposure_s, iso, camera, range_dn.
+        frames: columns frame, path, scene, split, data_type, exposure_s, iso, camera.
 
     Returns:
         Pairs (short, long, scene, split, exposure_ratio, iso, camera), the ratio capped at 300
@@ -85,5 +86,4 @@ def pair(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
             "short": short.frame, "long": long["frame"], "scene": short.scene, "split": short.split,
             "exposure_ratio": min(ratio, MAX_RATIO), "iso": short.iso, "camera": short.camera,
         })  # fmt: skip
-    columns = ["short", "long", "scene", "split", "exposure_ratio", "iso", "camera"]
-    return pd.DataFrame(rows, columns=columns), alone
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS)), alone

@@ -49,6 +49,12 @@ def saturated_fraction(tile: NDArray) -> float:
     return float((tile >= 1).any(axis=0).mean())
 
 
+def statistics(tile: NDArray) -> dict[str, float]:
+    """What the index and the checks tell of a tile, in the tile domain."""
+    figures = {"mean": tile.mean(), "std": tile.std(), "min": tile.min(), "max": tile.max()}
+    return {name: float(value) for name, value in figures.items()} | {"saturated_fraction": saturated_fraction(tile)}
+
+
 def check_duplicates(digests: Mapping[str, str]) -> list[Problem]:
     """Tiles with the same bytes as an earlier one. `digests`: tile_id -> hash."""
     first: dict[str, str] = {}

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+TILE_SLOPE = 2.0  # of the tile domain: [0, 1] -> [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,12 @@ def to_tile_domain(rgb: NDArray) -> NDArray[np.float32]:
     A tile is an estimate of clean light, so it is projected on what light can be, [0, 1]; the share of
     values that this moves is `clipped_fraction`. Measurements that enter a likelihood never come here.
     """
-    return (np.clip(rgb, 0, 1) * 2 - 1).astype(np.float32)
+    return (np.clip(rgb, 0, 1) * TILE_SLOPE - 1).astype(np.float32)
 
 
-def from_tile_domain(tile: NDArray) -> NDArray:
-    """Tile domain [-1, 1] back to linear RGB with 0 = black, 1 = white."""
-    return (tile + 1) / 2
+def from_tile_domain(tile: Any) -> Any:
+    """Tile domain [-1, 1] back to linear RGB with 0 = black, 1 = white; NumPy array or torch tensor."""
+    return (tile + 1) / TILE_SLOPE
 
 
 def clipped_fraction(rgb: NDArray) -> float:

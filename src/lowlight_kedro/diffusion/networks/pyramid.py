@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.unet import UNet
 
 SOFT_LIMIT = 8.0  # of the candidates, in the network's units: no mean may correct a pixel by much more than 8 sigma
@@ -52,8 +53,8 @@ class PyramidUNet(nn.Module):
     def candidates(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
         """F_0, F_1, ... as (B, K, C, H, W), from the network's two inputs."""
         sigma = (4 * c_noise.float()).exp()
-        total = sigma.square() + self.sigma_data**2
-        x, c_skip, c_out = scaled.float() * total.sqrt(), self.sigma_data**2 / total, sigma * self.sigma_data * total.rsqrt()
+        c_skip, c_out, _ = coefficients(sigma, self.sigma_data)
+        x = scaled.float() * (sigma.square() + self.sigma_data**2).sqrt()  # scaled / c_in
         means = [x, *(precision_weighted_mean(x, sigma, reach) for reach in self.reaches)]
         free = torch.stack([(mean - c_skip * x) / c_out for mean in means], dim=1)
         return free * torch.rsqrt(1 + free.square() / SOFT_LIMIT**2)

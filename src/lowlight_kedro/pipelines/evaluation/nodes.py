@@ -15,7 +15,6 @@ from lowlight_kedro.evaluation.pictures import bars, comparison
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
-from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
 from lowlight_kedro.sensor.frame import Frame, crop
 from lowlight_kedro.sensor.render import render
 
@@ -25,9 +24,13 @@ Lazy = dict[str, Callable[[], Any]]
 
 
 def _light(frame: Frame, part: list[int] | None, options: PreprocessingOptions) -> NDArray:
-    frame = crop(frame, *part) if part else frame
-    demosaicer = choose("demosaicer", DEMOSAICERS, options.demosaicer.of(len(frame.cfa)))
-    return demosaic(frame, demosaicer)
+    return options.demosaicer.demosaic(crop(frame, *part) if part else frame)
+
+
+def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, records: Lazy) -> list[str]:
+    """The selected frames that were restored and have a long exposure."""
+    paired = set(known_pairs["short"])
+    return [name for name in selected["frame"] if name in paired and "error" not in records[name]()]
 
 
 def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tuple[dict[str, float], dict[str, NDArray]]:
@@ -52,8 +55,8 @@ def evaluate_frames(
     Raises:
         ValueError: there is nothing to compare.
     """
-    longs = dict(zip(known_pairs["short"], known_pairs["long"], strict=True)) if len(known_pairs) else {}
-    names = [name for name in selected["frame"] if name in longs and "error" not in restoration_records[name]()]
+    longs = dict(zip(known_pairs["short"], known_pairs["long"], strict=True))
+    names = _comparable(selected, known_pairs, restoration_records)
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and restoration_records)")
     for name in tqdm(names, desc="evaluating", unit="frame"):
@@ -87,8 +90,7 @@ def summarise(
     Raises:
         ValueError: no frame could be evaluated.
     """
-    paired = set(known_pairs["short"])
-    names = [name for name in selected["frame"] if name in paired and "error" not in restoration_records[name]()]
+    names = _comparable(selected, known_pairs, restoration_records)
     rows = [row for name in names if "error" not in (row := frame_metrics[name]())]
     if not rows:
         raise ValueError("no frame could be evaluated; see the warnings above")

@@ -141,7 +141,7 @@ def restore_frames(
     """
     built, failures = load_prior(prior, options), []
     _guidance(built, options)
-    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True)) if len(known_pairs) else {}
+    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
     for name in tqdm(selected["frame"], desc="restoring", unit="frame"):
         try:
             frame = raw_frames[name]()

@@ -9,11 +9,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor import scenes, tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
-from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
 from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.tile_checks import statistics
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +65,7 @@ def _describe_frame(row: Any, frame: Frame, ratio: float) -> dict[str, Any]:
 
 def _cut_frame(row: Any, frame: Frame, ratio: float, options: PreprocessingOptions) -> tuple[dict, dict]:
     """Tiles of one frame by file name, and the frame's record with a record of each tile."""
-    demosaicer = choose("demosaicer", DEMOSAICERS, options.demosaicer.of(len(frame.cfa)))
-    rgb = demosaic(frame, demosaicer) * np.float32(ratio)
+    rgb = options.demosaicer.demosaic(frame) * np.float32(ratio)
     cut, records = {}, []
     for place, pixels in tiles.cut(rgb, options.tiles.size, options.tiles.stride):
         tile_id = f"{row.frame.replace('/', '_')}_r{place.row:02d}_c{place.column:02d}"
@@ -76,10 +74,8 @@ def _cut_frame(row: Any, frame: Frame, ratio: float, options: PreprocessingOptio
         records.append({
             "tile_id": tile_id, "pt_path": f"{row.data_type}/{tile_id}.pt",
             "row": place.row, "column": place.column, "top": place.top, "left": place.left,
-            "mean": float(tile.mean()), "std": float(tile.std()), "min": float(tile.min()), "max": float(tile.max()),
-            "saturated_fraction": float((pixels >= 1).any(axis=0).mean()),
             "clipped_fraction": tiles.clipped_fraction(pixels),
-        })  # fmt: skip
+        } | statistics(tile))  # fmt: skip
     return cut, _describe_frame(row, frame, ratio) | {"tiles": records}
 
 

@@ -3,9 +3,13 @@
 import re
 from typing import Annotated, Literal
 
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.pipelines.options import Options
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
+from lowlight_kedro.sensor.frame import Frame
 
 Split = Literal["train", "val", "test"]
 
@@ -44,9 +48,10 @@ class DemosaicerOptions(Options):
     bayer: str
     xtrans: str
 
-    def of(self, period: int) -> str:
-        """The name for a pattern of that period."""
-        return self.xtrans if period == 6 else self.bayer
+    def demosaic(self, frame: Frame) -> NDArray:
+        """White-balanced linear RGB of `frame`, by the demosaicer for its pattern."""
+        name = self.xtrans if len(frame.cfa) == 6 else self.bayer
+        return demosaic(frame, choose("demosaicer", DEMOSAICERS, name))
 
 
 class PreprocessingOptions(Options):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, pack, prior_of, unpack
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -113,11 +113,6 @@ def train_prior(
             yield pack(now, description), pd.DataFrame(now.history)
         if stopping() and state.images < schedule.total_images:
             raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
-
-
-def export_prior(training_state: Checkpoint) -> Checkpoint:
-    """The EMA weights and their description."""
-    return prior_of(training_state)
 
 
 def plot_training(history: pd.DataFrame) -> Figure:

@@ -2,7 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.training.nodes import export_prior, plot_training, train_prior
+from lowlight_kedro.diffusion.checkpoint import prior_of
+from lowlight_kedro.pipelines.training.nodes import plot_training, train_prior
 
 
 def create_pipeline() -> Pipeline:
@@ -12,6 +13,6 @@ def create_pipeline() -> Pipeline:
             train_prior, ["train_tiles", "val_tiles", "tile_statistics", "earlier_training_state", "params:training"],
             ["training_state", "training_history"], name="train_prior",
         ),
-        Node(export_prior, "training_state", "prior", name="export_prior"),
+        Node(prior_of, "training_state", "prior", name="export_prior"),
         Node(plot_training, "training_history", "training_curves", name="plot_training"),
     ])  # fmt: skip

@@ -13,9 +13,9 @@ from lowlight_kedro.diffusion.scaling import propose
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.validation.options import ValidationOptions
 from lowlight_kedro.sensor import tile_checks
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles
+from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
 from lowlight_kedro.sensor.tile_checks import Problem
-from lowlight_kedro.sensor.tiles import from_tile_domain
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ class ValidationError(ValueError):
 
 
 def _partition_of(tile: Mapping[str, Any], tiles: Tiles) -> str | None:
-    names = [str(tile.get("pt_path", "")).removesuffix(".pt"), tile["tile_id"], f"long/{tile['tile_id']}"]
-    return next((name for name in names if name in tiles), None)
+    return next((name for name in (file.removesuffix(".pt") for file in tile_files(tile)) if name in tiles), None)
 
 
 def _check_tile(tile: Mapping[str, Any], load: Callable[[], NDArray] | None, options: ValidationOptions) -> tuple[dict, list[Problem]]:
@@ -46,10 +45,7 @@ def _check_tile(tile: Mapping[str, Any], load: Callable[[], NDArray] | None, opt
     problems = tile_checks.check_form(name, pixels, (3, options.image_size, options.image_size))
     if not problems:
         problems = tile_checks.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
-        row |= {
-            "mean": float(pixels.mean()), "std": float(pixels.std()), "min": float(pixels.min()), "max": float(pixels.max()),
-            "saturated_fraction": tile_checks.saturated_fraction(pixels), "digest": tile_checks.digest(pixels),
-        }  # fmt: skip
+        row |= tile_checks.statistics(pixels) | {"digest": tile_checks.digest(pixels)}
     return row, problems
 
 
@@ -119,7 +115,7 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions) -> li
             logger.warning("no noise level for %s: %s", pair["short"], error)
             continue
         gains = pair["exposure_ratio"] * np.asarray(file["white_balance"])[:, None]
-        levels += (2 * gains * np.sqrt(noise.variance(signals / gains))).ravel().tolist()
+        levels += (TILE_SLOPE * gains * np.sqrt(noise.variance(signals / gains))).ravel().tolist()
     return levels
 
 

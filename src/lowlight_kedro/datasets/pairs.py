@@ -1,0 +1,14 @@
+"""The pairs of exposures, for pipelines that also work without them."""
+
+import pandas as pd
+
+from lowlight_kedro.datasets.atomic import AtomicCSVDataset
+from lowlight_kedro.sensor.scenes import PAIR_COLUMNS
+
+
+class KnownPairsDataset(AtomicCSVDataset):
+    """The table of pairs as CSV; where it was not made yet, it loads without rows."""
+
+    def load(self) -> pd.DataFrame:
+        """The table, with the columns of `scenes.pair`."""
+        return super().load() if self._exists() else pd.DataFrame(columns=list(PAIR_COLUMNS))
