@@ -1,9 +1,11 @@
 """Choose a plug-in by name: one rule for every kind of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from inspect import Parameter, signature
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -30,3 +32,18 @@ def choose(kind: str, table: Mapping[str, T], name: str) -> T:
             raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     valid = ", ".join(sorted({*table, *installed}))
     raise ValueError(f"unknown {kind} {name!r}; choose one of: {valid}, or a dotted path package.module.thing")
+
+
+def configured(kind: str, table: Mapping[str, T], name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The plug-in with its options bound, checked before any work begins.
+
+    Raises:
+        ValueError: no such plug-in, or it does not have such an option; the message lists those it has.
+    """
+    plugin: Any = choose(kind, table, name)
+    known = signature(plugin).parameters
+    own = [option for option, parameter in known.items() if parameter.kind is Parameter.KEYWORD_ONLY]
+    wrong = [option for option in options if option not in own]
+    if wrong and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
+        raise ValueError(f"{kind} {name!r} has no option {', '.join(map(repr, wrong))}; its options: {', '.join(own) or 'none'}")
+    return partial(plugin, **options)

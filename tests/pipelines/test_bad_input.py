@@ -152,5 +152,5 @@ def test_an_unknown_camera_without_numbers_is_named(project):
 
 
 def test_wrong_option_of_a_plugin_is_named(project):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'strenght'"):
+    with pytest.raises(ValueError, match="guidance 'noise_map' has no option 'strenght'; its options: "):
         project.run("inference", inference={"guidance": {"options": {"noise_map": {"strenght": 2}}}})

@@ -1,5 +1,6 @@
 """Camera raws as Kedro datasets, decoded by LibRaw."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,11 @@ class RawFile:
     def header(self) -> dict[str, Any]:
         """See `read_header`."""
         return read_header(self.path)
+
+    def content_hash(self) -> str:
+        """Of all bytes of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):

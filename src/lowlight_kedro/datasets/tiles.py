@@ -42,8 +42,8 @@ class TileDataset(AbstractDataset[NDArray, NDArray]):
         """Write atomically."""
         import torch
 
-        with atomic_path(self._filepath) as temporary:
-            torch.save(torch.from_numpy(np.ascontiguousarray(data)), temporary)
+        with atomic_path(self._filepath) as temporary, temporary.open("wb") as file:  # given a path, torch would store its name
+            torch.save(torch.from_numpy(np.ascontiguousarray(data)), file)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -1,5 +1,7 @@
 """A training state as named tensors and a description, and back; nothing is pickled."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,15 @@ class Checkpoint:
 
 class CheckpointMismatchError(ValueError):
     """A checkpoint that does not fit what it is asked for."""
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """The same for the same weights and description."""
+    told = hashlib.sha256(json.dumps(checkpoint.description, sort_keys=True).encode())
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        told.update(name.encode())
+        told.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

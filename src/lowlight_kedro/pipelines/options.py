@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from lowlight_kedro.executors import EXECUTORS, Executor
+from lowlight_kedro.plugins import configured
+
 
 class Options(BaseModel):
     """Checked before any node runs: an unknown name or a value out of range stops with a list of all of them."""
@@ -27,3 +30,11 @@ class Choice(Options):
     def describe(self) -> dict:
         """Name and chosen options, as stored in checkpoints."""
         return {"name": self.name, "options": self.chosen}
+
+
+class ExecutorOptions(Choice):
+    """All of `params:executor`: who maps over files."""
+
+    def build(self) -> Executor:
+        """The executor with its options."""
+        return configured("executor", EXECUTORS, self.name, self.chosen)

@@ -21,16 +21,17 @@ from lowlight_kedro.sensor.render import render
 logger = logging.getLogger(__name__)
 
 Lazy = dict[str, Callable[[], Any]]
+Restored = dict[str, Lazy]
 
 
 def _light(frame: Frame, part: list[int] | None, options: PreprocessingOptions) -> NDArray:
     return options.demosaicer.demosaic(crop(frame, *part) if part else frame)
 
 
-def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, records: Lazy) -> list[str]:
+def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored) -> list[str]:
     """The selected frames that were restored and have a long exposure."""
     paired = set(known_pairs["short"])
-    return [name for name in selected["frame"] if name in paired and "error" not in records[name]()]
+    return [name for name in selected["frame"] if name in paired and "error" not in restored[name]["record"]()]
 
 
 def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tuple[dict[str, float], dict[str, NDArray]]:
@@ -47,7 +48,7 @@ def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tupl
 
 
 def evaluate_frames(
-    raw_frames: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored_linear: Lazy, restoration_records: Lazy,
+    raw_frames: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored,
     preprocessing: PreprocessingOptions, options: EvaluationOptions,
 ) -> Iterator[tuple[dict[str, dict], dict[str, Figure]]]:  # fmt: skip
     """Compare each restored frame that has a long exposure; yields its figures and its picture.
@@ -56,11 +57,11 @@ def evaluate_frames(
         ValueError: there is nothing to compare.
     """
     longs = dict(zip(known_pairs["short"], known_pairs["long"], strict=True))
-    names = _comparable(selected, known_pairs, restoration_records)
+    names = _comparable(selected, known_pairs, restored)
     if not names:
-        raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and restoration_records)")
+        raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and the records of restored)")
     for name in tqdm(names, desc="evaluating", unit="frame"):
-        record = restoration_records[name]()
+        record = restored[name]["record"]()
         try:
             truth = raw_frames[longs[name]]()
             scaled = _light(raw_frames[name](), record["crop"], preprocessing) * np.float32(record["exposure_ratio"])
@@ -68,7 +69,7 @@ def evaluate_frames(
             logger.warning("not evaluated: %s: %s", name, error)
             yield {name: {"frame": name, "error": str(error)}}, {}
             continue
-        images = {"scaled": scaled, "restored": restored_linear[name](), "long": _light(truth, record["crop"], preprocessing)}
+        images = {"scaled": scaled, "restored": restored[name]["linear"](), "long": _light(truth, record["crop"], preprocessing)}
         figures, display = _compare(images, truth, options.metrics)
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "long": longs[name]} | {key: record[key] for key in kept} | figures
@@ -83,14 +84,14 @@ def _captions(figures: dict[str, float], metrics: list[str]) -> dict[str, str]:
 
 
 def summarise(
-    frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restoration_records: Lazy
+    frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """One row per frame, and the means over frames; PSNR and SSIM have data_range 1.
 
     Raises:
         ValueError: no frame could be evaluated.
     """
-    names = _comparable(selected, known_pairs, restoration_records)
+    names = _comparable(selected, known_pairs, restored)
     rows = [row for name in names if "error" not in (row := frame_metrics[name]())]
     if not rows:
         raise ValueError("no frame could be evaluated; see the warnings above")

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.pictures import contact_sheet
+from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.restore import Exposure, posterior_mean, posterior_sample
 from lowlight_kedro.restoration.windows import windowed
@@ -28,6 +31,8 @@ from lowlight_kedro.sensor.frame import Frame, crop, normalise
 from lowlight_kedro.sensor.render import render
 
 logger = logging.getLogger(__name__)
+
+Restored = dict[str, dict[str, Callable[[], Any]]]
 
 
 def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFrame:
@@ -88,79 +93,96 @@ def _guidance(prior: Prior, options: InferenceOptions) -> Guidance:
         )
     if options.estimate == "mean" and not on_maps:
         raise ValueError(f"estimate 'mean' needs guidance noise_map, got {options.guidance.name!r}; set inference.estimate=sample")
-    return partial(guidance, **options.guidance.chosen)
+    return configured("guidance", GUIDANCE, options.guidance.name, options.guidance.chosen)
 
 
-def _restore(exposure: Exposure, prior: Prior, options: InferenceOptions) -> tuple[NDArray, int]:
+@dataclass(frozen=True)
+class Restoration:
+    """What all restoration jobs share; each worker builds the network once."""
+
+    checkpoint: Checkpoint
+    sensor: SensorOptions
+    options: InferenceOptions
+
+    @cached_property
+    def prior(self) -> Prior:
+        """See `load_prior`."""
+        return load_prior(self.checkpoint, self.options)
+
+    @cached_property
+    def guidance(self) -> Guidance:
+        """The chosen guidance, checked against the prior."""
+        return _guidance(self.prior, self.options)
+
+
+def _restore(exposure: Exposure, shared: Restoration) -> tuple[NDArray, int]:
     """The restored light and the number of evaluations of the whole frame."""
-    device, count = choose_device(options.device), []
+    prior, options = shared.prior, shared.options
+    device, count, sample = choose_device(options.device), [], options.sample
     multiple = getattr(prior.denoiser.network, "multiple", 1)
     denoiser = windowed(
         prior.denoiser, size=options.window.size, overlap=options.window.overlap, multiple=multiple,
         on_evaluation=lambda: count.append(1),
     )  # fmt: skip
-    guidance, sample = _guidance(prior, options), options.sample
     if options.estimate == "mean":
-        light = posterior_mean(exposure, denoiser, prior.scaling, guidance, evaluations=options.evaluations, device=device)
+        light = posterior_mean(exposure, denoiser, prior.scaling, shared.guidance, evaluations=options.evaluations, device=device)
         return light, len(count)
     with tqdm(total=sample.steps, desc="sampling", unit="step", leave=False) as progress:
         light = posterior_sample(
-            exposure, denoiser, prior.scaling, guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
+            exposure, denoiser, prior.scaling, shared.guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
             steps=sample.steps, sigma_min=sample.sigma_min, start=sample.start, device=device,
             generator=generator_for("sample", options.seed, 0, device), on_step=lambda: progress.update(),
         )  # fmt: skip
     return light, len(count)
 
 
-def _restore_frame(
-    frame: Frame, paired: float | None, prior: Prior, sensor: SensorOptions, options: InferenceOptions
-) -> tuple[NDArray, dict]:
-    begin = time.perf_counter()
+def _restore_frame(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> dict[str, Any]:
+    """White-balanced linear camera RGB, sRGB, a preview, and the record of how they were made."""
+    begin, options = time.perf_counter(), shared.options
+    frame = raw()
+    frame = crop(frame, *options.crop) if options.crop else frame
     signal = normalise(frame)
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
-    noise, source = sensor.noise_model(frame.camera, frame.iso, frame.white_level - float(frame.black_level.mean()))
+    noise, source = shared.sensor.noise_model(frame.camera, frame.iso, frame.white_level - float(frame.black_level.mean()))
     logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
-    light, evaluations = _restore(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), prior, options)
-    return light, {
+    light, evaluations = _restore(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared)
+    display = render(light, frame.camera_to_srgb)
+    record = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop,
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
     }  # fmt: skip
+    return {"linear": light, "srgb": display, "preview": display, "record": record}
 
 
 def restore_frames(
     raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
-    sensor: SensorOptions, options: InferenceOptions,
-) -> Iterator[tuple[dict, dict, dict, dict]]:  # fmt: skip
-    """Restore frame by frame; yields white-balanced linear camera RGB, sRGB, a preview and a record of each.
+    sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
+) -> Jobs:  # fmt: skip
+    """For each selected frame the job to restore it.
 
-    A frame that cannot be restored yields only a record with `error`.
+    Raises:
+        ValueError: guidance, estimate and prior do not go together.
+    """
+    shared = Restoration(prior, sensor, options)
+    _guidance(load_prior(prior, options), options)
+    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
+    settings = [digest(prior), sensor.model_dump(), options.model_dump(exclude={"select"})]
+    jobs = [
+        Job(name, partial(_restore_frame, raw_frames[name], ratios.get(name)), [raw_frames[name]], [settings, ratios.get(name)])
+        for name in selected["frame"]
+    ]
+    return Jobs(jobs, shared, executor.build(), "restoring", "frame")
+
+
+def show_restored(restored: Restored, selected: pd.DataFrame) -> Figure:
+    """The first dozen restored frames on one sheet.
 
     Raises:
         ValueError: no frame could be restored.
     """
-    built, failures = load_prior(prior, options), []
-    _guidance(built, options)
-    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    for name in tqdm(selected["frame"], desc="restoring", unit="frame"):
-        try:
-            frame = raw_frames[name]()
-            frame = crop(frame, *options.crop) if options.crop else frame
-            light, record = _restore_frame(frame, ratios.get(name), built, sensor, options)
-        except ValueError as error:
-            logger.warning("not restored: %s: %s", name, error)
-            failures.append(f"{name}: {error}")
-            yield {}, {}, {}, {name: {"error": str(error)}}
-            continue
-        display = render(light, frame.camera_to_srgb)
-        yield {name: light}, {name: display}, {name: display}, {name: record}
-    if len(failures) == len(selected):
-        raise ValueError("no frame could be restored:\n  " + "\n  ".join(failures))
-
-
-def show_restored(
-    restored_preview: dict[str, Callable[[], NDArray]], restoration_records: dict[str, Callable[[], dict]], selected: pd.DataFrame
-) -> Figure:
-    """The first dozen restored frames on one sheet."""
-    names = [name for name in selected["frame"] if "error" not in restoration_records[name]()][:12]
-    return contact_sheet({name: restored_preview[name]() for name in names})
+    records = {name: restored[name]["record"]() for name in selected["frame"]}
+    names = [name for name, record in records.items() if "error" not in record][:12]
+    if not names:
+        raise ValueError("no frame could be restored:\n  " + "\n  ".join(f"{name}: {record['error']}" for name, record in records.items()))
+    return contact_sheet({name: restored[name]["preview"]() for name in names})

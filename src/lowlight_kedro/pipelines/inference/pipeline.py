@@ -16,9 +16,9 @@ def create_pipeline() -> Pipeline:
         Node(select_frames, ["inference_frames", "params:inference"], "selected_frames", name="select_frames"),
         Node(
             restore_frames,
-            ["raw_frames", "selected_frames", "known_pairs", "prior", "params:sensor", "params:inference"],
-            ["restored_linear", "restored_srgb", "restored_preview", "restoration_records"],
+            ["raw_frames", "selected_frames", "known_pairs", "prior", "params:sensor", "params:inference", "params:executor"],
+            "restored",
             name="restore_frames",
         ),
-        Node(show_restored, ["restored_preview", "restoration_records", "selected_frames"], "restored_sheet", name="show_restored"),
+        Node(show_restored, ["restored", "selected_frames"], "restored_sheet", name="show_restored"),
     ])  # fmt: skip

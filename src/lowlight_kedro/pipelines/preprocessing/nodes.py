@@ -1,13 +1,16 @@
 """Nodes of the preprocessing pipeline."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.sensor import scenes, tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
@@ -17,6 +20,7 @@ from lowlight_kedro.sensor.tile_checks import statistics
 logger = logging.getLogger(__name__)
 
 Problems = list[dict[str, str]]
+JOB_KEYS = ("key", "files")  # what the job added to the record of a frame
 
 
 def index_frames(raw_frames: dict[str, Any], options: PreprocessingOptions) -> tuple[pd.DataFrame, Problems]:
@@ -53,52 +57,55 @@ def pair_frames(frames: pd.DataFrame) -> tuple[pd.DataFrame, Problems]:
     return pairs, unpaired
 
 
-def _describe_frame(row: Any, frame: Frame, ratio: float) -> dict[str, Any]:
+def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float) -> dict[str, Any]:
     return {
-        "frame": row.frame, "path": row.path, "scene_id": row.scene, "split": row.split, "data_type": row.data_type,
-        "is_clean": row.data_type == "long", "exposure_s": float(row.exposure_s), "exposure_ratio": ratio,
-        "iso": float(row.iso), "camera": frame.camera, "cfa": cfa_name(frame.cfa),
+        "frame": row["frame"], "path": row["path"], "scene_id": row["scene"], "split": row["split"], "data_type": row["data_type"],
+        "is_clean": row["data_type"] == "long", "exposure_s": float(row["exposure_s"]), "exposure_ratio": ratio,
+        "iso": float(row["iso"]), "camera": frame.camera, "cfa": cfa_name(frame.cfa),
         "black_level": frame.black_level.mean().item(), "white_level": frame.white_level,
         "white_balance": list(frame.white_balance),
     }  # fmt: skip
 
 
-def _cut_frame(row: Any, frame: Frame, ratio: float, options: PreprocessingOptions) -> tuple[dict, dict]:
-    """Tiles of one frame by file name, and the frame's record with a record of each tile."""
-    rgb = options.demosaicer.demosaic(frame) * np.float32(ratio)
+def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, options: PreprocessingOptions) -> dict[str, dict]:
+    """Tiles of one frame by file name, and the frame's record with a record of each tile.
+
+    A short exposure is scaled by its ratio.
+    """
+    frame = raw()
+    rgb = options.demosaicer.demosaic(frame)
+    rgb *= np.float32(ratio)
+    stem, kind = row["frame"].replace("/", "_"), row["data_type"]
     cut, records = {}, []
     for place, pixels in tiles.cut(rgb, options.tiles.size, options.tiles.stride):
-        tile_id = f"{row.frame.replace('/', '_')}_r{place.row:02d}_c{place.column:02d}"
+        tile_id = f"{stem}_r{place.row:02d}_c{place.column:02d}"
         tile = tiles.to_tile_domain(pixels)
-        cut[f"{row.data_type}/{tile_id}"] = tile
+        cut[f"{kind}/{tile_id}"] = tile
         records.append({
-            "tile_id": tile_id, "pt_path": f"{row.data_type}/{tile_id}.pt",
+            "tile_id": tile_id, "pt_path": f"{kind}/{tile_id}.pt",
             "row": place.row, "column": place.column, "top": place.top, "left": place.left,
             "clipped_fraction": tiles.clipped_fraction(pixels),
         } | statistics(tile))  # fmt: skip
-    return cut, _describe_frame(row, frame, ratio) | {"tiles": records}
+    return {"tiles": cut, "record": _describe_frame(row, frame, ratio) | {"tiles": records}}
 
 
 def cut_tiles(
-    raw_frames: dict[str, Any], frames: pd.DataFrame, pairs: pd.DataFrame, options: PreprocessingOptions
-) -> Iterator[tuple[dict[str, np.ndarray], dict[str, dict]]]:
-    """Decode, demosaic and cut frame by frame; yields the tiles of one frame and its record.
-
-    A short exposure is scaled by its ratio. A frame that cannot be used yields no tile and a record with `error`.
-    """
+    raw_frames: dict[str, Any], frames: pd.DataFrame, pairs: pd.DataFrame, options: PreprocessingOptions, executor: ExecutorOptions
+) -> Jobs:
+    """For each frame the job to decode, demosaic and cut it."""
     ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     rows = frames[frames["data_type"].isin(options.tiles.data_types)]
-    for row in tqdm(rows.itertuples(), total=len(rows), desc="tiles", unit="raw"):
-        try:
-            cut, record = _cut_frame(row, raw_frames[row.frame](), float(ratios.get(row.frame, 1.0)), options)
-        except ValueError as error:
-            logger.warning("skipped: %s", error)
-            cut, record = {}, {"frame": row.frame, "path": row.path, "error": str(error)}
-        yield cut, {row.frame: record}
+    settings = options.model_dump(include={"tiles", "demosaicer"})
+    jobs = []
+    for row in rows.to_dict("records"):
+        name = row["frame"]
+        raw, ratio = raw_frames[name], float(ratios.get(name, 1.0))
+        jobs.append(Job(name, partial(_cut_frame, row, raw, ratio), [raw], [settings, row, ratio]))
+    return Jobs(jobs, options, executor.build(), "tiles", "raw")
 
 
 def describe_tiles(
-    frame_records: dict[str, Callable[[], dict]], frames: pd.DataFrame, pairs: pd.DataFrame,
+    frame_tiles: dict[str, dict[str, Callable[[], dict]]], frames: pd.DataFrame, pairs: pd.DataFrame,
     unreadable: Problems, unpaired: Problems, options: PreprocessingOptions,
 ) -> tuple[dict, pd.DataFrame, dict]:  # fmt: skip
     """Metadata of all tiles, the same as a table, and a report of what was used and what was not.
@@ -107,9 +114,9 @@ def describe_tiles(
         ValueError: no frame gave a tile.
     """
     wanted = frames[frames["data_type"].isin(options.tiles.data_types)]["frame"]
-    records = [frame_records[frame]() for frame in wanted]
+    records = [frame_tiles[frame]["record"]() for frame in wanted]
     failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
-    files = [record for record in records if "error" not in record]
+    files = [{key: value for key, value in record.items() if key not in JOB_KEYS} for record in records if "error" not in record]
     if not files:
         raise ValueError(
             f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"

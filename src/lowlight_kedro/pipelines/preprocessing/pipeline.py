@@ -11,12 +11,12 @@ def create_pipeline() -> Pipeline:
         Node(index_frames, ["raw_frames", "params:preprocessing"], ["frames", "unreadable_frames"], name="index_frames"),
         Node(pair_frames, "frames", ["pairs", "unpaired_frames"], name="pair_frames"),
         Node(
-            cut_tiles, ["raw_frames", "frames", "pairs", "params:preprocessing"], ["tiles", "frame_records"],
+            cut_tiles, ["raw_frames", "frames", "pairs", "params:preprocessing", "params:executor"], "frame_tiles",
             name="cut_tiles",
         ),
         Node(
             describe_tiles,
-            ["frame_records", "frames", "pairs", "unreadable_frames", "unpaired_frames", "params:preprocessing"],
+            ["frame_tiles", "frames", "pairs", "unreadable_frames", "unpaired_frames", "params:preprocessing"],
             ["tile_metadata", "tile_index", "preprocessing_report"],
             name="describe_tiles",
         ),

@@ -1,0 +1,156 @@
+"""Results of many files, computed where they are saved: in parallel, without repeating what is done."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+from kedro.io.core import parse_dataset_definition
+from tqdm import tqdm
+
+from lowlight_kedro.jobs import RECORD, Job, Jobs, Outcome
+
+logger = logging.getLogger(__name__)
+
+Lazy = Callable[[], Any]
+ATTEMPTS = 2
+FILES = "files"
+
+
+class Part:
+    """One kind of result: a folder, and the dataset that reads and writes each file in it."""
+
+    def __init__(self, path: str, dataset: str | dict[str, Any], filename_suffix: str = "") -> None:
+        self._folder, self._suffix = Path(path), filename_suffix
+        self._type, self._arguments = parse_dataset_definition(deepcopy(dataset) if isinstance(dataset, dict) else {"type": dataset})
+
+    def file(self, name: str) -> Path:
+        """Where `name` lies."""
+        return self._folder / f"{name}{self._suffix}"
+
+    def dataset(self, name: str) -> AbstractDataset:
+        """The dataset of `name`."""
+        return self._type(**{**self._arguments, "filepath": self.file(name).as_posix()})
+
+    def names(self) -> Iterator[str]:
+        """All names that have a file, sorted; temporary files left out."""
+        for path in sorted(self._folder.rglob(f"*{self._suffix}")):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(self._folder).as_posix().removesuffix(self._suffix)
+
+
+class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
+    """Like a PartitionedDataset that is saved lazily, for jobs whose results have several parts.
+
+    Saving runs the jobs by their executor; each worker writes its own results, so that one result per worker is in
+    memory. The record is written last and holds the job's key: an interrupted run goes on where it was, and a job
+    whose files and settings did not change is not done again. A job that fails is tried once more, then its record
+    says `error`. Loading gives {job: {part: function that loads it}}, `record` among the parts.
+
+    Args:
+        parts: {part: {path, dataset, filename_suffix}} as a PartitionedDataset has them; `record` is one of them.
+            The content of a part is saved under the job's name, or where it is a dictionary of arrays for a part listed
+            in `many`, each under its own.
+        many: parts with several files per job.
+        prune: remove the results of jobs that a later run does not have, and files that a repeated job no longer gives.
+    """
+
+    def __init__(
+        self, *, parts: dict[str, dict[str, Any]], many: list[str] | None = None, prune: bool = False, metadata: dict | None = None
+    ) -> None:
+        if RECORD not in parts:
+            raise DatasetError(f"parts must hold {RECORD!r}, got {', '.join(parts)}")
+        self._definitions, self._many = parts, tuple(many or ())
+        self._parts = {name: Part(**definition) for name, definition in parts.items()}
+        self._prune = prune
+        self.metadata = metadata
+
+    def load(self) -> dict[str, dict[str, Lazy]]:
+        """The parts of every job that has a record; a part that a job does not have is left out."""
+        single = {name: part for name, part in self._parts.items() if name not in self._many}
+        return {
+            job: {name: part.dataset(job).load for name, part in single.items() if part.file(job).is_file()}
+            for job in self._parts[RECORD].names()
+        }
+
+    def save(self, data: Jobs) -> None:
+        """Run the jobs with a progress bar; failures are logged and recorded, never raised."""
+        counts: Counter[str] = Counter()
+        with tqdm(total=len(data.jobs), desc=data.title, unit=data.unit) as progress:
+            for job, result in data.executor(self._run, data.jobs, data.shared):
+                outcome = self._failed(job, result) if isinstance(result, BaseException) else result
+                counts[outcome.state] += 1
+                if outcome.error:
+                    logger.warning("%s: %s failed: %s", data.title, outcome.name, outcome.error)
+                progress.set_postfix({state: counts[state] for state in ("kept", "failed") if counts[state]}, refresh=False)
+                progress.update()
+        if self._prune:
+            for name in set(self._parts[RECORD].names()) - {job.name for job in data.jobs}:
+                self._remove(self._files(name))
+                self._parts[RECORD].file(name).unlink()
+        logger.info("%s: %d done, %d kept from before, %d failed", data.title, *(counts[s] for s in ("done", "kept", "failed")))
+
+    def _run(self, job: Job, shared: Any) -> Outcome:
+        """Do one job, in a worker."""
+        key = job.key()
+        if self._is_done(job.name, key):
+            return Outcome(job.name, "kept")
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._write(job.name, key, job.compute(shared))
+                break
+            except Exception as error:  # noqa: BLE001 - whatever a file does to its job, the others go on
+                if attempt == ATTEMPTS:
+                    return self._failed(job, error)
+        return Outcome(job.name, "done")
+
+    def _recorded(self, name: str) -> dict[str, Any]:
+        """The record of a job; empty where there is none, or a torn one."""
+        if not self._parts[RECORD].file(name).is_file():
+            return {}
+        try:
+            return self._parts[RECORD].dataset(name).load()
+        except DatasetError:
+            return {}
+
+    def _files(self, name: str) -> set[Path]:
+        """The files that the record of a job lists."""
+        return {self._parts[part].file(file) for part, files in self._recorded(name).get(FILES, {}).items() for file in files}
+
+    def _is_done(self, name: str, key: str) -> bool:
+        return self._recorded(name).get("key") == key and all(file.is_file() for file in self._files(name))
+
+    def _write(self, name: str, key: str, results: Mapping[str, Any]) -> None:
+        earlier, files = self._files(name), {}
+        for part in results.keys() - {RECORD}:
+            contents = results[part] if part in self._many else {name: results[part]}
+            for file, value in contents.items():
+                self._parts[part].dataset(file).save(value)
+            files[part] = sorted(contents)
+        self._parts[RECORD].dataset(name).save(results[RECORD] | {"key": key, FILES: dict(sorted(files.items()))})
+        if self._prune:
+            self._remove(earlier - self._files(name))
+
+    def _remove(self, files: set[Path]) -> None:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def _failed(self, job: Job, error: BaseException) -> Outcome:
+        """Record the failure, without a key, so that the next run tries again; files of an earlier success stay."""
+        reason = str(error) or type(error).__name__
+        told = {
+            "error": reason,
+            "path": str(job.sources[0].path) if job.sources else job.name,
+            FILES: self._recorded(job.name).get(FILES, {}),
+        }
+        self._parts[RECORD].dataset(job.name).save(told)
+        return Outcome(job.name, "failed", reason)
+
+    def _exists(self) -> bool:
+        return any(True for _ in self._parts[RECORD].names())
+
+    def _describe(self) -> dict[str, Any]:
+        return {"parts": self._definitions}

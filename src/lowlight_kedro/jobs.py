@@ -1,0 +1,70 @@
+"""One piece of work per file: what it is computed from, and whether that was done before."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from lowlight_kedro import __version__
+from lowlight_kedro.executors import Executor, sequential
+
+RECORD = "record"
+
+
+class Source(Protocol):
+    """An input file."""
+
+    @property
+    def path(self) -> Any:
+        """Where it lies."""
+
+    def content_hash(self) -> str:
+        """Of all its bytes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work on one file.
+
+    Attributes:
+        name: of the result.
+        compute: shared -> {part: content}; `record` is one of the parts, a dictionary. Must be picklable.
+        sources: the files it reads.
+        settings: everything else that the result depends on, as JSON would write it.
+    """
+
+    name: str
+    compute: Callable[[Any], Mapping[str, Any]]
+    sources: Sequence[Source]
+    settings: Any
+
+    def key(self) -> str:
+        """The same for the same content of the files, settings and version of the package.
+
+        Raises:
+            OSError: a source cannot be read.
+        """
+        told = json.dumps([__version__, self.settings, [source.content_hash() for source in self.sources]], sort_keys=True, default=str)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Jobs, what all of them need (`shared`, sent to each worker once), who does them, and what a progress bar calls it."""
+
+    jobs: Sequence[Job]
+    shared: Any = None
+    executor: Executor | partial = sequential
+    title: str = "jobs"
+    unit: str = "file"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: done now, kept from an earlier run, or failed with `error`."""
+
+    name: str
+    state: Literal["done", "kept", "failed"]
+    error: str | None = None
