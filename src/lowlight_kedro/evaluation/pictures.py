@@ -1,8 +1,10 @@
 """Pictures to judge a restoration by eye."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -60,5 +62,38 @@ def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[
     axis.set_ylabel(unit)
     axis.margins(y=0.15)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def _curve(axis: Any, entry: Mapping[str, Any]) -> None:
+    """One panel of `noise_curves`."""
+    points, span = entry["points"], entry["range_dn"]
+    gain, read_noise = entry["gain_dn"] / span, entry["read_noise_dn"] / span
+    axis.errorbar(
+        points["mean"], points["variance"], 2 * np.asarray(points["variance_error"]), fmt=".", color="tab:blue", ecolor="lightsteelblue",
+        markersize=4, label="measured, two standard errors",
+    )  # fmt: skip
+    bright = max([0.01, *points["mean"]])
+    signal = np.linspace(0, bright, 200)
+    axis.plot(signal, gain * signal + read_noise**2, color="tab:orange", label="fit: gain x signal + read noise$^2$")
+    axis.set_yscale("log")
+    axis.set_xscale("symlog", linthresh=bright / 100)
+    axis.set_xlim(left=0)
+    lines = [f"from {entry['method']}: {entry['verdict']}", f"gain {entry['gain_dn']:.4g} $\\pm$ {entry['gain_dn_error']:.2g} DN per electron"]
+    lines.append(f"read noise {entry['read_noise_dn']:.4g} $\\pm$ {entry['read_noise_dn_error']:.2g} DN")
+    axis.set_title("\n".join(lines), fontsize=9)
+    axis.set_xlabel("signal, 1 = white")
+    axis.legend(fontsize=7, loc="lower right")
+
+
+def noise_curves(title: str, entries: Sequence[Mapping[str, Any]]) -> Figure:
+    """Variance against mean with the fit, a panel for each calibration entry that has points."""
+    drawn = [entry for entry in entries if entry["points"]["mean"]]
+    figure, axes = plt.subplots(1, max(len(drawn), 1), figsize=(4.6 * max(len(drawn), 1), 4.4), squeeze=False, layout="constrained")
+    for axis, entry in zip(axes[0], drawn, strict=False):
+        _curve(axis, entry)
+    axes[0, 0].set_ylabel("variance, (white - black)$^2$")
+    figure.suptitle(title, fontsize=10)
     plt.close(figure)
     return figure

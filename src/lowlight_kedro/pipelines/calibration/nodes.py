@@ -1,0 +1,162 @@
+"""Nodes of the calibration pipeline."""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lowlight_kedro.evaluation.pictures import noise_curves
+from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
+from lowlight_kedro.sensor.alignment import check_pair, comparable_sites
+from lowlight_kedro.sensor.alignment.superpixels import overlap
+from lowlight_kedro.sensor.calibration.combine import combine
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
+from lowlight_kedro.sensor.calibration.noise_profile import noise_profile
+from lowlight_kedro.sensor.calibration.pairs import from_pair
+from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
+from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
+from lowlight_kedro.sensor.calibration.single_image import from_image
+from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
+
+logger = logging.getLogger(__name__)
+
+Raw = Callable[[], Frame]
+Measured = tuple[NoiseEstimate, float]  # with white - black in DN
+COLUMNS = (
+    "camera", "iso", "method", "verdict", "gain_dn", "gain_dn_error", "read_noise_dn", "read_noise_dn_error",
+    "row_noise_dn", "row_noise_dn_error", "tail", "tail_error", "measurements", "reason",
+)  # fmt: skip
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def _from_flats(levels: Sequence[Sequence[Raw]], darks: Sequence[Raw]) -> Measured:
+    first = (darks or levels[0])[0]()
+    estimate = photon_transfer(
+        ([normalise(raw()) for raw in level] for level in levels), [normalise(raw()) for raw in darks], first.cfa
+    )  # fmt: skip
+    return estimate, range_dn(first)
+
+
+def _from_pair(short: Raw, long: Raw, ratio: float, options: PreprocessingOptions) -> Measured:
+    frame, other = short(), long()
+    signal, reference = normalise(frame), normalise(other)
+    check = check_pair(signal, reference, frame.cfa, ratio, options.pairing.limits)
+    if check.verdict != "ok":
+        raise ValueError(f"the exposures do not fit: {check.reason}")
+    shift = (check.shift_y, check.shift_x)
+    valid = comparable_sites(signal, reference, frame.cfa, shift, check.measured_ratio)
+    here, there = overlap(signal.shape, shift, len(frame.cfa))
+    estimate = from_pair(signal[here], reference[there], check.measured_ratio, frame.cfa, valid[here], long_gain_factor=other.iso / frame.iso)
+    return estimate, range_dn(frame)
+
+
+def _from_image(raw: Raw) -> Measured:
+    frame = raw()
+    return from_image(normalise(frame), frame.cfa, step=1 / range_dn(frame)), range_dn(frame)
+
+
+def _from_tag(raw: Raw) -> Measured | None:
+    frame = raw()
+    return (noise_profile(frame.noise_profile), range_dn(frame)) if frame.noise_profile else None
+
+
+def _record(measure: Callable[..., Measured | None], about: Mapping[str, Any], shared: Any) -> dict[str, dict]:
+    """What a job gives: the camera, and the entry that `measure` makes, None where the files do not hold it."""
+    measured = measure()
+    told = {key: about[key] for key in ("iso", "method", "frames")}
+    return {"record": {"camera": about["camera"], "entry": to_entry(measured[0], range_dn=measured[1], **told) if measured else None}}
+
+
+def _job(name: str, measure: Callable[..., Measured | None], sources: Sequence[Any], about: Mapping[str, Any], settings: Any = None) -> Job:
+    slug = _slug(f"{about['camera']}_iso{about['iso']:g}_{about['method']}_{name}")
+    return Job(slug, partial(_record, measure, about), sources, [dict(about), settings])
+
+
+def _flat_jobs(raws: Mapping[str, Any], frames: pd.DataFrame) -> Iterator[Job]:
+    """One per camera and ISO; flats of one exposure time are one level."""
+    for (camera, iso), group in frames[frames["data_type"].isin(["flat", "dark"])].groupby(["camera", "iso"]):
+        flats = group[group["data_type"] == "flat"]
+        levels = [[raws[frame] for frame in level["frame"]] for _, level in flats.groupby("exposure_s")]
+        darks = [raws[frame] for frame in group.loc[group["data_type"] == "dark", "frame"]]
+        about = {"camera": camera, "iso": iso, "method": "flats", "frames": group["frame"].tolist()}
+        yield _job("all", partial(_from_flats, levels, darks), [raws[frame] for frame in group["frame"]], about)
+
+
+def _pair_jobs(
+    raws: Mapping[str, Any], pairs: pd.DataFrame, preprocessing: PreprocessingOptions, options: CalibrationOptions
+) -> Iterator[Job]:
+    for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso):
+        sources = [raws[row.short], raws[row.long]]
+        about = {"camera": row.camera, "iso": row.iso, "method": "pairs", "frames": [row.short, row.long]}
+        measure = partial(_from_pair, *sources, row.exposure_ratio, preprocessing)
+        yield _job(row.short, measure, sources, about, [row.exposure_ratio, preprocessing.pairing.model_dump()])
+
+
+def _frame_jobs(raws: Mapping[str, Any], frames: pd.DataFrame, method: str, measure: Callable[[Raw], Any]) -> Iterator[Job]:
+    for row in frames.itertuples():
+        about = {"camera": row.camera, "iso": row.iso, "method": method, "frames": [row.frame]}
+        yield _job(row.frame, partial(measure, raws[row.frame]), [raws[row.frame]], about)
+
+
+def _first(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first rows of each camera and ISO."""
+    return table.groupby(["camera", "iso"], sort=False).head(count)
+
+
+def measure_noise(
+    raw_frames: Mapping[str, Any], frames: pd.DataFrame, pairs: pd.DataFrame,
+    preprocessing: PreprocessingOptions, options: CalibrationOptions, executor: ExecutorOptions,
+) -> Jobs:  # fmt: skip
+    """The job to measure each set of flats and darks, each pair, each single image and each tag."""
+    frames = frames[np.isfinite(frames["iso"])]
+    scenes = frames[frames["data_type"].isin(options.image.data_types)]
+    by_method: dict[str, Callable[[], Iterator[Job]]] = {
+        "flats": lambda: _flat_jobs(raw_frames, frames),
+        "pairs": lambda: _pair_jobs(raw_frames, pairs, preprocessing, options),
+        "image": lambda: _frame_jobs(raw_frames, _first(scenes, options.image.max_per_iso), "image", _from_image),
+        "tag": lambda: _frame_jobs(raw_frames, _first(frames, 1), "tag", _from_tag),
+    }
+    jobs = [job for method in options.methods for job in by_method[method]()]
+    return Jobs(jobs, None, executor.build(), "calibrating", "measurement")
+
+
+def collect_calibrations(noise_measurements: Mapping[str, Mapping[str, Callable[[], dict]]]) -> tuple[dict[str, dict], pd.DataFrame]:
+    """Measurements of one camera, ISO and method put together: a calibration per camera by file name, and a table."""
+    groups: dict[tuple[str, float, str], list[dict]] = defaultdict(list)
+    for parts in noise_measurements.values():
+        record = parts["record"]()
+        if record.get("entry"):
+            groups[record["camera"], record["entry"]["iso"], record["entry"]["method"]].append(record["entry"])
+    cameras: dict[str, dict] = {}
+    rows = []
+    for (camera, iso, method), entries in sorted(groups.items(), key=lambda item: (*item[0][:2], METHODS.index(item[0][2]))):
+        frames = [frame for entry in entries for frame in entry["frames"]]
+        estimate, span = combine([from_entry(entry) for entry in entries]), entries[0]["range_dn"]
+        entry = to_entry(estimate, iso=iso, method=method, range_dn=span, frames=frames)
+        cameras.setdefault(_slug(camera), {"camera": camera, "entries": []})["entries"].append(entry)
+        rows.append({"camera": camera, "measurements": len(entries)} | {key: value for key, value in entry.items() if key in COLUMNS})
+    if not rows:
+        logger.warning("no noise could be measured: there are no flats, no pairs that fit, and no image that told its noise")
+    return cameras, pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def plot_calibrations(calibrations: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """Variance against mean with the fit, a figure per camera and ISO."""
+    figures = {}
+    for record in calibrations:
+        for iso in sorted({entry["iso"] for entry in record["entries"]}):
+            entries = [entry for entry in record["entries"] if entry["iso"] == iso]
+            figures[f"{_slug(record['camera'])}_iso{iso:g}"] = noise_curves(f"{record['camera']}, ISO {iso:g}", entries)
+    return figures

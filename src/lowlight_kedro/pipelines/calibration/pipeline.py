@@ -1,0 +1,28 @@
+"""raw frames -> noise of each set of flats, pair and image -> calibrations per camera, table and figures."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.calibration.nodes import collect_calibrations, measure_noise, plot_calibrations
+from lowlight_kedro.pipelines.preprocessing.pairing import index_frames, pair_frames
+
+
+def create_pipeline() -> Pipeline:
+    """The calibration pipeline."""
+    return Pipeline([
+        Node(
+            index_frames, ["raw_frames", "pair_lists", "params:preprocessing"], ["calibration_frames", "calibration_unreadable"],
+            name="index_calibration_frames",
+        ),
+        Node(
+            pair_frames, ["calibration_frames", "params:preprocessing"], ["calibration_pairs", "calibration_unpaired"],
+            name="pair_calibration_frames",
+        ),
+        Node(
+            measure_noise,
+            ["raw_frames", "calibration_frames", "calibration_pairs", "params:preprocessing", "params:calibration", "params:executor"],
+            "noise_measurements",
+            name="measure_noise",
+        ),
+        Node(collect_calibrations, "noise_measurements", ["calibrations", "calibration_table"], name="collect_calibrations"),
+        Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations"),
+    ])  # fmt: skip

@@ -1,0 +1,53 @@
+"""Preprocessing and inference through every executor: the same bytes, nothing done twice, bad files listed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_executors import cluster  # noqa: F401 - a fixture
+
+
+@pytest.fixture(params=["processes", "dask"])
+def executor(request):
+    if request.param == "processes":
+        return {"name": "processes", "options": {"processes": {"workers": 2}}}
+    return {"name": "dask", "options": {"dask": {"address": request.getfixturevalue("cluster")}}}
+
+
+def files(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(pattern)) if path.is_file()}
+
+
+def test_executors_write_the_same_tiles_and_images(finished, project, executor):
+    """Tiles to the byte; images to rounding, for a network's sums depend on how many threads share them."""
+    tiles = files(finished.data, "03_primary/tiles/**/*")
+    images = finished.catalog().load("restored")
+    assert tiles
+    for part in ("02_intermediate", "03_primary", "07_model_output"):
+        shutil.rmtree(project.data / part)
+    project.run("preprocessing", executor=executor)
+    project.run("inference", executor=executor)
+    assert files(project.data, "03_primary/tiles/**/*") == tiles
+    for name, parts in project.catalog().load("restored").items():
+        np.testing.assert_allclose(parts["linear"](), images[name]["linear"](), atol=1e-3)
+
+
+def test_a_second_run_does_nothing_again(project):
+    project.run("preprocessing")  # once here: the raws moved with the project
+    written = [path for part in ("03_primary/tiles", "07_model_output/linear") for path in (project.data / part).rglob("*.*")]
+    times = {path: path.stat().st_mtime_ns for path in written}
+    project.run("preprocessing")
+    project.run("inference")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_bad_raw_is_listed_and_the_others_are_done(project):
+    bad = project.raw / "Sony/short/10001_00_0.1s.dng"
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size * 2 // 3])
+    project.run("inference")
+    listed = json.loads((project.data / "07_model_output/unreadable_frames.json").read_text())
+    assert [entry["file"] for entry in listed] == [str(bad)]
+    assert "error" not in project.catalog().load("restored")["Sony/short/10002_00_0.1s"]["record"]()
