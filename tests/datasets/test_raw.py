@@ -7,10 +7,10 @@ from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFolderDataset, RawReadError, read_frame, read_header
 from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.frame import normalise
-from lowlight_kedro.sensor.noise import RowNoise
+from lowlight_kedro.sensor.noise import CameraNoise
 from tests.conftest import CFAS, SHARED, make_frame
 
-TABLE = {"A7": {"iso": [100, 1600], "gain_dn": [0.1, 1.6], "read_noise_dn": [1.0, 6.0], "row_noise_dn": [0.1, 1.0]}}
+TABLE = {"A7": {"iso": [100, 1600], "gain_dn": [0.1, 1.6], "read_noise_dn": [1.0, 6.0], "row_noise_dn": [0.1, 1.0], "tail": [0.1, -0.04]}}
 
 
 @pytest.mark.parametrize("cfa", CFAS)
@@ -64,7 +64,7 @@ def test_demo_raws_have_the_noise_and_ratio_that_they_state(tmp_path):
     raws = dataset.load()
     assert list(raws) == ["Sony/long/00001_00_10s", "Sony/short/00001_00_0.1s"]
     long, short = (normalise(raws[name]()) for name in raws)
-    noise = RowNoise(**normalised(noise_in_dn("A7", 1600, TABLE), 15871))
+    noise = CameraNoise(**normalised(noise_in_dn("A7", 1600, TABLE), 15871), step=1 / 15871)
     whitened = (short - long / 100) / np.sqrt(noise.variance(long / 100) + noise.variance(long) / 1e4)
     assert whitened.mean() == pytest.approx(0, abs=0.02)
     assert whitened.std() == pytest.approx(1, abs=0.02)

@@ -11,8 +11,8 @@ from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
 from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
-from lowlight_kedro.sensor.noise import RowNoise
-from lowlight_kedro.sensor.simulate import Camera, expose, scene_light
+from lowlight_kedro.sensor.noise import CameraNoise
+from lowlight_kedro.sensor.simulate import Camera, expose, recording, scene_light
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class DemoRawsDataset(RawFolderDataset):
     ) -> None:  # fmt: skip
         super().__init__(filepath=filepath, metadata=metadata)
         self._scenes, self._camera, self._seed, self._iso = scenes, Camera(**camera), seed, iso
-        self._noise = RowNoise(**normalised(noise_in_dn(camera["name"], iso, cameras), camera["white_level"] - camera["black_level"]))
+        noise = normalised(noise_in_dn(camera["name"], iso, cameras), camera["white_level"] - camera["black_level"])
+        self._noise = CameraNoise(**noise, **recording(self._camera))
         self._times, self._brightness = {"long": long_s, "short": short_s}, brightness
 
     def load(self) -> dict[str, RawFile]:
