@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
+from lowlight_kedro.datasets.decoding import RawReadError, read_frame
 from lowlight_kedro.datasets.demo import DemoRawsDataset
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.datasets.decoding import RawReadError, read_frame
 from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
 from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.frame import normalise

@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.tags import (
-    ACTIVE_AREA, BLACK_DELTA_H, BLACK_DELTA_V, BLACK_LEVEL, BLACK_REPEAT, DNG_VERSION, FUJI_BLACK, HEIGHT, SAMPLE_FORMAT, WIDTH,
-    Directory, Tags,
-)  # fmt: skip
+    ACTIVE_AREA,
+    BLACK_DELTA_H,
+    BLACK_DELTA_V,
+    BLACK_LEVEL,
+    BLACK_REPEAT,
+    DNG_VERSION,
+    FUJI_BLACK,
+    SAMPLE_FORMAT,
+    Directory,
+    Tags,
+)
 from lowlight_kedro.sensor.cfa import tile_pattern
 
 FLOAT = 3  # SampleFormat; LibRaw rescales such a DNG to whole numbers, so its tags no longer apply
@@ -68,11 +76,8 @@ def _dng(directory: Directory, sizes: Any) -> NDArray[np.float64] | None:
 def _tagged(tags: Tags, sizes: Any, levels: NDArray) -> NDArray[np.float64] | None:
     """The black level that the tags tell of the image that LibRaw decoded, or None."""
     if tags.find(DNG_VERSION):
-        for directory in tags.directories:
-            size = (directory.get(HEIGHT), directory.get(WIDTH))
-            if size == ((sizes.raw_height,), (sizes.raw_width,)) and directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT:
-                return _dng(directory, sizes)
-        return None
+        directory = tags.image(sizes.raw_height, sizes.raw_width)
+        return _dng(directory, sizes) if directory and directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT else None
     values = tags.find(FUJI_BLACK) or ()
     side = round(len(values) ** 0.5)
     pattern = _pattern((side, side), values) if len(values) > 1 else None

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lowlight_kedro.datasets.black import black_level, colours
-from lowlight_kedro.datasets.tags import EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, Tags, read_tags
+from lowlight_kedro.datasets.tags import DNG_VERSION, EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, STRIPS, TILES, Tags, read_tags
 from lowlight_kedro.sensor.cfa import from_colours
-from lowlight_kedro.sensor.frame import Frame, checked
+from lowlight_kedro.sensor.frame import Frame, checked, with_white
 from lowlight_kedro.sensor.levels import measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
@@ -22,6 +22,7 @@ NOT_MOSAIC = "it has no mosaic (monochrome, sRAW or linear DNG); only Bayer and 
 MAX_PHOTOSITES = 1 << 29  # five times the largest sensor sold
 PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosite
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
+BLANK = (16, 128)  # rows and columns in the last corner, 0 only where decoding stopped: a sensor has noise
 BALANCE_LIMITS = (0.05, 20.0)  # of red and blue over green; lamps lie within 0.3 and 5
 _stderr = threading.Lock()
 
@@ -48,13 +49,13 @@ def _without_libraws_lines() -> Iterator[None]:
                     os.write(2, line)
 
 
-def _refuse_absurd(raw: Any, path: Path) -> None:
+def _refuse_absurd(raw: Any, held: int) -> None:
     """Before memory is taken: sizes that no sensor has, or that the file cannot hold.
 
     Raises:
         ValueError: as said.
     """
-    sizes, held = raw.sizes, path.stat().st_size
+    sizes = raw.sizes
     photosites = sizes.raw_height * sizes.raw_width
     if photosites > min(MAX_PHOTOSITES, PHOTOSITES_PER_BYTE * held):
         raise ValueError(f"it claims {sizes.raw_height} x {sizes.raw_width} photosites in {held} bytes, which cannot be")
@@ -63,9 +64,38 @@ def _refuse_absurd(raw: Any, path: Path) -> None:
         raise ValueError(f"its visible area {sizes.height} x {sizes.width} does not lie inside {sizes.raw_height} x {sizes.raw_width}")
 
 
+def _named(path: Path) -> str:
+    """The path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _refuse_torn(raw: Any, tags: Tags, held: int) -> None:
+    """LibRaw leaves tiles of a DNG that lie beyond the end of the file black, without a word.
+
+    Raises:
+        ValueError: part of the image lies beyond the end.
+    """
+    image = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) if tags.find(DNG_VERSION) else None
+    for offsets, counts in (STRIPS, TILES):
+        if image and offsets in image and counts in image:
+            end = max(map(sum, zip(image[offsets], image[counts], strict=False)))
+            if end > held:
+                raise ValueError(f"its image ends at byte {end:g}, the file at {held}; it was not copied whole")
+
+
+def _refuse_unfinished(raw: Any) -> None:
+    """At a tile that it cannot decode LibRaw may stop without a word; what follows is then 0.
+
+    Raises:
+        ValueError: the last corner is blank.
+    """
+    if not raw.raw_image_visible[-BLANK[0] :, -BLANK[1] :].any():
+        raise ValueError(f"its last {BLANK[0]} x {BLANK[1]} photosites are 0, without any noise: its data are damaged before")
+
+
 @contextmanager
-def _opened(path: Path, *, unpack: bool) -> Iterator[Any]:
-    """A rawpy object of `path`; LibRaw's and our own complaints become `RawReadError`."""
+def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
+    """A rawpy object of `path` and the file's tags; LibRaw's and our own complaints become `RawReadError`."""
     import rawpy
 
     try:
@@ -77,19 +107,21 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[Any]:
         try:
             with _without_libraws_lines():
                 raw.open_file(str(path))
-                _refuse_absurd(raw, path)
+                tags, held = read_tags(path), path.stat().st_size
+                _refuse_torn(raw, tags, held)
+                _refuse_absurd(raw, held)
                 if unpack:
                     raw.unpack()
-            yield raw
+            yield raw, tags
         finally:
             raw.close()
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise RawReadError(f"{path}: LibRaw cannot read it ({reason}); is it a whole raw file?") from error
+        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); is it a whole raw file?") from error
     except OSError as error:
-        raise RawReadError(f"{path}: {error.strerror or error}") from error
+        raise RawReadError(f"{_named(path)}: {error.strerror or error}") from error
     except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
-        raise RawReadError(f"{path}: {error}") from error
+        raise RawReadError(f"{_named(path)}: {error}") from error
 
 
 def _or_else(value: float, decoded: float) -> float:
@@ -99,14 +131,14 @@ def _or_else(value: float, decoded: float) -> float:
     return float(f"{decoded:.6g}") if 0 < decoded < float("inf") else float("nan")
 
 
-def _shot(raw: Any, tags: Tags) -> dict[str, float]:
+def _shot(raw: Any, tags: Tags) -> tuple[float, float]:
     """Exposure time and ISO. LibRaw, which knows makers' notes too, tells only after decoding, so is asked last."""
     exposure, iso = tags.number(EXPOSURE_TIME), tags.iso
     if exposure > 0 and iso > 0:
-        return {"exposure_s": exposure, "iso": iso}
+        return exposure, iso
     with _without_libraws_lines():
         decoded = raw.other
-    return {"exposure_s": _or_else(exposure, decoded.shutter_speed), "iso": _or_else(iso, decoded.iso_speed)}
+    return _or_else(exposure, decoded.shutter_speed), _or_else(iso, decoded.iso_speed)
 
 
 def _orientation(raw: Any) -> int:
@@ -123,9 +155,11 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         RawReadError: LibRaw cannot open the file.
     """
-    with _opened(path, unpack=False) as raw:
-        tags = read_tags(path)
-        return _shot(raw, tags) | {
+    with _opened(path, unpack=False) as (raw, tags):
+        exposure_s, iso = _shot(raw, tags)
+        return {
+            "exposure_s": exposure_s,
+            "iso": iso,
             "height": raw.sizes.height,
             "width": raw.sizes.width,
             "camera": tags.camera,
@@ -144,16 +178,12 @@ def _white_balance(raw: Any) -> tuple[float, float, float]:
     return 1.0, 1.0, 1.0
 
 
-def _noise_profile(tags: Tags, scale: float) -> tuple[tuple[float, float], ...] | None:
-    """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; variance = slope * signal + offset.
-
-    Args:
-        scale: white - black by the tags over white - black as used: the signal's unit changes with it.
-    """
+def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
+    """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing or impossible."""
     values = tags.find(NOISE_PROFILE) or ()
     if len(values) not in (2, 6) or not all(np.isfinite(values)) or min(values) < 0:
         return None
-    return tuple((slope * scale, offset * scale**2) for slope, offset in zip(values[::2], values[1::2], strict=True))
+    return tuple(zip(values[::2], values[1::2], strict=True))
 
 
 def read_frame(path: Path, white: Literal["measured", "tag"] = "measured") -> Frame:
@@ -166,16 +196,17 @@ def read_frame(path: Path, white: Literal["measured", "tag"] = "measured") -> Fr
     Raises:
         RawReadError: LibRaw cannot decode the file, it holds no colour mosaic, or what it tells contradicts itself.
     """
-    with _opened(path, unpack=True) as raw:
+    with _opened(path, unpack=True) as (raw, tags):
         if raw.raw_image_visible.ndim != 2 or raw.num_colors != 3:
             raise ValueError(NOT_MOSAIC)
-        tags, mosaic = read_tags(path), raw.raw_image_visible.copy()
-        cfa = from_colours(colours(raw, 12))
-        black, tag = black_level(raw, tags, len(cfa)), float(raw.white_level)
-        level, white_from = measured_white(mosaic, cfa, tag) if white == "measured" else (tag, "tag")
-        return checked(Frame(
-            mosaic_dn=mosaic, cfa=cfa, black_level=black, white_level=level, white_from=white_from, camera=tags.camera,
-            white_balance=_white_balance(raw), camera_to_srgb=camera_to_srgb(raw.rgb_xyz_matrix), **_shot(raw, tags),
-            noise_profile=_noise_profile(tags, (tag - float(black.mean())) / (level - float(black.mean()) or 1)),
-            orientation=_orientation(raw),
+        _refuse_unfinished(raw)
+        cfa, (exposure_s, iso) = from_colours(colours(raw, 12)), _shot(raw, tags)
+        frame = checked(Frame(
+            mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
+            white_level=float(raw.white_level), white_balance=_white_balance(raw), camera=tags.camera,
+            camera_to_srgb=camera_to_srgb(raw.rgb_xyz_matrix), noise_profile=_noise_profile(tags),
+            orientation=_orientation(raw), exposure_s=exposure_s, iso=iso,
         ))  # fmt: skip
+    if white == "tag":
+        return frame
+    return with_white(frame, *measured_white(frame.mosaic_dn, frame.cfa, frame.white_level))

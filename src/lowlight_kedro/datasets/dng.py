@@ -82,6 +82,7 @@ def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
     period = len(frame.cfa)
     neutral = [1 / value for value in frame.white_balance]
     xyz_to_camera = np.diag(neutral) @ np.linalg.inv(frame.camera_to_srgb.astype(float)) @ SRGB_FROM_XYZ_D65
+    matrix = [part for value in xyz_to_camera.ravel() for part in (round(float(value) * 10_000), 10_000)]
     tags: list[Any] = [
         (271, "s", 0, frame.camera.split(" ")[0], True),
         (272, "s", 0, frame.camera.split(" ", 1)[-1], True),
@@ -92,7 +93,13 @@ def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
         (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
         (50708, "s", 0, frame.camera, True),  # UniqueCameraModel
         (50717, "H", 1, round(frame.white_level), True),  # WhiteLevel
-        (50721, "2i", 9, [part for value in xyz_to_camera.ravel() for part in (round(float(value) * 10_000), 10_000)], True),  # ColorMatrix1
+        (
+            50721,
+            "2i",
+            9,
+            [part for value in xyz_to_camera.ravel() for part in (round(float(value) * 10_000), 10_000)],
+            True,
+        ),  # ColorMatrix1
         (50728, "2I", 3, _rationals(neutral), True),  # AsShotNeutral
         (50778, "H", 1, 21, True),  # CalibrationIlluminant1: D65
         (50829, "I", 4, area, True),  # ActiveArea
@@ -129,7 +136,9 @@ def write_dng(
         ValueError: the black level is larger than a pattern can be.
     """
     if max(frame.black_level.shape) > 64:
-        raise ValueError(f"a black level pattern of a DNG has at most 64 x 64 values, got {frame.black_level.shape}; use row_black, column_black")
+        raise ValueError(
+            f"a black level pattern of a DNG has at most 64 x 64 values, got {frame.black_level.shape}; use row_black, column_black"
+        )
     top, left, bottom, right = border
     rows, columns = frame.mosaic_dn.shape
     tags = _tags(frame, (top, left, top + rows, left + columns)) + _black_tags(frame, row_black, column_black)

@@ -16,10 +16,13 @@ from typing import Any, BinaryIO
 MAKE, MODEL, EXPOSURE_TIME, ISO, TAKEN_AT, FOCAL_LENGTH = 271, 272, 33434, 34855, 36867, 37386
 WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE = 256, 257, 339, 50706, 50829, 51041
 BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK = 50713, 50714, 50715, 50716, 0xF00A
+STRIPS, TILES = (273, 279), (324, 325)  # offsets and byte counts of the image's data
 ISO_SOURCES = (ISO, 34866, 34867)  # PhotographicSensitivity, RecommendedExposureIndex, ISOSpeed
 SUB_DIRECTORIES = (330, 34665, 0xF000)  # SubIFDs, EXIF, Fuji
-NUMBERS = {MAKE, MODEL, EXPOSURE_TIME, TAKEN_AT, FOCAL_LENGTH, WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE,
-           BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK, *ISO_SOURCES, *SUB_DIRECTORIES}  # fmt: skip
+NUMBERS = {
+    MAKE, MODEL, EXPOSURE_TIME, TAKEN_AT, FOCAL_LENGTH, WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE,
+    BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK, *ISO_SOURCES, *SUB_DIRECTORIES, *STRIPS, *TILES,
+}  # fmt: skip
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
 MAGIC = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF, Olympus, Panasonic
 MAX_DIRECTORIES, MAX_ENTRIES, MAX_BYTES = 32, 1024, 1 << 20  # more than any camera writes
@@ -43,6 +46,11 @@ class Tags:
         value = self.find(number)
         first = float(value[0]) if isinstance(value, tuple) and value else float("nan")
         return first if 0 < first < float("inf") else float("nan")
+
+    def image(self, height: int, width: int) -> Directory | None:
+        """The first directory of an image of this size."""
+        size = ((height,), (width,))
+        return next((found for found in self.directories if (found.get(HEIGHT), found.get(WIDTH)) == size), None)
 
     @property
     def camera(self) -> str:

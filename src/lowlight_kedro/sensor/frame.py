@@ -1,6 +1,6 @@
 """One decoded raw and its normalisation, shared by training and inference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,6 +73,24 @@ def checked(frame: Frame) -> Frame:
     for inconsistency in _inconsistencies(frame):
         raise ValueError(inconsistency)
     return frame
+
+
+def with_white(frame: Frame, white_level: float, white_from: WhiteFrom) -> Frame:
+    """`frame` in units of another white level, its noise profile with it: signal scales by c, slope by c, offset by c^2."""
+    black = float(frame.black_level.mean())
+    scale = (frame.white_level - black) / (white_level - black)
+    profile = frame.noise_profile and tuple((slope * scale, offset * scale**2) for slope, offset in frame.noise_profile)
+    return replace(frame, white_level=white_level, white_from=white_from, noise_profile=profile)
+
+
+def same_white(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Exposures of one camera at one ISO in one unit: the lowest white level measured in any of them, for all.
+
+    A dark exposure shows no saturation, so that its own white level stays the tag; compared with a bright one, its
+    signal would be off by the tag's error.
+    """
+    measured = [frame.white_level for frame in frames if frame.white_from == "measured"]
+    return tuple(with_white(frame, min(measured), "measured") for frame in frames) if measured else tuple(frames)
 
 
 def normalise(frame: Frame) -> NDArray[np.float32]:

@@ -28,8 +28,10 @@ def _pile_up(values: NDArray, tag: float) -> float:
     top = int(enough[-1])
     spike = counts[top - width + 1 : top + 1]
     before = counts[max(top - width + 1 - BELOW * width, 0) : top - width + 1]
-    dense = spike.sum() / width > SHARPNESS * before.mean() if before.size else True
-    return float(lowest + top - width + 1 + int(spike.argmax())) if dense and spike.sum() >= max(LEAST_SHARE * total, LEAST_COUNT) else float("nan")
+    dense = not before.size or spike.sum() / width > SHARPNESS * before.mean()
+    if not dense or spike.sum() < max(LEAST_SHARE * total, LEAST_COUNT):
+        return float("nan")
+    return float(lowest + top - width + 1 + int(spike.argmax()))
 
 
 def saturation(mosaic_dn: NDArray[np.uint16], cfa: Cfa, tag: float) -> NDArray[np.float64]:
@@ -39,12 +41,11 @@ def saturation(mosaic_dn: NDArray[np.uint16], cfa: Cfa, tag: float) -> NDArray[n
     times denser than the values just below. The smooth tail of an ordinary image, and anything below half the tag
     (a dark frame of few distinct values), is none. A saturation blurred over more than tag / 2048 is not recognised.
     """
-    period = len(cfa)
-    sites = {channel: [(row, column) for row in range(period) for column in range(period) if cfa[row][column] == channel] for channel in range(3)}
-    return np.array([
-        _pile_up(np.concatenate([mosaic_dn[row::period, column::period].ravel() for row, column in sites[channel]]), tag)
-        for channel in range(3)
-    ])  # fmt: skip
+    sites: dict[int, list[NDArray]] = {0: [], 1: [], 2: []}
+    for row, channels in enumerate(cfa):
+        for column, channel in enumerate(channels):
+            sites[channel].append(mosaic_dn[row :: len(cfa), column :: len(channels)].ravel())
+    return np.array([_pile_up(np.concatenate(values), tag) for values in sites.values()])
 
 
 def measured_white(mosaic_dn: NDArray[np.uint16], cfa: Cfa, tag: float) -> tuple[float, WhiteFrom]:
