@@ -1,10 +1,13 @@
+import hashlib
+
 import numpy as np
 import pytest
 from kedro.io import DatasetError
 
+from lowlight_kedro.datasets.decoding import RawReadError, read_frame
 from lowlight_kedro.datasets.demo import DemoRawsDataset
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.datasets.raw import RawFolderDataset, RawReadError, read_frame, read_header
+from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
 from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.frame import normalise
 from lowlight_kedro.sensor.noise import CameraNoise
@@ -27,12 +30,6 @@ def test_libraw_reads_back_what_was_written(cfa, rng, tmp_path):
     np.testing.assert_allclose(back.camera_to_srgb, np.eye(3), atol=2e-3)
 
 
-def test_the_header_tells_the_same_without_decoding(rng, tmp_path):
-    write_dng(tmp_path / "a.dng", make_frame(rng))
-    header = read_header(tmp_path / "a.dng")
-    assert header == {"exposure_s": 10.0, "iso": 1600.0, "height": 512, "width": 520, "camera": "test ILCE-7SM2"}
-
-
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"II*\x00" + bytes(100), np.random.default_rng(0).bytes(5000)])
 def test_what_is_no_raw_is_named(content, tmp_path):
     (tmp_path / "a.ARW").write_bytes(content)
@@ -52,6 +49,17 @@ def test_two_raws_of_one_name_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DatasetError, match=r"a\.arw and .*a\.dng would have one name"):
         RawFolderDataset(filepath=str(tmp_path)).load()
+
+
+def test_the_hash_is_of_the_bytes_whatever_the_name(tmp_path):
+    (tmp_path / "a.dng").write_bytes(bytes(3_000_000))
+    (tmp_path / "b.dng").write_bytes(bytes(3_000_000))
+    (tmp_path / "c.dng").write_bytes(bytes(2_999_999) + b"x")
+    a, b, c = (RawFile(tmp_path / f"{name}.dng").content_hash() for name in "abc")
+    assert a == b != c
+    assert a == hashlib.blake2b(bytes(3_000_000), digest_size=16).hexdigest()
+    with pytest.raises(RawReadError, match=r"d\.dng: No such file"):
+        RawFile(tmp_path / "d.dng").content_hash()
 
 
 def test_demo_raws_have_the_noise_and_ratio_that_they_state(tmp_path):

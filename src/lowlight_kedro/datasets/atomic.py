@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,19 @@ from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
+from safetensors import SafetensorError
+
+WRITING_ERRORS = (OSError, RuntimeError, SafetensorError, DatasetError)  # of files, of torch, of safetensors, of Kedro around any
+
+
+def _reason(error: BaseException) -> str:
+    """What the first cause of `error` says. NumPy and torch count bytes or positions where they mean a short write."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    told = str(error) or type(error).__name__
+    return f"{told} (is the disk full?)" if isinstance(error, (OSError, RuntimeError)) else told
 
 
 @contextmanager
@@ -17,7 +30,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """A temporary path beside `target`, moved over it when the block ends well and removed when not.
 
     Raises:
-        DatasetError: the folder cannot be written or the disk is full; earlier content of `target` stays.
+        DatasetError: the folder cannot be written, the disk is full or the writer gave up; earlier content of `target` stays.
     """
     target = Path(target)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
@@ -27,10 +40,11 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
-    except OSError as error:
-        raise DatasetError(f"cannot write {target}: {error.strerror or error}; what was there before is unchanged") from error
+    except WRITING_ERRORS as error:
+        raise DatasetError(f"cannot write {target}: {_reason(error)}; what was there before is unchanged") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is not there; it must not hide the reason
+            temporary.unlink()
 
 
 class _AtomicSave:

@@ -1,11 +1,18 @@
 """One decoded raw and its normalisation, shared by training and inference."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
+from lowlight_kedro.sensor.levels import WhiteFrom
+
+LEAST_SIDE = 16  # photosites; less is no photograph
+LEAST_RANGE = 16  # DN between black and white; the coarsest raws have 255
+LARGEST_ENTRY = 20.0  # of a colour matrix whose rows sum to 1; real ones stay below 4
+COUNTS = {2: (1, 2, 1), 6: (8, 20, 8)}  # photosites of R, G, B in one period
 
 
 @dataclass(frozen=True)
@@ -15,13 +22,18 @@ class Frame:
     Attributes:
         mosaic_dn: (H, W) photosites as recorded.
         cfa: colour filter pattern, phase 0 at the top left.
-        black_level: DN of no light, a pattern with the period of `cfa`.
+        black_level: DN of no light, a pattern (p, q) that repeats over the mosaic, phase 0 at the top left; as a rule of
+            the period of `cfa`, but any other, up to the whole mosaic, where rows, columns or other patterns differ.
         white_level: DN of saturation.
         exposure_s: exposure time, seconds; nan where the file does not say.
         iso: ISO speed; nan where the file does not say.
         camera: maker and model.
         white_balance: as-shot multipliers of R, G, B, green = 1.
         camera_to_srgb: (3, 3) matrix from white-balanced camera RGB to linear sRGB, rows sum to 1.
+        white_from: whether `white_level` is the file's `"tag"` or was `"measured"` in the photosites.
+        noise_profile: the maker's (slope, offset), one pair or one for each of R, G, B, if the file tells:
+            variance = slope * signal + offset of the signal of `normalise` (DNG 1.7.1, NoiseProfile).
+        orientation: how to turn the picture upright when it is shown, see `render.oriented`.
     """
 
     mosaic_dn: NDArray[np.uint16]
@@ -33,6 +45,52 @@ class Frame:
     camera: str
     white_balance: tuple[float, float, float]
     camera_to_srgb: NDArray[np.float32]
+    white_from: WhiteFrom = "tag"
+    noise_profile: tuple[tuple[float, float], ...] | None = None
+    orientation: int = 0
+
+
+def _inconsistencies(frame: Frame) -> Iterator[str]:
+    """What cannot be true of a photograph, in words that follow a file's name."""
+    if frame.mosaic_dn.ndim != 2 or min(frame.mosaic_dn.shape) < LEAST_SIDE:
+        yield f"its visible area is {' x '.join(map(str, frame.mosaic_dn.shape))}, expected at least {LEAST_SIDE} x {LEAST_SIDE}"
+    counts = tuple(int(np.sum(np.asarray(frame.cfa) == channel)) for channel in range(3))
+    if COUNTS.get(len(frame.cfa)) != counts or (len(frame.cfa) == 2 and frame.cfa[0].count(1) != 1):
+        yield f"its colour filter array {frame.cfa} is neither Bayer (two greens on a diagonal) nor X-Trans (20 greens of 36)"
+    black, white = frame.black_level, frame.white_level
+    if not (np.isfinite(black).all() and np.isfinite(white) and white >= black.max() + LEAST_RANGE):
+        yield f"its white level {white:g} does not lie above its black level {black.max():g} by at least {LEAST_RANGE} DN"
+    if not (np.isfinite(frame.camera_to_srgb).all() and np.abs(frame.camera_to_srgb).max() <= LARGEST_ENTRY):
+        yield "its colour matrix holds entries that no camera has"
+
+
+def checked(frame: Frame) -> Frame:
+    """`frame` itself, if what it says can be true together.
+
+    Raises:
+        ValueError: size, colour filter array, levels or colour matrix cannot be a photograph's.
+    """
+    for inconsistency in _inconsistencies(frame):
+        raise ValueError(inconsistency)
+    return frame
+
+
+def with_white(frame: Frame, white_level: float, white_from: WhiteFrom) -> Frame:
+    """`frame` in units of another white level, its noise profile with it: signal scales by c, slope by c, offset by c^2."""
+    black = float(frame.black_level.mean())
+    scale = (frame.white_level - black) / (white_level - black)
+    profile = frame.noise_profile and tuple((slope * scale, offset * scale**2) for slope, offset in frame.noise_profile)
+    return replace(frame, white_level=white_level, white_from=white_from, noise_profile=profile)
+
+
+def same_white(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Exposures of one camera at one ISO in one unit: the lowest white level measured in any of them, for all.
+
+    A dark exposure shows no saturation, so that its own white level stays the tag; compared with a bright one, its
+    signal would be off by the tag's error.
+    """
+    measured = [frame.white_level for frame in frames if frame.white_from == "measured"]
+    return tuple(with_white(frame, min(measured), "measured") for frame in frames) if measured else tuple(frames)
 
 
 def normalise(frame: Frame) -> NDArray[np.float32]:
@@ -61,4 +119,5 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     rows, columns = frame.mosaic_dn.shape
     if min(top, left) < 0 or min(height, width) < 1 or top + height > rows or left + width > columns:
         raise ValueError(f"crop [{top}, {left}, {height}, {width}] must lie inside the frame of {rows} x {columns}")
-    return replace(frame, mosaic_dn=frame.mosaic_dn[top : top + height, left : left + width])
+    black = np.roll(frame.black_level, (-top, -left), (0, 1))
+    return replace(frame, mosaic_dn=frame.mosaic_dn[top : top + height, left : left + width], black_level=black)

@@ -25,6 +25,24 @@ def render(rgb: NDArray, camera_to_srgb: NDArray) -> NDArray[np.float32]:
     return srgb_encode(np.clip(linear, 0, 1)).astype(np.float32)
 
 
+def oriented(rgb: NDArray, orientation: int) -> NDArray:
+    """A picture (3, H, W) turned upright: the very last step, after it the pattern of the sensor is gone.
+
+    Args:
+        rgb: the picture as the sensor lies.
+        orientation: LibRaw's `flip`: 0 none, 3 half a turn, 5 a quarter counter-clockwise, 6 a quarter clockwise; as
+            bits, 1 mirrors the columns, 2 mirrors the rows, and then 4 exchanges rows and columns.
+
+    Raises:
+        ValueError: `orientation` is not in 0 ... 7.
+    """
+    if orientation not in range(8):
+        raise ValueError(f"orientation must be in 0 ... 7 (LibRaw's flip), got {orientation}")
+    rgb = rgb[:, ::-1] if orientation & 2 else rgb
+    rgb = rgb[:, :, ::-1] if orientation & 1 else rgb
+    return np.ascontiguousarray(rgb.transpose(0, 2, 1) if orientation & 4 else rgb)
+
+
 def camera_to_srgb(xyz_to_camera: NDArray) -> NDArray[np.float32]:
     """The matrix from white-balanced camera RGB to linear sRGB, given a DNG-like matrix XYZ(D65) -> camera.
 

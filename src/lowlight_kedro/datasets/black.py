@@ -1,0 +1,99 @@
+"""Black level of every photosite: LibRaw's four numbers, or the file's own tags where these tell more.
+
+LibRaw keeps whole numbers, shows four of them, and averages the DNG's levels per row and column. A spatial pattern
+that is no 2x2 (X-Trans, 4x4) and fractions of a DN are lost there; a dark frame amplified 300 times shows both as a cast.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.datasets.tags import (
+    ACTIVE_AREA,
+    BLACK_DELTA_H,
+    BLACK_DELTA_V,
+    BLACK_LEVEL,
+    BLACK_REPEAT,
+    DNG_VERSION,
+    FUJI_BLACK,
+    SAMPLE_FORMAT,
+    Directory,
+    Tags,
+)
+from lowlight_kedro.sensor.cfa import tile_pattern
+
+FLOAT = 3  # SampleFormat; LibRaw rescales such a DNG to whole numbers, so its tags no longer apply
+
+
+def colours(raw: Any, period: int) -> NDArray[np.uint8]:
+    """LibRaw's colour numbers over (period, period), phase 0 at the top left of the visible area.
+
+    Asked one by one: `raw_pattern` starts at the masked border and is wrong for X-Trans with a border over six.
+    """
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    return np.array([[raw.raw_color(top + row, left + column) for column in range(period)] for row in range(period)], np.uint8)
+
+
+def _pattern(repeat: tuple, values: tuple) -> NDArray[np.float64] | None:
+    if len(repeat) != 2 or min(repeat) < 1 or repeat[0] * repeat[1] != len(values):
+        return None
+    return np.asarray(values, float).reshape(repeat)
+
+
+def _deltas(directory: Directory, number: int, name: str, offset: int, visible: int, active: int) -> NDArray[np.float64]:
+    """What each row or column of the visible area adds, or one zero.
+
+    Raises:
+        ValueError: the tag does not hold one value for each.
+    """
+    values = np.asarray(directory.get(number, ()), float)
+    if not values.size:
+        return np.zeros(1)
+    if values.size != active:
+        raise ValueError(f"its tag {name} holds {values.size} values, expected {active}, one for each row or column of the active area")
+    return values[offset : offset + visible]
+
+
+def _dng(directory: Directory, sizes: Any) -> NDArray[np.float64] | None:
+    """The black level of a DNG's raw image over its smallest repeat, phase 0 at the visible area; None if not told."""
+    if not {BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V} & directory.keys():
+        return None
+    pattern = _pattern(directory.get(BLACK_REPEAT, (1, 1)), directory.get(BLACK_LEVEL, (0,)))
+    area = directory.get(ACTIVE_AREA, (0, 0, sizes.raw_height, sizes.raw_width))
+    if pattern is None or len(area) != 4:
+        return None
+    down, right = sizes.top_margin - int(area[0]), sizes.left_margin - int(area[1])
+    if min(down, right) < 0:
+        return None
+    columns = _deltas(directory, BLACK_DELTA_H, "BlackLevelDeltaH", right, sizes.width, int(area[3]) - int(area[1]))
+    rows = _deltas(directory, BLACK_DELTA_V, "BlackLevelDeltaV", down, sizes.height, int(area[2]) - int(area[0]))
+    pattern = np.roll(pattern, (-down, -right), (0, 1))
+    shape = tuple(max(period, delta.size) for period, delta in zip(pattern.shape, (rows, columns), strict=True))
+    return tile_pattern(pattern, (shape[0], shape[1])) + rows[:, None] + columns
+
+
+def _tagged(tags: Tags, sizes: Any, levels: NDArray) -> NDArray[np.float64] | None:
+    """The black level that the tags tell of the image that LibRaw decoded, or None."""
+    if tags.find(DNG_VERSION):
+        directory = tags.image(sizes.raw_height, sizes.raw_width)
+        return _dng(directory, sizes) if directory and directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT else None
+    values = tags.find(FUJI_BLACK) or ()
+    side = round(len(values) ** 0.5)
+    pattern = _pattern((side, side), values) if len(values) > 1 else None
+    return pattern if pattern is not None and abs(pattern.min() - levels.min()) <= 1 else None
+
+
+def black_level(raw: Any, tags: Tags, period: int) -> NDArray[np.float32]:
+    """DN of no light, a pattern with phase 0 at the top left of the visible area: as a rule of the CFA's `period`.
+
+    Raises:
+        ValueError: a tag contradicts the size of the image.
+    """
+    levels = np.asarray(raw.black_level_per_channel, float)
+    pattern = _tagged(tags, raw.sizes, levels)
+    if pattern is None:
+        pattern = levels[colours(raw, period)]
+    if all(period % side == 0 for side in pattern.shape):
+        pattern = tile_pattern(pattern, (period, period))
+    return pattern.astype(np.float32)

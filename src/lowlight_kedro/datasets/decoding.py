@@ -1,0 +1,212 @@
+"""One camera raw to a `Frame`, by LibRaw and the file's own tags; whatever is wrong with it becomes `RawReadError`."""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lowlight_kedro.datasets.black import black_level, colours
+from lowlight_kedro.datasets.tags import DNG_VERSION, EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, STRIPS, TILES, Tags, read_tags
+from lowlight_kedro.sensor.cfa import from_colours
+from lowlight_kedro.sensor.frame import Frame, checked, with_white
+from lowlight_kedro.sensor.levels import measured_white
+from lowlight_kedro.sensor.render import camera_to_srgb
+
+NOT_MOSAIC = "it has no mosaic (monochrome, sRAW or linear DNG); only Bayer and X-Trans raws can be used"
+MAX_PHOTOSITES = 1 << 29  # five times the largest sensor sold
+PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosite
+LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
+BLANK = (16, 128)  # rows and columns in the last corner, 0 only where decoding stopped: a sensor has noise
+BALANCE_LIMITS = (0.05, 20.0)  # of red and blue over green; lamps lie within 0.3 and 5
+_stderr = threading.Lock()
+
+
+class RawReadError(ValueError):
+    """A raw file that cannot be used, with its name and the reason."""
+
+
+@contextmanager
+def _without_libraws_lines() -> Iterator[None]:
+    """LibRaw writes its complaints to the process's stderr besides raising them: drop these lines, pass on all others."""
+    with _stderr, tempfile.TemporaryFile() as caught:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not any(words in line.decode(errors="replace") for words in LIBRAW_LINES):
+                    os.write(2, line)
+
+
+def _refuse_absurd(raw: Any, held: int) -> None:
+    """Before memory is taken: sizes that no sensor has, or that the file cannot hold.
+
+    Raises:
+        ValueError: as said.
+    """
+    sizes = raw.sizes
+    photosites = sizes.raw_height * sizes.raw_width
+    if photosites > min(MAX_PHOTOSITES, PHOTOSITES_PER_BYTE * held):
+        raise ValueError(f"it claims {sizes.raw_height} x {sizes.raw_width} photosites in {held} bytes, which cannot be")
+    inside = sizes.top_margin + sizes.height <= sizes.raw_height and sizes.left_margin + sizes.width <= sizes.raw_width
+    if not inside or min(sizes.height, sizes.width) < 1:
+        raise ValueError(f"its visible area {sizes.height} x {sizes.width} does not lie inside {sizes.raw_height} x {sizes.raw_width}")
+
+
+def _named(path: Path) -> str:
+    """The path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _refuse_torn(raw: Any, tags: Tags, held: int) -> None:
+    """LibRaw leaves tiles of a DNG that lie beyond the end of the file black, without a word.
+
+    Raises:
+        ValueError: part of the image lies beyond the end.
+    """
+    image = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) if tags.find(DNG_VERSION) else None
+    for offsets, counts in (STRIPS, TILES):
+        if image and offsets in image and counts in image:
+            end = max(map(sum, zip(image[offsets], image[counts], strict=False)))
+            if end > held:
+                raise ValueError(f"its image ends at byte {end:g}, the file at {held}; it was not copied whole")
+
+
+def _refuse_unfinished(raw: Any) -> None:
+    """At a tile that it cannot decode LibRaw may stop without a word; what follows is then 0.
+
+    Raises:
+        ValueError: the last corner is blank.
+    """
+    if not raw.raw_image_visible[-BLANK[0] :, -BLANK[1] :].any():
+        raise ValueError(f"its last {BLANK[0]} x {BLANK[1]} photosites are 0, without any noise: its data are damaged before")
+
+
+@contextmanager
+def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
+    """A rawpy object of `path` and the file's tags; LibRaw's and our own complaints become `RawReadError`."""
+    import rawpy
+
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file" if path.exists() else "there is no such file")
+        if not path.stat().st_size:
+            raise ValueError("the file is empty")
+        raw = rawpy.RawPy()
+        try:
+            with _without_libraws_lines():
+                raw.open_file(str(path))
+                tags, held = read_tags(path), path.stat().st_size
+                _refuse_torn(raw, tags, held)
+                _refuse_absurd(raw, held)
+                if unpack:
+                    raw.unpack()
+            yield raw, tags
+        finally:
+            raw.close()
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); is it a whole raw file?") from error
+    except OSError as error:
+        raise RawReadError(f"{_named(path)}: {error.strerror or error}") from error
+    except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
+        raise RawReadError(f"{_named(path)}: {error}") from error
+
+
+def _or_else(value: float, decoded: float) -> float:
+    """A tag's value, else LibRaw's (kept in single precision there); nan where both are missing or 0."""
+    if value > 0:
+        return value
+    return float(f"{decoded:.6g}") if 0 < decoded < float("inf") else float("nan")
+
+
+def _shot(raw: Any, tags: Tags) -> tuple[float, float]:
+    """Exposure time and ISO. LibRaw, which knows makers' notes too, tells only after decoding, so is asked last."""
+    exposure, iso = tags.number(EXPOSURE_TIME), tags.iso
+    if exposure > 0 and iso > 0:
+        return exposure, iso
+    with _without_libraws_lines():
+        decoded = raw.other
+    return _or_else(exposure, decoded.shutter_speed), _or_else(iso, decoded.iso_speed)
+
+
+def _orientation(raw: Any) -> int:
+    return raw.sizes.flip if 0 <= raw.sizes.flip <= 7 else 0
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a raw says of itself, as a rule without decoding.
+
+    Returns:
+        exposure_s, iso, focal_mm (nan where not told), height, width of the visible area, camera, taken_at (ISO 8601
+        or None), orientation (as `Frame.orientation`).
+
+    Raises:
+        RawReadError: LibRaw cannot open the file.
+    """
+    with _opened(path, unpack=False) as (raw, tags):
+        exposure_s, iso = _shot(raw, tags)
+        return {
+            "exposure_s": exposure_s,
+            "iso": iso,
+            "height": raw.sizes.height,
+            "width": raw.sizes.width,
+            "camera": tags.camera,
+            "taken_at": tags.taken_at,
+            "orientation": _orientation(raw),
+            "focal_mm": tags.number(FOCAL_LENGTH),
+        }
+
+
+def _white_balance(raw: Any) -> tuple[float, float, float]:
+    """Multipliers of R, G, B, green = 1: as shot, else daylight, else 1."""
+    for multipliers in (raw.camera_whitebalance, raw.daylight_whitebalance):
+        red, green, blue = (float(value) for value in multipliers[:3])
+        if green > 0 and all(BALANCE_LIMITS[0] <= value / green <= BALANCE_LIMITS[1] for value in (red, blue)):
+            return red / green, 1.0, blue / green
+    return 1.0, 1.0, 1.0
+
+
+def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
+    """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing or impossible."""
+    values = tags.find(NOISE_PROFILE) or ()
+    if len(values) not in (2, 6) or not all(np.isfinite(values)) or min(values) < 0:
+        return None
+    return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+def read_frame(path: Path, white: Literal["measured", "tag"] = "measured") -> Frame:
+    """Decode the visible area of a Bayer or X-Trans raw.
+
+    Args:
+        path: the file.
+        white: whether saturation seen in the photosites overrules the file's white level (`measured_white`).
+
+    Raises:
+        RawReadError: LibRaw cannot decode the file, it holds no colour mosaic, or what it tells contradicts itself.
+    """
+    with _opened(path, unpack=True) as (raw, tags):
+        if raw.raw_image_visible.ndim != 2 or raw.num_colors != 3:
+            raise ValueError(NOT_MOSAIC)
+        _refuse_unfinished(raw)
+        cfa, (exposure_s, iso) = from_colours(colours(raw, 12)), _shot(raw, tags)
+        frame = checked(Frame(
+            mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
+            white_level=float(raw.white_level), white_balance=_white_balance(raw), camera=tags.camera,
+            camera_to_srgb=camera_to_srgb(raw.rgb_xyz_matrix), noise_profile=_noise_profile(tags),
+            orientation=_orientation(raw), exposure_s=exposure_s, iso=iso,
+        ))  # fmt: skip
+    if white == "tag":
+        return frame
+    return with_white(frame, *measured_white(frame.mosaic_dn, frame.cfa, frame.white_level))
