@@ -39,7 +39,7 @@ def run(state, plan=None, tiles=TILES, stop_after=None, **changes):
             yield [f"tile{i}" for i in indices], tiles[indices]
 
     states = train(
-        state, batches, plan, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
+        state, batches, plan, decode=lambda tiles: tiles, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
         on_step=lambda now, loss: steps.append(loss), should_stop=lambda: stop_after is not None and len(steps) >= stop_after,
     )  # fmt: skip
     return list(states)[-1]

@@ -70,7 +70,7 @@ def _cut_frame(row: Any, frame: Frame, ratio: float, options: PreprocessingOptio
     for place, pixels in tiles.cut(rgb, options.tiles.size, options.tiles.stride):
         tile_id = f"{row.frame.replace('/', '_')}_r{place.row:02d}_c{place.column:02d}"
         tile = tiles.to_tile_domain(pixels)
-        cut[f"{row.data_type}/{tile_id}"] = tile
+        cut[f"{row.data_type}/{tile_id}.pt"] = tile
         records.append({
             "tile_id": tile_id, "pt_path": f"{row.data_type}/{tile_id}.pt",
             "row": place.row, "column": place.column, "top": place.top, "left": place.left,
