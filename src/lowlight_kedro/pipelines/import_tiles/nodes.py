@@ -70,8 +70,8 @@ def import_tile(tile: Mapping[str, Any], files: TileFolder, options: ImportOptio
         pixels = _read(tile, files)
     except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the tile's problem, not the run's
         return Imported(None, str(error))
-    outside = int(np.count_nonzero(np.abs(pixels) > 1)) if np.issubdtype(pixels.dtype, np.floating) else 0
-    if options.clip and outside:
+    outside = int(np.count_nonzero(np.isfinite(pixels) & (np.abs(pixels) > 1)))
+    if options.clip and np.isfinite(pixels).all():
         pixels = np.clip(pixels, -1, 1)
     problems = check_form(tile["tile_id"], pixels, (3, options.image_size, options.image_size))
     if problems:
