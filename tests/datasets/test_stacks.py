@@ -70,18 +70,26 @@ def test_a_stack_is_read_back_through_any_reader_of_npy(rng, tmp_path):
     assert not open_stack(path).flags.writeable
 
 
-def test_a_writer_that_is_killed_leaves_no_stack_and_the_old_one_as_it_was(rng, tmp_path):
-    tiles, path = random_tiles(rng), tmp_path / "a.npy"
-    write_stack(tmp_path / "old.npy", tiles)
-    for name in ("a.npy", "old.npy"):
-        child = os.fork()
-        if not child:
-            count = iter(range(2))
-            stacks.encode = lambda tile: os.kill(os.getpid(), signal.SIGKILL) if next(count, None) is None else encode(tile)
-            write_stack(tmp_path / name, random_tiles(rng, 5))
-            os._exit(0)
+def write_and_be_killed(path, tiles):
+    """In a child process that dies by SIGKILL at the third tile."""
+    child = os.fork()
+    if child:
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert not path.exists()
+        return
+    left = iter(range(2))
+    stacks.encode = lambda tile: os.kill(os.getpid(), signal.SIGKILL) if next(left, None) is None else encode(tile)
+    try:
+        write_stack(path, tiles)
+    finally:
+        os._exit(1)
+
+
+def test_a_writer_that_is_killed_leaves_no_stack_and_the_old_one_as_it_was(rng, tmp_path):
+    tiles = random_tiles(rng)
+    write_stack(tmp_path / "old.npy", tiles)
+    for name in ("new.npy", "old.npy"):
+        write_and_be_killed(tmp_path / name, random_tiles(rng, 5))
+    assert not (tmp_path / "new.npy").exists()
     assert holds(tmp_path / "old.npy", tiles)
     assert list(TileFolderDataset(filepath=str(tmp_path)).load()) == ["old.npy"]
 

@@ -41,7 +41,7 @@ def test_a_tile_in_a_stack_has_one_place_and_a_tile_alone_three():
 
 @pytest.mark.parametrize("index", [None, "3", 1.0, True])
 def test_a_stack_without_a_number_is_refused(index):
-    with pytest.raises(ValueError, match="tile a: `index` must be its place in f.npy"):
+    with pytest.raises(ValueError, match=r"tile a: `index` must be its place in f\.npy"):
         list_tiles({"tiles": [{"tile_id": "a", "stack": "f.npy", "index": index}]})
 
 

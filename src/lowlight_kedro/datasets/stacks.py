@@ -38,14 +38,15 @@ def decode(stored: Any, out: NDArray[np.float32] | None = None) -> Any:
     values of an array.
     """
     if not isinstance(stored, np.ndarray):
-        return stored if stored.is_floating_point() else stored.float() * STEP - 1
+        return stored if stored.is_floating_point() else stored.float().mul_(STEP).sub_(1)
     if out is None and stored.dtype == np.float32:
         return stored
     out = np.empty(stored.shape, np.float32) if out is None else out
-    np.copyto(out, stored)
-    if stored.dtype == np.uint16:
-        out *= np.float32(STEP)
-        out -= 1
+    for values, part in zip(out, stored, strict=True) if stored.ndim == 4 else [(out, stored)]:  # one tile fits the cache
+        np.copyto(values, part)
+        if part.dtype == np.uint16:
+            values *= np.float32(STEP)
+            values -= 1
     return out
 
 
