@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from lowlight_kedro.pipelines import evaluation, inference, preprocessing, training, validation
+from lowlight_kedro.pipelines import evaluation, import_tiles, inference, preprocessing, training, validation
 
 STAGES = {
     "preprocessing": preprocessing,
@@ -14,6 +14,7 @@ STAGES = {
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Each stage alone, and all of them in order as `__default__`."""
+    """Each stage alone, and all of them in order as `__default__`; what is run by name only."""
     pipelines = {name: stage.create_pipeline() for name, stage in STAGES.items()}
-    return pipelines | {"__default__": sum(pipelines.values(), Pipeline([]))}
+    by_name = {"import_tiles": import_tiles.create_pipeline()}
+    return pipelines | by_name | {"__default__": sum(pipelines.values(), Pipeline([]))}

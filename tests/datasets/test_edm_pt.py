@@ -1,13 +1,16 @@
 """The predecessor's layouts, and ours."""
 
 import json
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from kedro.io import DatasetError
 from torch.utils.data import DataLoader
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.stacks import decode, encode, write_stack
 
 TILES = [
     {"tile_id": "a_10s", "data_type": "long", "split": "train", "pt_path": "sub/a.pt"},
@@ -79,3 +82,82 @@ def test_a_tile_of_another_shape_or_a_pickle_is_refused(layout):
 def test_a_split_without_clean_tiles_says_so(layout):
     with pytest.raises(ValueError, match=r"no clean tile in split 'test' \(0 tiles there, none clean\)"):
         EDMPTDataset(layout, layout / "metadata.json", split="test")
+
+
+@pytest.fixture
+def mixed(tmp_path, rng):
+    """Ten clean tiles: two 16-bit stacks, one float stack, two single files; and their values."""
+    tiles = decode(encode(rng.uniform(-1, 1, (10, 3, 16, 16)).astype(np.float32)))
+    write_stack(tmp_path / "long/a.npy", tiles[:4])
+    write_stack(tmp_path / "long/b.npy", tiles[4:6])
+    np.save(tmp_path / "long/floats.npy", tiles[6:8])
+    records = [{"tile_id": f"t{k}", "stack": "long/a.npy", "index": k} for k in range(4)]
+    records += [{"tile_id": f"t{4 + k}", "stack": "long/b.npy", "index": k} for k in range(2)]
+    records += [{"tile_id": f"t{6 + k}", "stack": "long/floats.npy", "index": k} for k in range(2)]
+    for k in (8, 9):
+        torch.save(torch.from_numpy(tiles[k]), tmp_path / f"t{k}.pt")
+        records.append({"tile_id": f"t{k}"})
+    (tmp_path / "metadata.json").write_text(json.dumps({"tiles": [record | {"is_clean": True} for record in records]}))
+    return tmp_path, torch.from_numpy(tiles), records
+
+
+def open_set(folder):
+    return EDMPTDataset(folder, folder / "metadata.json", image_size=16)
+
+
+@pytest.mark.parametrize(("indices", "kind"), [
+    ([3, 0, 4, 0, 5, 1], torch.uint16), ([6, 7], torch.float32), ([9, 3, 6, 0, 8, 5], torch.float32), ([2, 6], torch.float32),
+])  # fmt: skip
+def test_a_batch_is_its_tiles_in_the_order_asked_for_whatever_the_files(mixed, indices, kind):
+    folder, tiles, _ = mixed
+    dataset = open_set(folder)
+    stored = dataset.stored(indices)
+    assert stored.dtype == kind
+    assert torch.equal(decode(stored), tiles[indices])
+    assert torch.equal(torch.stack([image for image, _ in dataset.__getitems__(indices)]), tiles[indices])
+    for index in indices:
+        image, label = dataset[index]
+        assert (image.dtype, tuple(label.shape)) == (torch.float32, (0,))
+        assert torch.equal(image, tiles[index])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_values_and_order_do_not_depend_on_workers(mixed, workers):
+    folder, tiles, _ = mixed
+    order = [[9, 0, 4], [1, 8, 6], [2, 3, 5]]
+    images = [batch for batch, _ in DataLoader(open_set(folder), batch_sampler=order, num_workers=workers)]
+    assert all(torch.equal(batch, tiles[indices]) for batch, indices in zip(images, order, strict=True))
+
+
+def test_a_training_set_that_was_read_from_still_pickles(mixed):
+    folder, tiles, _ = mixed
+    dataset = open_set(folder)
+    dataset[0]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[1][0], tiles[1])
+    assert copy.fingerprint == dataset.fingerprint
+
+
+def rewrite(folder, records):
+    (folder / "metadata.json").write_text(json.dumps({"tiles": records}))
+    return open_set(folder)
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_a_number_that_the_stack_does_not_have_is_refused(mixed, index):
+    folder, _, records = mixed
+    with pytest.raises(DatasetError, match=rf"a\.npy: tile t0 is number {index} of 4, expected 0 to 3"):
+        rewrite(folder, [records[0] | {"index": index}])[0]
+
+
+def test_a_stack_of_another_type_or_shape_or_none_is_refused(mixed):
+    folder, _, records = mixed
+    np.save(folder / "long/a.npy", np.zeros((4, 3, 16, 16)))
+    with pytest.raises(DatasetError, match=r"a\.npy: got float64 \(4, 3, 16, 16\), expected uint16 or float32 \(N, 3, 16, 16\)"):
+        rewrite(folder, records)[0]
+    write_stack(folder / "long/a.npy", np.zeros((4, 3, 8, 8), np.float32))
+    with pytest.raises(DatasetError, match=r"a\.npy: got uint16 \(4, 3, 8, 8\), expected"):
+        rewrite(folder, records)[0]
+    (folder / "long/a.npy").unlink()
+    with pytest.raises(DatasetError, match=r"a\.npy: not a readable stack \(FileNotFoundError"):
+        rewrite(folder, records)[0]

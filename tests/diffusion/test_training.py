@@ -30,7 +30,7 @@ def fresh(seed=0, widths=(8, 8)):
     return State.fresh(Denoiser(NETWORKS["raw_unet"](widths=widths, blocks=1), 0.5))
 
 
-def run(state, plan=None, tiles=TILES, stop_after=None, **changes):
+def run(state, plan=None, tiles=TILES, stop_after=None, decode=lambda tiles: tiles, **changes):
     plan = plan or schedule(**changes)
     steps = []
 
@@ -39,7 +39,7 @@ def run(state, plan=None, tiles=TILES, stop_after=None, **changes):
             yield [f"tile{i}" for i in indices], tiles[indices]
 
     states = train(
-        state, batches, plan, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
+        state, batches, plan, decode=decode, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
         on_step=lambda now, loss: steps.append(loss), should_stop=lambda: stop_after is not None and len(steps) >= stop_after,
     )  # fmt: skip
     return list(states)[-1]
@@ -119,6 +119,21 @@ def test_augmentation_only_moves_pixels():
     assert len(seen) == 8
     with pytest.raises(ValueError, match="crop must be at most the tile size 6, got crop=9"):
         augment(image, 9, generator_for("t", 0, 0))
+
+
+@pytest.mark.parametrize("crop", [None, 3])
+def test_augmentation_moves_16_bit_images_like_float_ones(crop):
+    image = torch.arange(60_000, 60_000 + 4 * 3 * 6 * 6).reshape(4, 3, 6, 6)
+    small, large = (augment(image.to(kind), crop, generator_for("t", 0, 1)) for kind in (torch.uint16, torch.float32))
+    assert (small.dtype, large.dtype) == (torch.uint16, torch.float32)
+    assert torch.equal(small.float(), large)
+
+
+def test_training_on_stored_tiles_is_training_on_their_decoded_values():
+    stored = (TILES * 100).round()
+    kept = run(fresh(), tiles=stored, stop_after=2, decode=lambda tiles: tiles / 100)
+    assert same(kept, run(fresh(), tiles=stored / 100, stop_after=2))
+    assert not same(kept, run(fresh(), tiles=stored, stop_after=2))
 
 
 def test_scaled_data_has_standard_deviation_one_half_and_the_map_inverts():

@@ -96,7 +96,7 @@ def test_dropping_constant_tiles_trains_without_them(project):
 def test_missing_and_extra_files_are_named(project):
     tiles = sorted((project.data / "03_primary/tiles/long").glob("*.pt"))
     tiles[0].rename(tiles[0].with_name("stranger.pt"))
-    with pytest.raises(ValidationError, match=rf"2 problems.*\n  {tiles[0].stem}: missing: .*\n  long/stranger: extra"):
+    with pytest.raises(ValidationError, match=rf"2 problems.*\n  {tiles[0].stem}: missing: .*\n  long/stranger\.pt: extra"):
         project.run("validation")
 
 

@@ -7,6 +7,7 @@ from kedro.framework.session import KedroSession
 
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
+from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 OPTIONS = {
     "preprocessing": PreprocessingOptions, "validation": ValidationOptions, "training": TrainingOptions,
     "inference": InferenceOptions, "evaluation": EvaluationOptions, "sensor": SensorOptions,
+    "import_tiles": ImportOptions,
 }  # fmt: skip
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

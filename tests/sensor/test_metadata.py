@@ -1,6 +1,6 @@
 import pytest
 
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles
+from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, replace_tiles, tile_files
 
 
 @pytest.mark.parametrize(("tile", "verdict"), [
@@ -32,3 +32,28 @@ def test_metadata_of_another_kind_is_refused():
         list_tiles({"images": []})
     with pytest.raises(ValueError, match="tile number 0 of the metadata has no tile_id"):
         list_tiles({"tiles": [{"name": "x"}]})
+
+
+def test_a_tile_in_a_stack_has_one_place_and_a_tile_alone_three():
+    assert tile_files({"tile_id": "a", "stack": "long/f.npy", "index": 2, "pt_path": "x.pt"}) == ["long/f.npy"]
+    assert tile_files({"tile_id": "a", "pt_path": "x.pt"}) == ["x.pt", "a.pt", "long/a.pt"]
+
+
+@pytest.mark.parametrize("index", [None, "3", 1.0, True])
+def test_a_stack_without_a_number_is_refused(index):
+    with pytest.raises(ValueError, match=r"tile a: `index` must be its place in f\.npy"):
+        list_tiles({"tiles": [{"tile_id": "a", "stack": "f.npy", "index": index}]})
+
+
+def test_another_place_is_another_fingerprint():
+    tile = {"tile_id": "a", "stack": "f.npy", "index": 0}
+    assert fingerprint({"tiles": [tile]}) != fingerprint({"tiles": [tile | {"index": 1}]})
+
+
+def test_tiles_are_replaced_in_the_order_in_which_they_are_listed():
+    metadata = {"version": 1, "tiles": [{"tile_id": "a"}], "files": [{"split": "val", "tiles": [{"tile_id": "b"}, {"tile_id": "c"}]}, {}]}
+    named = [tile["tile_id"] for tile in list_tiles(metadata)]
+    new = replace_tiles(metadata, [None if name == "b" else {"tile_id": name.upper()} for name in named])
+    assert [tile["tile_id"] for tile in list_tiles(new)] == ["A", "C"]
+    assert (new["version"], new["files"][0]["split"]) == (1, "val")
+    assert metadata["files"][0]["tiles"] == [{"tile_id": "b"}, {"tile_id": "c"}]

@@ -1,14 +1,17 @@
 """The training set of the unconditional prior: clean tiles, empty labels."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
+from numpy.typing import NDArray
 from torch import Tensor, from_numpy, zeros
 from torch.utils.data import Dataset
 
+from lowlight_kedro.datasets.stacks import OpenStacks, decode
 from lowlight_kedro.datasets.tiles import read_tile
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
 
@@ -16,12 +19,12 @@ from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tile
 class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
     """Clean tiles of one split: `dataset[i]` is (image float32 (C, S, S) in [-1, 1], label float32 (0,)).
 
-    Reads what the preprocessing pipeline writes and the predecessor's layout: metadata with `tiles` or
-    `files[].tiles`; a tile at its `pt_path` (absolute, or below `data_root`), at `<data_root>/<tile_id>.pt`
-    or at `<data_root>/long/<tile_id>.pt`.
+    Reads stacks, as the preprocessing pipeline writes them, and the predecessor's layout: metadata with `tiles` or
+    `files[].tiles`; a tile at number `index` of its `stack`, or at its `pt_path` (each absolute, or below
+    `data_root`), at `<data_root>/<tile_id>.pt` or at `<data_root>/long/<tile_id>.pt`.
 
     Args:
-        data_root: folder of the `.pt` files.
+        data_root: folder of the stacks and `.pt` files.
         metadata_json: the metadata file.
         split: which split; tiles without one belong to every split.
         use_labels: must be False: the prior is P(x_clean), it has no condition.
@@ -31,7 +34,7 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         ValueError: labels were asked for, or there is no clean tile of that split.
-        DatasetError: (on access) a tile file is missing, or has another shape or type.
+        DatasetError: (on access) a file is missing or torn, or has another shape or type.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
         self.tiles = [tile for tile in tiles if clean_verdict(tile)[0]]
         if not self.tiles:
             raise ValueError(f"{metadata_json}: no clean tile in split {split!r} ({len(tiles)} tiles there, none clean)")
+        self._stacks = OpenStacks()
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -64,12 +68,52 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
             raise DatasetError(f"tile {tile['tile_id']} is missing; looked for {', '.join(map(str, candidates))}")
         return found
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def _in_stack(self, index: int) -> NDArray:
+        """A view of a tile in a stack, uint16 or float32."""
+        tile = self.tiles[index]
+        path = f"{self.data_root / tile['stack']}"
+        stack = self._stacks(path)
+        if stack.shape[1:] != self.shape or stack.dtype not in (np.uint16, np.float32):
+            raise DatasetError(f"{path}: got {stack.dtype} {stack.shape}, expected uint16 or float32 (N, {str(self.shape)[1:]}")
+        if not 0 <= tile["index"] < len(stack):
+            raise DatasetError(f"{path}: tile {tile['tile_id']} is number {tile['index']} of {len(stack)}, expected 0 to {len(stack) - 1}")
+        return stack[tile["index"]]
+
+    def _alone(self, index: int) -> NDArray:
+        """A tile in a file of its own."""
         path = self.path(index)
         image = read_tile(path)
         if image.shape != self.shape or image.dtype != np.float32:
             raise DatasetError(f"{path}: got {image.dtype} {image.shape}, expected float32 {self.shape}")
-        return from_numpy(image), zeros(0)
+        return image
+
+    def _in_file_order(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray]]:
+        """(position in `indices`, tile as it is stored), file by file."""
+        places = [(self.tiles[index].get("stack") or "", self.tiles[index].get("index", 0), k) for k, index in enumerate(indices)]
+        for stack, _, position in sorted(places):
+            yield position, self._in_stack(indices[position]) if stack else self._alone(indices[position])
+
+    def stored(self, indices: Sequence[int]) -> Tensor:
+        """Tiles (B, C, S, S) as they are stored, for `stacks.decode` on any device: uint16, or float32 if one of them is."""
+        batch: NDArray = np.empty((len(indices), *self.shape), np.uint16)
+        for position, tile in self._in_file_order(indices):
+            if batch.dtype == np.uint16 and tile.dtype != np.uint16:
+                batch = decode(batch)
+            if batch.dtype == tile.dtype:
+                batch[position] = tile
+            else:
+                decode(tile, out=batch[position])
+        return from_numpy(batch)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What `dataset[i]` gives for several i, each file read once (torch's DataLoader asks for this)."""
+        batch = np.empty((len(indices), *self.shape), np.float32)
+        for position, tile in self._in_file_order(indices):
+            decode(tile, out=batch[position])
+        return [(image, zeros(0)) for image in from_numpy(batch)]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
 
 
 class EDMPTKedroDataset(AbstractDataset[None, EDMPTDataset | None]):

@@ -35,12 +35,15 @@ def index_batches(length: int, seed: int, start: int, batch: int, stop: int) -> 
 def augment(images: Tensor, crop: int | None, generator: torch.Generator) -> Tensor:
     """Random square crops of side `crop` (None: whole images), then a random flip and quarter turn of each.
 
+    Any type of number, on any device; the draws are made where the generator is.
+
     Raises:
         ValueError: the crop is larger than the image.
     """
     crop = crop or images.shape[-1]
     if crop > images.shape[-1]:
         raise ValueError(f"crop must be at most the tile size {images.shape[-1]}, got crop={crop}")
+    kind, images = images.dtype, images.view(torch.int16) if images.dtype == torch.uint16 else images  # torch cannot flip uint16
     draws = torch.rand(len(images), 4, generator=generator, device=generator.device).tolist()
     room = images.shape[-1] - crop + 1
     out = []
@@ -49,4 +52,4 @@ def augment(images: Tensor, crop: int | None, generator: torch.Generator) -> Ten
         part = image[:, top : top + crop, left : left + crop]
         part = part.flip(-1) if flip < 0.5 else part
         out.append(part.rot90(int(turn * 4), dims=(-2, -1)))
-    return torch.stack(out)
+    return torch.stack(out).view(kind)

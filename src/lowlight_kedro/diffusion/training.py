@@ -85,14 +85,18 @@ class State:
 
 def train_step(
     state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
-    device: torch.device,
+    device: torch.device, decode: Callable[[Tensor], Tensor],
 ) -> float:  # fmt: skip
-    """One update of weights and EMA from the tiles of one batch, cut into passes; returns the mean loss."""
+    """One update of weights and EMA from the tiles of one batch, cut into passes; returns the mean loss.
+
+    Tiles go to the device as they are stored; cropping first leaves less to `decode`.
+    """
     total = torch.zeros((), device=device)
     for number, tiles in enumerate(passes):
         generator = generator_for("train", schedule.seed, state.images + number * schedule.batch_gpu)
         noise_generator = generator_for("noise", schedule.seed, state.images + number * schedule.batch_gpu, device)
-        x0 = scaling.to_network(augment(tiles, schedule.crop, generator)).to(device, non_blocking=True)
+        cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, generator)
+        x0 = scaling.to_network(decode(cropped))
         noisy = corruption(x0, noise_generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
             loss = denoising_loss(state.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean() / len(passes)
@@ -109,8 +113,8 @@ def train_step(
 
 def train(
     state: State, batches: Callable[[int, int], Iterator[tuple[list[str], Tensor]]], schedule: Schedule, *,
-    scaling: Scaling, corruption: Corruption, device: torch.device, validate: Callable[[State], dict[str, Any]],
-    on_step: Callable[[State, float], None], should_stop: Callable[[], bool],
+    decode: Callable[[Tensor], Tensor], scaling: Scaling, corruption: Corruption, device: torch.device,
+    validate: Callable[[State], dict[str, Any]], on_step: Callable[[State, float], None], should_stop: Callable[[], bool],
 ) -> Iterator[State]:  # fmt: skip
     """Train from `state.images` to the end; yields the state at every snapshot, after the last image, and when stopped.
 
@@ -118,6 +122,7 @@ def train(
 
     Args:
         batches: (first image, last image) -> (names, tiles (batch_size, C, S, S)) in the order of `index_batches`.
+        decode: tiles as `batches` gives them, on the device, to float32 in the tile domain.
         validate: figures for the history, once per tick.
         on_step: called after each update with the state and the loss.
         should_stop: asked after each update; True yields the state and ends.
@@ -130,7 +135,7 @@ def train(
         return
     tick_images = max(round(schedule.kimg_per_tick * 1000), schedule.batch_size)
     for names, tiles in batches(state.images, schedule.total_images):
-        loss = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device)
+        loss = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device, decode)
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss is {loss} after {state.images} images; tiles of this batch: {', '.join(names)}")
         state.losses.append(loss)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CLEAN_TYPES, NOISY_TYPES = ("long", "clean"), ("short", "noisy")
@@ -15,8 +15,10 @@ Metadata = Mapping[str, Any]
 def list_tiles(metadata: Metadata) -> list[dict[str, Any]]:
     """All tiles of `{"tiles": [...]}` or `{"files": [{..., "tiles": [...]}]}`, fields of the file inherited.
 
+    A tile in a stack says `stack` (file) and `index`; a tile in a file of its own may say `pt_path`.
+
     Raises:
-        ValueError: neither key is there, or a tile has no `tile_id`.
+        ValueError: neither key is there, a tile has no `tile_id`, or a `stack` without a whole number as `index`.
     """
     if "tiles" not in metadata and "files" not in metadata:
         raise ValueError("metadata must hold `tiles: [...]` or `files: [{..., tiles: [...]}]`, got keys: " + ", ".join(metadata))
@@ -27,7 +29,22 @@ def list_tiles(metadata: Metadata) -> list[dict[str, Any]]:
     for number, tile in enumerate(tiles):
         if "tile_id" not in tile:
             raise ValueError(f"tile number {number} of the metadata has no tile_id, it has: {', '.join(tile)}")
+        if in_stack(tile) and type(tile.get("index")) is not int:
+            raise ValueError(f"tile {tile['tile_id']}: `index` must be its place in {tile['stack']}, 0, 1, ..., got {tile.get('index')!r}")
     return tiles
+
+
+def replace_tiles(metadata: Metadata, tiles: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The metadata with other tiles, one for each of `list_tiles`, in that order; None leaves a tile out."""
+    rest = iter(tiles)
+    new = dict(metadata)
+    if "tiles" in metadata:
+        new["tiles"] = [tile for _ in metadata["tiles"] if (tile := next(rest)) is not None]
+    if "files" in metadata:
+        new["files"] = [
+            dict(file) | {"tiles": [tile for _ in file.get("tiles", []) if (tile := next(rest)) is not None]} for file in metadata["files"]
+        ]
+    return new
 
 
 def clean_verdict(tile: Mapping[str, Any]) -> tuple[bool, str]:
@@ -43,8 +60,17 @@ def clean_verdict(tile: Mapping[str, Any]) -> tuple[bool, str]:
     return SHORT_EXPOSURE_MARK not in tile["tile_id"], "name"
 
 
+def in_stack(tile: Mapping[str, Any]) -> bool:
+    """Whether a tile shares its file with others, as number `index` of them."""
+    return bool(tile.get("stack"))
+
+
 def tile_files(tile: Mapping[str, Any]) -> list[str]:
-    """Where a tile's file may lie below its root: `pt_path`, `<tile_id>.pt`, `long/<tile_id>.pt`, in this order."""
+    """Where a tile's file may lie below its root: its `stack` if it has one, else the first there of
+    `pt_path`, `<tile_id>.pt`, `long/<tile_id>.pt`.
+    """
+    if in_stack(tile):
+        return [tile["stack"]]
     named = [tile["pt_path"]] if tile.get("pt_path") else []
     return [*named, f"{tile['tile_id']}.pt", f"long/{tile['tile_id']}.pt"]
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.sensor.metadata import in_stack
+
 CONTENT = ("constant", "saturated", "duplicated")
 
 
@@ -33,6 +35,43 @@ def check_form(tile_id: str, tile: NDArray, shape: tuple[int, int, int]) -> list
     if tile.min() < -1 or tile.max() > 1:
         return [Problem(tile_id, "range", f"values span [{tile.min():g}, {tile.max():g}], expected within [-1, 1]")]
     return []
+
+
+def check_stack(name: str, stack: NDArray, shape: tuple[int, int, int]) -> list[Problem]:
+    """Type and shape of the tiles of one stack (N, C, S, S)."""
+    if stack.dtype not in (np.uint16, np.float32):
+        return [Problem(name, "dtype", f"dtype is {stack.dtype}, expected uint16 or float32")]
+    if stack.shape[1:] != shape:
+        return [Problem(name, "shape", f"shape is {stack.shape}, expected (N, {', '.join(map(str, shape))})")]
+    return []
+
+
+def check_index(tile_id: str, index: int, length: int) -> list[Problem]:
+    """Whether a stack of `length` tiles has number `index`."""
+    if 0 <= index < length:
+        return []
+    return [Problem(tile_id, "index", f"is number {index} of a stack of {length}, expected 0 to {length - 1}")]
+
+
+def check_places(tiles: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Places in stacks that more than one tile claims."""
+    owners: dict[tuple[str, int], list[str]] = {}
+    for tile in tiles:
+        if in_stack(tile):
+            owners.setdefault((tile["stack"], tile["index"]), []).append(tile["tile_id"])
+    return [
+        Problem(later, "place", f"is number {index} of {stack}, and so is {first}")
+        for (stack, index), (first, *others) in owners.items() for later in others if later != first
+    ]  # fmt: skip
+
+
+def check_unlisted(name: str, listed: Iterable[int], length: int) -> list[Problem]:
+    """Tiles of a stack that the metadata does not list."""
+    unlisted = sorted(set(range(length)) - set(listed))
+    if not unlisted:
+        return []
+    shown = ", ".join(map(str, unlisted[:5])) + (", ..." if len(unlisted) > 5 else "")
+    return [Problem(name, "extra", f"{len(unlisted)} of its {length} tiles are not in the metadata: {shown}")]
 
 
 def check_content(tile_id: str, tile: NDArray, *, min_std: float, max_saturated: float) -> list[Problem]:
@@ -83,5 +122,5 @@ def check_splits(tiles: Iterable[Mapping[str, Any]]) -> list[Problem]:
 
 
 def digest(tile: NDArray) -> str:
-    """A hash of the tile's bytes."""
+    """A hash of the bytes of an array."""
     return hashlib.sha256(np.ascontiguousarray(tile).tobytes()).hexdigest()[:16]

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowlight_kedro.datasets.stacks import encode
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
@@ -67,26 +69,35 @@ def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float) -> dict[
     }  # fmt: skip
 
 
-def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, options: PreprocessingOptions) -> dict[str, dict]:
-    """Tiles of one frame by file name, and the frame's record with a record of each tile.
+def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArray) -> dict[str, Any]:
+    return {
+        "tile_id": f"{stem}_r{place.row:02d}_c{place.column:02d}", "row": place.row, "column": place.column,
+        "top": place.top, "left": place.left, "clipped_fraction": tiles.clipped_fraction(pixels),
+    } | statistics(tile)  # fmt: skip
 
-    A short exposure is scaled by its ratio.
-    """
+
+def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, options: PreprocessingOptions) -> dict[str, dict]:
+    """The files of tiles of one frame, and the frame's record with a record of each tile. A short exposure is scaled by its ratio."""
     frame = raw()
     rgb = options.demosaicer.demosaic(frame)
     rgb *= np.float32(ratio)
-    stem, kind = row["frame"].replace("/", "_"), row["data_type"]
-    cut, records = {}, []
-    for place, pixels in tiles.cut(rgb, options.tiles.size, options.tiles.stride):
-        tile_id = f"{stem}_r{place.row:02d}_c{place.column:02d}"
+    stem, size = row["frame"].replace("/", "_"), options.tiles.size
+    stack_name = f"{row['data_type']}/{stem}.npy"
+    places = tiles.grid(rgb.shape[1:], size, options.tiles.stride)
+    stack = np.empty((len(places), len(rgb), size, size), np.uint16) if options.tiles.storage == "stack" else None
+    files: dict[str, NDArray] = {} if stack is None else {stack_name: stack}
+    records = []
+    for index, (place, pixels) in enumerate(tiles.cut(rgb, size, options.tiles.stride)):
         tile = tiles.to_tile_domain(pixels)
-        cut[f"{kind}/{tile_id}"] = tile
-        records.append({
-            "tile_id": tile_id, "pt_path": f"{kind}/{tile_id}.pt",
-            "row": place.row, "column": place.column, "top": place.top, "left": place.left,
-            "clipped_fraction": tiles.clipped_fraction(pixels),
-        } | statistics(tile))  # fmt: skip
-    return {"tiles": cut, "record": _describe_frame(row, frame, ratio) | {"tiles": records}}
+        record = _tile_record(stem, place, pixels, tile)
+        if stack is None:
+            record["pt_path"] = f"{row['data_type']}/{record['tile_id']}.pt"
+            files[record["pt_path"]] = tile
+        else:
+            stack[index] = encode(tile)
+            record |= {"stack": stack_name, "index": index}
+        records.append(record)
+    return {"tiles": files, "record": _describe_frame(row, frame, ratio) | {"tiles": records}}
 
 
 def cut_tiles(

@@ -34,6 +34,7 @@ class TileOptions(Options):
     size: Annotated[int, Field(ge=16)]
     stride: Annotated[int, Field(ge=1)]
     data_types: list[Literal["long", "short"]]
+    storage: Literal["stack", "pt"]
 
     @model_validator(mode="after")
     def _stride_in_size(self) -> "TileOptions":

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
@@ -107,7 +108,7 @@ def train_prior(
 
     with stop_requests() as stopping, progress:
         for now in train(
-            state, batches, schedule, scaling=scaling, corruption=corruption, device=device,
+            state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
         ):  # fmt: skip
             yield pack(now, description), pd.DataFrame(now.history)

@@ -1,7 +1,6 @@
 """Nodes of the validation pipeline."""
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowlight_kedro.datasets.stacks import decode, encode
+from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.validation.options import ValidationOptions
 from lowlight_kedro.sensor import tile_checks
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
+from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, in_stack, list_tiles, tile_files
 from lowlight_kedro.sensor.tile_checks import Problem
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 logger = logging.getLogger(__name__)
 
-Tiles = Mapping[str, Callable[[], NDArray]]
+Record = dict[str, Any]
 SIGNAL_QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -27,40 +28,88 @@ class ValidationError(ValueError):
     """The tiles are not fit for training; the message lists why."""
 
 
-def _partition_of(tile: Mapping[str, Any], tiles: Tiles) -> str | None:
-    return next((name for name in (file.removesuffix(".pt") for file in tile_files(tile)) if name in tiles), None)
-
-
-def _check_tile(tile: Mapping[str, Any], load: Callable[[], NDArray] | None, options: ValidationOptions) -> tuple[dict, list[Problem]]:
-    """One row of the table, and the problems of one tile."""
-    clean, rule = clean_verdict(tile)
-    name = tile["tile_id"]
-    row = {"tile_id": name, "split": tile.get("split"), "clean": clean, "rule": rule}
-    if load is None:
-        return row, [Problem(name, "missing", f"no file for it (pt_path {tile.get('pt_path')})")]
+def _open(file: TileFile | None, wanted: str, tiles: list[Record], options: ValidationOptions) -> tuple[NDArray | None, list[Problem]]:
+    """What is in a file, and its problems as a whole, under the name of its one tile or of the stack."""
+    name = wanted if in_stack(tiles[0]) else tiles[0]["tile_id"]
+    needed = f"; {len(tiles)} tiles need it, the first: {tiles[0]['tile_id']}" if in_stack(tiles[0]) else f" (pt_path {wanted})"
+    if file is None:
+        return None, [Problem(name, "missing", f"no file for it{needed}")]
     try:
-        pixels = load()
-    except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the tile's problem, not the run's
-        return row, [Problem(name, "unreadable", str(error))]
-    problems = tile_checks.check_form(name, pixels, (3, options.image_size, options.image_size))
-    if not problems:
-        problems = tile_checks.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
-        row |= tile_checks.statistics(pixels) | {"digest": tile_checks.digest(pixels)}
-    return row, problems
+        content = file()
+    except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the file's problem, not the run's
+        return None, [Problem(name, "unreadable", str(error))]
+    problems = tile_checks.check_stack(name, content, _shape(options)) if in_stack(tiles[0]) else []
+    return (None if problems else content), problems
 
 
-def check_tiles(tile_metadata: dict, tiles: Tiles, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Look at every tile; a table of verdicts and a table of problems (tile_id, kind, message)."""
-    listed = list_tiles(tile_metadata)
-    found = {tile["tile_id"]: _partition_of(tile, tiles) for tile in listed}
-    rows, problems = [], tile_checks.check_names(t["tile_id"] for t in listed) + tile_checks.check_splits(listed)
-    for tile in tqdm(listed, desc="checking tiles", unit="tile"):
-        name = found[tile["tile_id"]]
-        row, wrong = _check_tile(tile, tiles[name] if name else None, options)
-        rows.append(row)
+def _shape(options: ValidationOptions) -> tuple[int, int, int]:
+    return (3, options.image_size, options.image_size)
+
+
+def _check_pixels(name: str, stored: NDArray, options: ValidationOptions) -> tuple[dict, list[Problem]]:
+    """Statistics and problems of one tile as it is stored."""
+    pixels = decode(stored) if stored.dtype == np.uint16 else stored
+    problems = tile_checks.check_form(name, pixels, _shape(options))
+    if problems:
+        return {}, problems
+    problems = tile_checks.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
+    code = stored if stored.dtype == np.uint16 else encode(stored)
+    return tile_checks.statistics(pixels) | {"digest": tile_checks.digest(code)}, problems
+
+
+def _check_file(file: TileFile | None, wanted: str, tiles: list[Record], options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
+    """Statistics of the tiles of one file, and all problems."""
+    content, problems = _open(file, wanted, tiles, options)
+    figures: list[dict] = [{} for _ in tiles]
+    if content is None:
+        return figures, problems
+    for number, tile in enumerate(tiles):
+        name, stacked = tile["tile_id"], in_stack(tile)
+        wrong = tile_checks.check_index(name, tile["index"], len(content)) if stacked else []
+        if not wrong:
+            figures[number], wrong = _check_pixels(name, content[tile["index"]] if stacked else content, options)
         problems += wrong
-    extra = sorted(set(tiles) - set(found.values()))
-    problems += [Problem(name, "extra", "a file that the metadata does not list") for name in extra]
+    if in_stack(tiles[0]):
+        problems += tile_checks.check_unlisted(wanted, (tile["index"] for tile in tiles), len(content))
+    return figures, problems
+
+
+def _by_file(listed: list[Record], files: TileFolder) -> dict[tuple[str, TileFile | None], list[int]]:
+    """Numbers of the tiles in each file; a tile without a file counts under the first place where it was looked for."""
+    groups: dict[tuple[str, TileFile | None], list[int]] = {}
+    for number, tile in enumerate(listed):
+        file = files.find(tile)
+        groups.setdefault((file.name if file else tile_files(tile)[0], file), []).append(number)
+    return groups
+
+
+def _look_at_all(listed: list[Record], files: TileFolder, options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
+    """Statistics per tile and all problems, file by file."""
+    figures: list[dict] = [{} for _ in listed]
+    problems: list[Problem] = []
+    groups = _by_file(listed, files)
+    with tqdm(total=len(listed), desc="checking tiles", unit="tile") as progress:
+        for (wanted, file), numbers in groups.items():
+            found, wrong = _check_file(file, wanted, [listed[number] for number in numbers], options)
+            for number, row in zip(numbers, found, strict=True):
+                figures[number] = row
+            problems += wrong
+            progress.update(len(numbers))
+    used = {file.name for _, file in groups if file}
+    return figures, problems + [Problem(name, "extra", "a file that the metadata does not list") for name in files if name not in used]
+
+
+def check_tiles(tile_metadata: dict, tiles: TileFolder, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Look at every tile; a table of verdicts and a table of problems (tile_id or file, kind, message)."""
+    listed = list_tiles(tile_metadata)
+    problems = tile_checks.check_names(t["tile_id"] for t in listed)
+    problems += tile_checks.check_splits(listed) + tile_checks.check_places(listed)
+    figures, wrong = _look_at_all(listed, tiles, options)
+    problems += wrong
+    rows = []
+    for tile, figure in zip(listed, figures, strict=True):
+        clean, rule = clean_verdict(tile)
+        rows.append({"tile_id": tile["tile_id"], "split": tile.get("split"), "clean": clean, "rule": rule} | figure)
     table = pd.DataFrame(rows)
     if "digest" in table:
         digests = table.dropna(subset="digest").drop_duplicates("tile_id").set_index("tile_id")["digest"]

@@ -1,0 +1,145 @@
+"""Nodes of the import_tiles pipeline."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowlight_kedro.datasets.stacks import STEP, decode, encode
+from lowlight_kedro.datasets.tiles import TileFolder
+from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
+from lowlight_kedro.sensor.metadata import clean_verdict, in_stack, list_tiles, replace_tiles
+from lowlight_kedro.sensor.tile_checks import check_form
+
+logger = logging.getLogger(__name__)
+
+ELSEWHERE = ("pt_path", "stack", "index")  # where a tile was; says nothing of where it is now
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One tile on its way: `code` is None where it was refused, with the `reason`.
+
+    `error` is the largest rounding error, tile domain; `outside` counts the values outside [-1, 1].
+    """
+
+    code: NDArray[np.uint16] | None
+    reason: str = ""
+    error: float = 0.0
+    outside: int = 0
+
+
+def groups(listed: list[dict[str, Any]], tiles_per_stack: int) -> dict[str, list[int]]:
+    """Numbers of the tiles that make each stack; clean tiles go to `long`, the others to `short`, in their order."""
+    kinds: dict[str, list[int]] = {"long": [], "short": []}
+    for number, tile in enumerate(listed):
+        kinds["long" if clean_verdict(tile)[0] else "short"].append(number)
+    return {
+        f"{kind}/import_{start // tiles_per_stack:05d}": numbers[start : start + tiles_per_stack]
+        for kind, numbers in kinds.items()
+        for start in range(0, len(numbers), tiles_per_stack)
+    }
+
+
+def _read(tile: Mapping[str, Any], files: TileFolder) -> NDArray:
+    """A tile, float32 where it was 16 bits.
+
+    Raises:
+        ValueError: there is no file for it, or no such number in its stack.
+        DatasetError: the file cannot be read.
+    """
+    file = files.find(tile)
+    if file is None:
+        raise ValueError("no file for it")
+    if not in_stack(tile):
+        return file()
+    stack = file()
+    if not 0 <= tile["index"] < len(stack):
+        raise ValueError(f"number {tile['index']} of a stack of {len(stack)}")
+    pixels = stack[tile["index"]]
+    return decode(pixels) if pixels.dtype == np.uint16 else pixels
+
+
+def import_tile(tile: Mapping[str, Any], files: TileFolder, options: ImportOptions) -> Imported:
+    """Read, check and encode one tile; whatever is wrong with it refuses it and no other."""
+    try:
+        pixels = _read(tile, files)
+    except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the tile's problem, not the run's
+        return Imported(None, str(error))
+    outside = int(np.count_nonzero(np.isfinite(pixels) & (np.abs(pixels) > 1)))
+    if options.clip and np.isfinite(pixels).all():
+        pixels = np.clip(pixels, -1, 1)
+    problems = check_form(tile["tile_id"], pixels, (3, options.image_size, options.image_size))
+    if problems:
+        hint = "; import_tiles.clip=true would clip them" if problems[0].kind == "range" else ""
+        return Imported(None, problems[0].message + hint, outside=outside)
+    code = encode(pixels)
+    return Imported(code, error=float(np.abs(decode(code) - pixels).max()), outside=outside)
+
+
+def _record(names: list[str], results: list[Imported]) -> dict[str, Any]:
+    """What became of the tiles of one stack; `index` counts those that were taken."""
+    taken = iter(range(len(results)))
+    return {
+        "tiles": [
+            {"tile_id": name, "index": None if result.code is None else next(taken), "reason": result.reason, "outside": result.outside}
+            for name, result in zip(names, results, strict=True)
+        ],
+        "max_error": max(result.error for result in results),
+    }
+
+
+def import_stacks(
+    import_metadata: dict, import_files: TileFolder, options: ImportOptions
+) -> Iterator[tuple[dict[str, NDArray], dict[str, dict]]]:
+    """Encode stack by stack; yields each with a record of its tiles. A tile that cannot be used is listed there."""
+    listed = list_tiles(import_metadata)
+    with tqdm(total=len(listed), desc="importing tiles", unit="tile") as progress:
+        for name, numbers in groups(listed, options.tiles_per_stack).items():
+            results = []
+            for number in numbers:
+                results.append(import_tile(listed[number], import_files, options))
+                progress.update()
+            codes = [result.code for result in results if result.code is not None]
+            record = _record([listed[number]["tile_id"] for number in numbers], results)
+            yield ({f"{name}.npy": np.stack(codes)} if codes else {}), {name: record}
+
+
+def _moved(tile: Mapping[str, Any], stack: str, index: int) -> dict[str, Any]:
+    return {key: value for key, value in tile.items() if key not in ELSEWHERE} | {"stack": stack, "index": index}
+
+
+def describe_import(
+    import_metadata: dict, import_records: dict[str, Callable[[], dict]], options: ImportOptions
+) -> tuple[dict, dict[str, Any]]:
+    """Metadata that points into the stacks, and a report: how exact, and which tiles were refused and why.
+
+    Raises:
+        ValueError: no tile could be imported.
+    """
+    listed = list_tiles(import_metadata)
+    moved: list[dict[str, Any] | None] = [None] * len(listed)
+    outcomes, errors, stacks = [], [0.0], 0
+    for name, numbers in groups(listed, options.tiles_per_stack).items():
+        record = import_records[name]()
+        outcomes += record["tiles"]
+        errors.append(record["max_error"])
+        stacks += any(outcome["index"] is not None for outcome in record["tiles"])
+        for number, outcome in zip(numbers, record["tiles"], strict=True):
+            moved[number] = None if outcome["index"] is None else _moved(listed[number], f"{name}.npy", outcome["index"])
+    refused = [{"tile_id": outcome["tile_id"], "reason": outcome["reason"]} for outcome in outcomes if outcome["index"] is None]
+    for tile in refused:
+        logger.warning("not imported: %s: %s", tile["tile_id"], tile["reason"])
+    if len(refused) == len(listed):
+        raise ValueError(f"none of the {len(listed)} tiles could be imported; the first: {refused[0]['reason'] if refused else 'no tiles'}")
+    report = {
+        "tiles": len(listed), "imported": len(listed) - len(refused), "stacks": stacks, "refused": refused,
+        "step": STEP, "max_rounding_error": max(errors), "max_rounding_error_steps": max(errors) / STEP,
+        "clip": options.clip, "outside": {outcome["tile_id"]: outcome["outside"] for outcome in outcomes if outcome["outside"]},
+    }  # fmt: skip
+    logger.info("%d of %d tiles imported, rounded by %.3g at most", report["imported"], len(listed), max(errors))
+    return replace_tiles(import_metadata, moved), report

@@ -1,0 +1,19 @@
+"""metadata + folder of .pt -> stacks -> metadata of the stacks and a report."""
+
+from kedro.pipeline import Node, Pipeline
+
+from lowlight_kedro.pipelines.import_tiles.nodes import describe_import, import_stacks
+
+
+def create_pipeline() -> Pipeline:
+    """The import_tiles pipeline."""
+    return Pipeline([
+        Node(
+            import_stacks, ["import_metadata", "import_files", "params:import_tiles"], ["tiles", "import_records"],
+            name="import_stacks",
+        ),
+        Node(
+            describe_import, ["import_metadata", "import_records", "params:import_tiles"], ["tile_metadata", "import_report"],
+            name="describe_import",
+        ),
+    ])  # fmt: skip
