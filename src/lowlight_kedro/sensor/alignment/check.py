@@ -153,25 +153,25 @@ def in_sites(mask: NDArray[np.bool_], side: int, shape: tuple[int, int], shift: 
 
 
 def comparable_sites(
-    short: NDArray, long: NDArray, cfa: Cfa, shift: tuple[int, int], exposure_ratio: float
+    short: NDArray, long: NDArray, cfa: Cfa, shift: tuple[int, int], ratio: float | None
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Photosites of the short frame (H, W) on which the two exposures can be compared.
 
-    That is: inside the overlap, not in or next to a moving block (an object ends in a block that barely differs), and
-    at least REACH superpixels from a saturated site, for demosaicing spreads it. All False where nothing can be measured.
+    That is: inside the overlap, at least REACH superpixels from a saturated site, for demosaicing spreads it, and not
+    in or next to a moving block, for an object ends in a block that barely differs.
 
     Args:
         short, long: normalised mosaics (H, W).
-        shift: as measured by `check_pair`.
-        exposure_ratio: measured or nominal.
+        shift: whole photosites, in phase, as measured by `check_pair`.
+        ratio: its measured ratio; None = the pair was not checked, and motion is not looked for.
     """
-    parts = aligned(short, long, cfa, shift)
-    ratio = measure_ratio(parts.short, parts.long, parts.usable, exposure_ratio)
+    parts, side = aligned(short, long, cfa, shift), superpixel_size(cfa)
+    around = np.ones((3, 3), bool)
+    kept = in_sites(~binary_dilation(~parts.usable, around, REACH), side, short.shape, shift, cfa)
     if ratio is None:
+        return kept
+    line = measure_ratio(parts.short, parts.long, parts.usable, ratio)
+    if line is None:
         return np.zeros(short.shape, bool)
-    moved, _ = moving_blocks(parts.short, parts.long, parts.usable, ratio)
-    still = ~binary_dilation(moved, np.ones((3, 3), bool))
-    unsaturated = ~binary_dilation(~parts.usable, np.ones((3, 3), bool), REACH)
-    side = superpixel_size(cfa)
-    kept = in_sites(still, BLOCK * side, short.shape, shift, cfa)
-    return kept & in_sites(unsaturated, side, short.shape, shift, cfa)
+    moved, _ = moving_blocks(parts.short, parts.long, parts.usable, line)
+    return kept & in_sites(~binary_dilation(moved, around), BLOCK * side, short.shape, shift, cfa)

@@ -60,9 +60,9 @@ def signal_ratio(long: Any, short: Any) -> float:
 
 def _partner(short: Any, by_name: Mapping[str, Any], longest: Mapping[str, Any]) -> tuple[Any, str]:
     """The long frame of `short`, or None and the reason."""
-    if getattr(short, "partner", ""):
-        missing = f"its long exposure {short.partner} is not there or cannot be read"
-        return by_name.get(short.partner), missing
+    named = getattr(short, "partner", "")
+    if isinstance(named, str) and named:  # empty becomes nan in a CSV
+        return by_name.get(named), f"its long exposure {named} is not there or cannot be read"
     return longest.get(short.scene), f"no long exposure of scene {short.scene}"
 
 
@@ -77,9 +77,9 @@ def pair(frames: pd.DataFrame) -> tuple[pd.DataFrame, Alone]:
         as in See-in-the-Dark; and the short exposures left alone, each with the reason.
     """
     rows, alone = [], []
-    by_name = {row.frame: row for row in frames.itertuples()}
+    by_name: dict[Any, Any] = {row.frame: row for row in frames.itertuples()}
     longs = frames[frames["data_type"] == "long"].sort_values("exposure_s", kind="stable")
-    longest: dict[str, Any] = {row.scene: row for row in longs.itertuples()}  # the last one stays
+    longest: dict[Any, Any] = {row.scene: row for row in longs.itertuples()}  # the last one stays
     for short in frames[frames["data_type"] == "short"].itertuples():
         long, missing = _partner(short, by_name, longest)
         if long is None:
