@@ -85,9 +85,9 @@ def aligned(short: NDArray, long: NDArray, cfa: Cfa, shift: tuple[int, int]) -> 
 
 def _problem(check: PairCheck, limits: PairLimits) -> str:
     """Why the pair cannot be used, worst first; empty if it can."""
-    error = max(check.measured_ratio / check.exposure_ratio, check.exposure_ratio / check.measured_ratio) - 1
+    ratio, sd, nominal = check.measured_ratio, check.ratio_error, check.exposure_ratio
     length = float(np.hypot(check.shift_y + check.residual_y, check.shift_x + check.residual_x))
-    if not check.measured_ratio > SURE * check.ratio_error or check.ratio_error / check.measured_ratio > limits.max_ratio_error:
+    if not ratio > SURE * sd:
         return "no signal: the short exposure does not follow the long one"
     if check.peak < PEAK:
         return f"the frames cannot be registered (peak of {check.peak:.1f} standard deviations, expected {PEAK:g}): another scene?"
@@ -95,11 +95,12 @@ def _problem(check: PairCheck, limits: PairLimits) -> str:
         return f"shifted by {length:.1f} photosites, allowed {limits.max_shift:g}"
     if check.moving_share > limits.max_moving:
         return f"{check.moving_share:.0%} of the frame moved, allowed {limits.max_moving:.0%}"
+    found = f"signal ratio {ratio:.4g} +- {sd:.2g} against {nominal:.4g} by the headers"
+    if sd > limits.max_ratio_error * ratio:
+        return f"{found}, too uncertain: too dark, or parts of the frame changed"
+    error = max(ratio / nominal, nominal / ratio) - 1
     if error > limits.max_ratio_error:
-        return (
-            f"signal ratio {check.measured_ratio:.4g} +- {check.ratio_error:.2g} against {check.exposure_ratio:.4g} by the headers, "
-            f"off by {error:.0%}, allowed {limits.max_ratio_error:.0%}: wrong exposure time?"
-        )
+        return f"{found}, off by {error:.0%}, allowed {limits.max_ratio_error:.0%}: wrong exposure time?"
     return ""
 
 

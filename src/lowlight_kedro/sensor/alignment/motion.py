@@ -13,6 +13,7 @@ SIGNIFICANT = 5.5  # standard deviations; 3 million superpixels of white noise h
 WINSOR = 4.0  # standard deviations at which single superpixels (hot pixels) are cut off
 SLACK = 1.0  # superpixels by which the frames may locally be off
 UNEVEN = 0.02  # of the signal: flicker, flare and shutter that a still scene may show
+TINY = 1e-20  # variance of frames without any noise
 NEEDED = {1: 6, 2: 2, 4: 1, BLOCK: 1}  # by scale in superpixels: how many cells of a block must stand out
 
 
@@ -25,7 +26,7 @@ def _room(light: NDArray, scale: int) -> tuple[NDArray, NDArray]:
 def _standing_out(residual: NDArray, light: NDArray, variance: NDArray, scale: int, slope: float) -> NDArray[np.bool_]:
     """Cells of `scale` superpixels whose mean residual is beyond noise and misalignment."""
     cell, clean = binned(residual, scale), binned(light, scale)
-    deviation = np.sqrt(binned(variance, scale) / scale**2 + (UNEVEN * slope * clean) ** 2)
+    deviation = np.sqrt(binned(variance, scale) / scale**2 + (UNEVEN * slope * clean) ** 2 + TINY)
     below, above = (slope * room for room in _room(clean, scale))
     spread = robust_sd(cell / np.sqrt(deviation**2 + np.maximum(above, -below) ** 2))
     excess = np.maximum(cell - above, below - cell)
