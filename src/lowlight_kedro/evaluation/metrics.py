@@ -1,29 +1,39 @@
-"""Metrics of one image against another; images (3, H, W) in [0, 1], data_range 1."""
+"""Metrics of one image against another where they may be compared; images (3, H, W) in [0, 1], data_range 1."""
 
 from collections.abc import Callable
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-Metric = Callable[[Tensor, Tensor], Tensor]
+Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-
-def psnr(image: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, dB, data_range 1; images (1, 3, H, W)."""
-    return peak_signal_noise_ratio(image, truth, data_range=1.0)
+BORDER = 5  # of the SSIM window, pixels
 
 
-def ssim(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), data_range 1; images (1, 3, H, W)."""
-    return torch.as_tensor(structural_similarity_index_measure(image, truth, data_range=1.0))
+def psnr(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over `mask`, dB, data_range 1; images (1, 3, H, W), mask (H, W)."""
+    return -10 * torch.log10((image - truth).square()[..., mask].mean())
+
+
+def ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), data_range 1; images (1, 3, H, W).
+
+    The mean of its map over `mask` (H, W), without the border of the image, where the window does not fit; a window on
+    the mask's edge looks up to 5 pixels beyond it.
+    """
+    _, full = structural_similarity_index_measure(image, truth, data_range=1.0, return_full_image=True)
+    inside = torch.zeros_like(mask)
+    inside[BORDER:-BORDER, BORDER:-BORDER] = mask[BORDER:-BORDER, BORDER:-BORDER]
+    return full[..., inside].mean()
 
 
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim}
 
 
-def measure(image: NDArray, truth: NDArray, metrics: dict[str, Metric]) -> dict[str, float]:
-    """All `metrics` of `image` against `truth`, both clipped to [0, 1]."""
-    pair = [torch.from_numpy(part).float().clamp(0, 1)[None] for part in (image, truth)]
-    return {name: float(metric(*pair)) for name, metric in metrics.items()}
+def measure(image: NDArray, truth: NDArray, metrics: dict[str, Metric], mask: NDArray | None = None) -> dict[str, float]:
+    """All `metrics` of `image` against `truth`, both clipped to [0, 1], over `mask` (H, W); nan where it is empty."""
+    here, there = (torch.from_numpy(part).float().clamp(0, 1)[None] for part in (image, truth))
+    where = torch.ones(image.shape[1:], dtype=torch.bool) if mask is None else torch.from_numpy(mask)
+    return {name: float(metric(here, there, where)) for name, metric in metrics.items()}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.evaluation.pictures import bars, comparison
+from lowlight_kedro.evaluation.reference import refer
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
@@ -24,8 +26,24 @@ Lazy = dict[str, Callable[[], Any]]
 Restored = dict[str, Lazy]
 
 
-def _light(frame: Frame, part: list[int] | None, options: PreprocessingOptions) -> NDArray:
-    return options.demosaicer.demosaic(crop(frame, *part) if part else frame)
+@dataclass(frozen=True)
+class _Pair:
+    """A row of the table of pairs; what was not measured is None, and then the frames are taken to be aligned."""
+
+    long: str
+    nominal: float
+    measured: float | None
+    shift: tuple[float, float]
+
+
+def _pairs(known_pairs: pd.DataFrame) -> dict[str, _Pair]:
+    pairs = {}
+    for row in known_pairs.to_dict("records"):
+        measured = float(row.get("measured_ratio", np.nan))
+        checked = bool(np.isfinite(measured))
+        shift = (row["shift_y"] + row["residual_y"], row["shift_x"] + row["residual_x"]) if checked else (0.0, 0.0)
+        pairs[row["short"]] = _Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
+    return pairs
 
 
 def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored) -> list[str]:
@@ -34,7 +52,9 @@ def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Res
     return [name for name in selected["frame"] if name in paired and "error" not in restored[name]["record"]()]
 
 
-def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tuple[dict[str, float], dict[str, NDArray]]:
+def _compare(
+    images: dict[str, NDArray], truth: Frame, names: list[str], mask: NDArray
+) -> tuple[dict[str, float], dict[str, NDArray]]:  # fmt: skip
     """Figures of every image but the last against the last, in linear RGB and in sRGB; and the sRGB images."""
     metrics = {name: choose("metric", METRICS, name) for name in names}
     display = {title: render(image, truth.camera_to_srgb) for title, image in images.items()}
@@ -42,9 +62,41 @@ def _compare(images: dict[str, NDArray], truth: Frame, names: list[str]) -> tupl
     figures: dict[str, float] = {}
     for space, drawn in (("linear", images), ("srgb", display)):
         for title in titles:
-            values = measure(drawn[title], drawn[reference], metrics)
+            values = measure(drawn[title], drawn[reference], metrics, mask)
             figures |= {f"{title}_{metric}_{space}": value for metric, value in values.items()}
     return figures, display
+
+
+def _brightness(pair: _Pair, used: float, options: EvaluationOptions) -> float:
+    """What brings a frame restored with the ratio `used` to the long exposure."""
+    if options.ratio == "restored":
+        return 1.0
+    return (pair.measured if options.ratio == "measured" and pair.measured else pair.nominal) / used
+
+
+def _evaluate(
+    frames: tuple[Frame, Frame], pair: _Pair, restored: NDArray, record: dict,
+    preprocessing: PreprocessingOptions, options: EvaluationOptions,
+) -> tuple[dict[str, Any], dict[str, NDArray]]:  # fmt: skip
+    """Figures of one frame, and the images compared."""
+    short, long = frames
+    reference = refer(short, long, record["crop"], pair.shift, pair.measured, preprocessing.demosaicer.demosaic)
+    if not reference.mask.any():
+        raise ValueError("nothing can be compared: all of the frame moved or is saturated")
+    scaled = preprocessing.demosaicer.demosaic(crop(short, *record["crop"]) if record["crop"] else short)
+    factor = _brightness(pair, record["exposure_ratio"], options)
+    images = {
+        "scaled": reference.of(scaled) * np.float32(record["exposure_ratio"] * factor),
+        "restored": reference.of(restored) * np.float32(factor),
+        "long": reference.light,
+    }
+    mask = reference.mask if options.mask else np.ones_like(reference.mask)
+    figures, display = _compare(images, long, options.metrics, mask)
+    measured = {
+        "nominal_ratio": pair.nominal, "measured_ratio": pair.measured, "brightness": factor,
+        "shift_y": pair.shift[0], "shift_x": pair.shift[1], "compared_share": float(mask.mean()),
+    }  # fmt: skip
+    return measured | figures, display
 
 
 def evaluate_frames(
@@ -53,30 +105,31 @@ def evaluate_frames(
 ) -> Iterator[tuple[dict[str, dict], dict[str, Figure]]]:  # fmt: skip
     """Compare each restored frame that has a long exposure; yields its figures and its picture.
 
+    The long exposure is moved over the short one, both are cut to what they have in common, and only still, unsaturated
+    pixels count; `compared_share` tells how many those are.
+
     Raises:
         ValueError: there is nothing to compare.
     """
-    longs = dict(zip(known_pairs["short"], known_pairs["long"], strict=True))
+    pairs = _pairs(known_pairs)
     names = _comparable(selected, known_pairs, restored)
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and the records of restored)")
     for name in tqdm(names, desc="evaluating", unit="frame"):
-        record = restored[name]["record"]()
+        record, pair = restored[name]["record"](), pairs[name]
         try:
-            truth = raw_frames[longs[name]]()
-            scaled = _light(raw_frames[name](), record["crop"], preprocessing) * np.float32(record["exposure_ratio"])
+            frames = raw_frames[name](), raw_frames[pair.long]()
+            figures, display = _evaluate(frames, pair, restored[name]["linear"](), record, preprocessing, options)
         except ValueError as error:
             logger.warning("not evaluated: %s: %s", name, error)
             yield {name: {"frame": name, "error": str(error)}}, {}
             continue
-        images = {"scaled": scaled, "restored": restored[name]["linear"](), "long": _light(truth, record["crop"], preprocessing)}
-        figures, display = _compare(images, truth, options.metrics)
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
-        row = {"frame": name, "long": longs[name]} | {key: record[key] for key in kept} | figures
+        row = {"frame": name, "long": pair.long} | {key: record[key] for key in kept} | figures
         yield {name: row}, {name: comparison(display, _captions(figures, options.metrics), options.picture_crop)}
 
 
-def _captions(figures: dict[str, float], metrics: list[str]) -> dict[str, str]:
+def _captions(figures: dict[str, Any], metrics: list[str]) -> dict[str, str]:
     return {
         title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in metrics) + " (sRGB)"
         for title in ("scaled", "restored")

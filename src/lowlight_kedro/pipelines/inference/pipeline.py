@@ -3,14 +3,14 @@
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.pipelines.inference.nodes import restore_frames, select_frames, show_restored
-from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
+from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
 
 
 def create_pipeline() -> Pipeline:
     """The inference pipeline."""
     return Pipeline([
         Node(
-            index_frames, ["raw_frames", "params:preprocessing"], ["inference_frames", "inference_unreadable"],
+            index_frames, ["raw_frames", "pair_lists", "params:preprocessing"], ["inference_frames", "inference_unreadable"],
             name="index_inference_frames",
         ),
         Node(select_frames, ["inference_frames", "params:inference"], "selected_frames", name="select_frames"),

@@ -14,49 +14,15 @@ from lowlight_kedro.datasets.stacks import encode
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.sensor import scenes, tiles
+from lowlight_kedro.pipelines.preprocessing.pairing import Problems
+from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.tile_checks import statistics
 
 logger = logging.getLogger(__name__)
 
-Problems = list[dict[str, str]]
 JOB_KEYS = ("key", "files")  # what the job added to the record of a frame
-
-
-def index_frames(raw_frames: dict[str, Any], options: PreprocessingOptions) -> tuple[pd.DataFrame, Problems]:
-    """Read every header: one row per raw, and the files that cannot be read with the reason.
-
-    Raises:
-        ValueError: no raw is readable.
-    """
-    rows, unreadable = [], []
-    for frame, raw in tqdm(raw_frames.items(), desc="headers", unit="raw"):
-        try:
-            header = raw.header()
-        except ValueError as error:
-            logger.warning("skipped: %s", error)
-            unreadable.append({"file": str(raw.path), "reason": str(error)})
-            continue
-        scene, named_exposure = scenes.scene_of(frame, options.scene_pattern)
-        exposure = header["exposure_s"] if np.isnan(named_exposure) else named_exposure
-        rows.append({"frame": frame, "path": str(raw.path), "scene": scene} | header | {"exposure_s": exposure})
-    if not rows:
-        raise ValueError(f"none of the {len(raw_frames)} raws is readable; the first: {unreadable[0]['reason']}")
-    frames = pd.DataFrame(rows)
-    split = options.split
-    frames["split"] = [scenes.split_of(scene, split.rule, split.shares, split.scenes) for scene in frames["scene"]]
-    frames["data_type"] = scenes.data_types(frames)
-    return frames, unreadable
-
-
-def pair_frames(frames: pd.DataFrame) -> tuple[pd.DataFrame, Problems]:
-    """Pairs of short and long exposures; short exposures without a partner are listed."""
-    pairs, unpaired = scenes.pair(frames)
-    for problem in unpaired:
-        logger.warning("not paired: %s: %s", problem["file"], problem["reason"])
-    return pairs, unpaired
 
 
 def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float) -> dict[str, Any]:

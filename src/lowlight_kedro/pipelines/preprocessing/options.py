@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose
+from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
 from lowlight_kedro.sensor.frame import Frame
 
@@ -26,6 +27,21 @@ class SplitOptions(Options):
     rule: Literal["first_digit", "hash"]
     shares: dict[Split, Annotated[float, Field(ge=0)]]
     scenes: dict[str, Split]
+
+
+class PairingOptions(Options):
+    """Which pairs of exposures are good enough; limits as in `sensor.alignment.PairLimits`."""
+
+    check: bool
+    max_ratio_error: Annotated[float, Field(gt=0)]
+    max_shift: Annotated[float, Field(ge=0)]
+    max_moving: Annotated[float, Field(ge=0, le=1)]
+    exclude: dict[str, str]
+
+    @property
+    def limits(self) -> PairLimits:
+        """The limits of the check."""
+        return PairLimits(self.max_ratio_error, self.max_shift, self.max_moving)
 
 
 class TileOptions(Options):
@@ -58,7 +74,10 @@ class DemosaicerOptions(Options):
 class PreprocessingOptions(Options):
     """All of `params:preprocessing`."""
 
+    layout: str
     scene_pattern: Annotated[str, AfterValidator(_scene_pattern)]
+    burst_gap_s: Annotated[float, Field(ge=0)] | None
     split: SplitOptions
+    pairing: PairingOptions
     tiles: TileOptions
     demosaicer: DemosaicerOptions

@@ -1,0 +1,19 @@
+"""Frames to scenes, pairs and splits: what names, headers and published lists of raws say about each other."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from lowlight_kedro.sensor.scenes.eld import eld
+from lowlight_kedro.sensor.scenes.folder import folder, scene_of
+from lowlight_kedro.sensor.scenes.pairs import PAIR_COLUMNS, data_types, exclude, pair, split_of
+from lowlight_kedro.sensor.scenes.rules import LayoutRules
+from lowlight_kedro.sensor.scenes.sid import sid
+
+Layout = Callable[[pd.DataFrame, LayoutRules], pd.DataFrame]
+
+# Each takes the table of headers (frame, path, exposure_s, iso, camera, height, width, and taken_at where known) and
+# returns it with scene, data_type (long, short or unused), split ("" = by rule) and partner ("" = longest of the scene).
+LAYOUTS: dict[str, Layout] = {"eld": eld, "folder": folder, "sid": sid}
+
+__all__ = ["LAYOUTS", "PAIR_COLUMNS", "Layout", "LayoutRules", "data_types", "exclude", "pair", "scene_of", "split_of"]
