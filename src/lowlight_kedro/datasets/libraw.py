@@ -106,7 +106,7 @@ def developed(path: Path, algorithm: str) -> NDArray[np.uint16]:
     import rawpy
 
     with rawpy.imread(str(path)) as raw:
-        return raw.postprocess(
+        rgb = raw.postprocess(
             demosaic_algorithm=rawpy.DemosaicAlgorithm[algorithm],
             output_color=rawpy.ColorSpace.raw,
             output_bps=16,
@@ -119,3 +119,4 @@ def developed(path: Path, algorithm: str) -> NDArray[np.uint16]:
             user_wb=[1, 1, 1, 1],
             user_flip=0,
         )
+    return np.asarray(rgb, np.uint16)

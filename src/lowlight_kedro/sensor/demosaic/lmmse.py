@@ -54,7 +54,7 @@ def _drift(places: NDArray, colours: NDArray) -> NDArray:
 def _site_taps(cfa: Cfa, row: int, column: int, reach: Reach, stretch: float) -> list[Taps]:
     """Filters for R, G, B at one site of the pattern, as (row, column, weight) relative to the top left of its period."""
     offsets = np.asarray(list(product(*(range(-far, far + 1) for far in reach))))
-    sites = offsets + (row, column)
+    sites = np.add(offsets, (row, column))
     colours = np.asarray(cfa)[tuple((sites % len(cfa)).T)]
     drift, unknown = _drift(offsets, colours), 5
     centre, every = np.zeros((3, 2)), np.arange(3)

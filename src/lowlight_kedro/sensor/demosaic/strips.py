@@ -74,9 +74,7 @@ def whole_periods(sites: int, period: int) -> int:
     return -(-sites // period) * period
 
 
-def in_strips(
-    mosaic: NDArray, cfa: Cfa, margin: int, estimate: Callable[[NDArray], NDArray], *, tall: int = 1
-) -> NDArray[np.float32]:
+def in_strips(mosaic: NDArray, cfa: Cfa, margin: int, estimate: Callable[[NDArray], NDArray], *, tall: int = 1) -> NDArray[np.float32]:
     """RGB (3, H, W) of a mosaic (H, W) from `estimate`, strip by strip.
 
     Args:
