@@ -80,8 +80,11 @@ def _curve(axis: Any, entry: Mapping[str, Any]) -> None:
     axis.set_yscale("log")
     axis.set_xscale("symlog", linthresh=bright / 100)
     axis.set_xlim(left=0)
-    lines = [f"from {entry['method']}: {entry['verdict']}", f"gain {entry['gain_dn']:.4g} $\\pm$ {entry['gain_dn_error']:.2g} DN per electron"]
-    lines.append(f"read noise {entry['read_noise_dn']:.4g} $\\pm$ {entry['read_noise_dn_error']:.2g} DN")
+    lines = [
+        f"from {entry['method']}: {entry['verdict']}",
+        f"gain {entry['gain_dn']:.4g} ± {entry['gain_dn_error']:.2g} DN per electron",
+    ]
+    lines.append(f"read noise {entry['read_noise_dn']:.4g} ± {entry['read_noise_dn_error']:.2g} DN")
     axis.set_title("\n".join(lines), fontsize=9)
     axis.set_xlabel("signal, 1 = white")
     axis.legend(fontsize=7, loc="lower right")

@@ -93,19 +93,41 @@ def same_white(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     return tuple(with_white(frame, min(measured), "measured") for frame in frames) if measured else tuple(frames)
 
 
+def _lines(height: int, period: int) -> Iterator[tuple[int, slice]]:
+    """Rows of an image by phase, a few at a time: what one step writes is still in cache for the next."""
+    for top in range(0, height, 8 * period):
+        for phase in range(min(period, height - top)):
+            yield phase, slice(top + phase, min(top + 8 * period, height), period)
+
+
 def normalise(frame: Frame) -> NDArray[np.float32]:
     """Signal (H, W) of each photosite: 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
 
     s = (DN - black) / (white - black)
     """
-    black = tile_pattern(frame.black_level.astype(np.float32), frame.mosaic_dn.shape)
-    return (frame.mosaic_dn - black) / (np.float32(frame.white_level) - black)
+    height, width = frame.mosaic_dn.shape
+    period = len(frame.black_level)
+    black = tile_pattern(frame.black_level.astype(np.float32), (period, width))
+    span = np.float32(frame.white_level) - black
+    signal = np.empty((height, width), np.float32)
+    for phase, rows in _lines(height, period):
+        np.subtract(frame.mosaic_dn[rows], black[phase], out=signal[rows])
+        signal[rows] /= span[phase]
+    return signal
 
 
 def balanced(signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float]) -> NDArray[np.float32]:
     """Each photosite of `signal` (H, W) times the white-balance gain of its channel."""
-    gains = np.asarray(white_balance, np.float32)[np.asarray(cfa)]
-    return (signal * tile_pattern(gains, signal.shape)).astype(np.float32)
+    gains = tile_pattern(np.asarray(white_balance, np.float32)[np.asarray(cfa)], (len(cfa), signal.shape[1]))
+    result = np.empty(signal.shape, np.float32)
+    for phase, rows in _lines(len(signal), len(cfa)):
+        np.multiply(signal[rows], gains[phase], out=result[rows], casting="same_kind")
+    return result
+
+
+def range_dn(frame: Frame) -> float:
+    """White - black in DN: what one unit of signal is; of the mean black level."""
+    return frame.white_level - float(frame.black_level.mean())
 
 
 def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:

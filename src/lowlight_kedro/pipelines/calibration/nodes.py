@@ -58,7 +58,9 @@ def _from_pair(short: Raw, long: Raw, ratio: float, options: PreprocessingOption
     shift = (check.shift_y, check.shift_x)
     valid = comparable_sites(signal, reference, frame.cfa, shift, check.measured_ratio)
     here, there = overlap(signal.shape, shift, len(frame.cfa))
-    estimate = from_pair(signal[here], reference[there], check.measured_ratio, frame.cfa, valid[here], long_gain_factor=other.iso / frame.iso)
+    estimate = from_pair(
+        signal[here], reference[there], check.measured_ratio, frame.cfa, valid[here], long_gain_factor=other.iso / frame.iso
+    )
     return estimate, range_dn(frame)
 
 

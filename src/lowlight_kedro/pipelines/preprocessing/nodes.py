@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lowlight_kedro.datasets.stacks import encode
 from lowlight_kedro.jobs import Job, Jobs

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
+from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.alignment import PairLimits
-from lowlight_kedro.sensor.demosaic import DEMOSAICERS, demosaic
+from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS, Demosaicer, demosaic, scale_of
 from lowlight_kedro.sensor.frame import Frame
 
 Split = Literal["train", "val", "test"]
@@ -59,16 +61,38 @@ class TileOptions(Options):
         return self
 
 
+def _demosaicer(name: str) -> Demosaicer:
+    """The project's own, LibRaw's (`libraw:AHD`) or a plug-in."""
+    if name.startswith(PREFIX):
+        return libraw_demosaicer(name.removeprefix(PREFIX))
+    return choose("demosaicer", DEMOSAICERS, name)
+
+
+def _demosaicer_name(name: str) -> str:
+    _demosaicer(name)
+    return name
+
+
+DemosaicerName = Annotated[str, AfterValidator(_demosaicer_name)]
+
+
 class DemosaicerOptions(Options):
     """Demosaicer by kind of colour filter array."""
 
-    bayer: str
-    xtrans: str
+    bayer: DemosaicerName
+    xtrans: DemosaicerName
+
+    def chosen(self, cfa: Cfa) -> Demosaicer:
+        """The demosaicer for a pattern."""
+        return _demosaicer(self.xtrans if len(cfa) == 6 else self.bayer)
+
+    def scale(self, cfa: Cfa) -> int:
+        """Photosites per pixel of the result along a side: 1 but for demosaicers that give smaller images."""
+        return scale_of(self.chosen(cfa), cfa)
 
     def demosaic(self, frame: Frame) -> NDArray:
         """White-balanced linear RGB of `frame`, by the demosaicer for its pattern."""
-        name = self.xtrans if len(frame.cfa) == 6 else self.bayer
-        return demosaic(frame, choose("demosaicer", DEMOSAICERS, name))
+        return demosaic(frame, self.chosen(frame.cfa))
 
 
 class PreprocessingOptions(Options):

@@ -62,12 +62,16 @@ def _known_at(iso: float, entries: Sequence[Entry]) -> tuple[dict[str, float], s
         if low[key] is None or high[key] is None:
             continue
         positive = min(low[key], high[key]) > 0 and key != "tail"
-        values[key] = float(np.exp((1 - share) * np.log(low[key]) + share * np.log(high[key])) if positive else (1 - share) * low[key] + share * high[key])
+        values[key] = float(
+            np.exp((1 - share) * np.log(low[key]) + share * np.log(high[key])) if positive else (1 - share) * low[key] + share * high[key]
+        )
     between = f"ISO {low['iso']:g}" if low is high else f"between ISO {low['iso']:g} and {high['iso']:g}"
     return values, f"{between} ({low['verdict']}: {low['reason']})"
 
 
-def noise_from_calibrations(camera: str, iso: float, calibrations: Sequence[Mapping[str, Any]], verdict: str) -> tuple[dict[str, float] | None, str]:
+def noise_from_calibrations(
+    camera: str, iso: float, calibrations: Sequence[Mapping[str, Any]], verdict: str
+) -> tuple[dict[str, float] | None, str]:
     """Noise in DN from the most trusted method that has entries of `verdict` at `iso`, and which; or None and why not.
 
     Args:
