@@ -2,10 +2,11 @@
 
 from kedro.pipeline import Pipeline
 
-from lowlight_kedro.pipelines import evaluation, import_tiles, inference, preprocessing, training, validation
+from lowlight_kedro.pipelines import calibration, evaluation, import_tiles, inference, preprocessing, training, validation
 
 STAGES = {
     "preprocessing": preprocessing,
+    "calibration": calibration,
     "validation": validation,
     "training": training,
     "inference": inference,

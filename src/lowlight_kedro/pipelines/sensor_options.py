@@ -1,13 +1,16 @@
 """Parameters of the sensor, shared by validation and inference."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose
-from lowlight_kedro.sensor.cameras import columns, noise_parameters
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
+from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
+from lowlight_kedro.sensor.noise_sources import Sources, choose_noise
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -56,15 +59,20 @@ class SensorOptions(Options):
     noise: NoiseOptions
     cameras: dict[str, CameraEntry]
 
-    def noise_model(self, camera: str, iso: float, range_dn: float) -> tuple[NoiseModel, str]:
-        """The noise model of an exposure and where its numbers come from; see `noise_parameters`.
+    def sources(self, calibrations: Sequence[Mapping[str, Any]], own: Mapping[str, Callable[[], NoiseEstimate | None]]) -> Sources:
+        """What may know the noise of an exposure: these parameters, calibrations, and what the file tells of itself."""
+        noise = self.noise
+        given = {"gain": noise.gain, "read_noise": noise.read_noise} if noise.gain and noise.read_noise else None
+        return Sources(given, calibrations, {name: entry.model_dump() for name, entry in self.cameras.items()}, own)
+
+    def noise_model(self, camera: str, iso: float, range_dn: float, sources: Sources) -> tuple[NoiseModel, str, list[str]]:
+        """The noise model of an exposure, where its numbers come from, and which sources were passed over; see `choose_noise`.
 
         It is built from whatever of these it has fields for: what the source knows, `step` (one DN), `black_error`, `exact`.
         """
-        table = {name: entry.model_dump() for name, entry in self.cameras.items()}
-        values, source = noise_parameters(camera, iso, range_dn, table=table, gain=self.noise.gain, read_noise=self.noise.read_noise)
+        values, source, passed_over = choose_noise(camera, iso, range_dn, sources)
         model: Any = choose("noise_model", NOISE_MODELS, self.noise.model)
         all_known = {
             "step": 1 / range_dn, "black_error": self.noise.black_error_dn / range_dn, "exact": self.noise.exact, **values,
         }  # fmt: skip
-        return model(**{key: value for key, value in all_known.items() if key in model.__dataclass_fields__}), source
+        return model(**{key: value for key, value in all_known.items() if key in model.__dataclass_fields__}), source, passed_over

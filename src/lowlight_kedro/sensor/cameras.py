@@ -88,26 +88,13 @@ def _check_depth(name: str, bits: int | None, range_dn: float) -> None:
         raise ValueError(f"the noise of {name} was measured in {bits}-bit DN, but white - black of this raw is {range_dn:g} DN")
 
 
-def _from_table(camera: str, iso: float, range_dn: float, table: Table) -> tuple[dict[str, float], str]:
+def noise_from_table(camera: str, iso: float, range_dn: float, table: Table) -> tuple[dict[str, float], str]:
+    """Noise of an exposure in units of white - black, and which table it is from.
+
+    Raises:
+        ValueError: the table does not know the camera at this ISO and bit depth.
+    """
     values = noise_in_dn(camera, iso, table)
     name = find_camera(camera, table) or ""
     _check_depth(name, table[name].get("bits"), range_dn)
     return normalised(values, range_dn), f"table {name} at ISO {iso:g}"
-
-
-def noise_parameters(
-    camera: str, iso: float, range_dn: float, *, table: Table, gain: float | None = None, read_noise: float | None = None
-) -> tuple[dict[str, float], str]:
-    """Noise of an exposure in units of white - black, and where the numbers come from.
-
-    `gain` and `read_noise`, both given, win over the table.
-
-    Raises:
-        ValueError: neither source knows the camera at this ISO and bit depth; the message says how to give the numbers.
-    """
-    if gain is not None and read_noise is not None:
-        return {"gain": gain, "read_noise": read_noise}, "parameters sensor.noise.gain and read_noise"
-    try:
-        return _from_table(camera, iso, range_dn, table)
-    except ValueError as error:
-        raise ValueError(f"{error}; give sensor.noise.gain and sensor.noise.read_noise in units of white - black") from error

@@ -20,11 +20,10 @@ from lowlight_kedro.sensor.alignment import check_pair, comparable_sites
 from lowlight_kedro.sensor.alignment.superpixels import overlap
 from lowlight_kedro.sensor.calibration.combine import combine
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
-from lowlight_kedro.sensor.calibration.noise_profile import noise_profile
+from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
-from lowlight_kedro.sensor.calibration.single_image import from_image
 from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
 
 logger = logging.getLogger(__name__)
@@ -66,12 +65,13 @@ def _from_pair(short: Raw, long: Raw, ratio: float, options: PreprocessingOption
 
 def _from_image(raw: Raw) -> Measured:
     frame = raw()
-    return from_image(normalise(frame), frame.cfa, step=1 / range_dn(frame)), range_dn(frame)
+    return image_estimate(frame), range_dn(frame)
 
 
 def _from_tag(raw: Raw) -> Measured | None:
     frame = raw()
-    return (noise_profile(frame.noise_profile), range_dn(frame)) if frame.noise_profile else None
+    estimate = tag_estimate(frame)
+    return (estimate, range_dn(frame)) if estimate else None
 
 
 def _record(measure: Callable[..., Measured | None], about: Mapping[str, Any], shared: Any) -> dict[str, dict]:

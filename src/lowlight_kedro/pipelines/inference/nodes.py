@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -27,7 +27,8 @@ from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.restore import Exposure, posterior_mean, posterior_sample
 from lowlight_kedro.restoration.windows import windowed
-from lowlight_kedro.sensor.frame import Frame, crop, normalise
+from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
 from lowlight_kedro.sensor.render import render
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Restoration:
     checkpoint: Checkpoint
     sensor: SensorOptions
     options: InferenceOptions
+    calibrations: Sequence[Mapping[str, Any]]
 
     @cached_property
     def prior(self) -> Prior:
@@ -143,12 +145,15 @@ def _restore_frame(raw: Callable[[], Frame], paired: float | None, shared: Resto
     frame = crop(frame, *options.crop) if options.crop else frame
     signal = normalise(frame)
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
-    noise, source = shared.sensor.noise_model(frame.camera, frame.iso, frame.white_level - float(frame.black_level.mean()))
+    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
+    noise, source, passed_over = shared.sensor.noise_model(
+        frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
+    )
     logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
     light, evaluations = _restore(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared)
     display = render(light, frame.camera_to_srgb)
     record = {
-        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop,
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over, "crop": options.crop,
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
     }  # fmt: skip
@@ -157,17 +162,17 @@ def _restore_frame(raw: Callable[[], Frame], paired: float | None, shared: Resto
 
 def restore_frames(
     raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
-    sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
+    calibrations: list[dict], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame the job to restore it.
 
     Raises:
         ValueError: guidance, estimate and prior do not go together.
     """
-    shared = Restoration(prior, sensor, options)
+    shared = Restoration(prior, sensor, options, calibrations)
     _guidance(load_prior(prior, options), options)
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    settings = [digest(prior), sensor.model_dump(), options.model_dump(exclude={"select"})]
+    settings = [digest(prior), calibrations, sensor.model_dump(), options.model_dump(exclude={"select"})]
     jobs = [
         Job(name, partial(_restore_frame, raw_frames[name], ratios.get(name)), [raw_frames[name]], [settings, ratios.get(name)])
         for name in selected["frame"]

@@ -15,6 +15,7 @@ from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.validation.options import ValidationOptions
 from lowlight_kedro.sensor import tile_checks
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, in_stack, list_tiles, tile_files
+from lowlight_kedro.sensor.noise_sources import Sources
 from lowlight_kedro.sensor.tile_checks import Problem
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
@@ -150,7 +151,7 @@ def require_valid(report: dict[str, Any]) -> dict[str, Any]:
     return {"fingerprint": report["fingerprint"], "dropped": report["dropped"]}
 
 
-def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions) -> list[float]:
+def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions, sources: Sources) -> list[float]:
     """Standard deviations, tile domain, of the short exposures at typical signals; unknown cameras are left out."""
     files = {file["frame"]: file for file in metadata.get("files", []) if "frame" in file}
     levels: list[float] = []
@@ -159,7 +160,7 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions) -> li
         if file is None:
             continue
         try:
-            noise, _ = sensor.noise_model(file["camera"], pair["iso"], file["white_level"] - file["black_level"])
+            noise, *_ = sensor.noise_model(file["camera"], pair["iso"], file["white_level"] - file["black_level"], sources)
         except ValueError as error:
             logger.warning("no noise level for %s: %s", pair["short"], error)
             continue
@@ -168,12 +169,14 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions) -> li
     return levels
 
 
-def measure_tiles(tile_metadata: dict, table: pd.DataFrame, validated: dict, sensor: SensorOptions) -> dict[str, Any]:
+def measure_tiles(
+    tile_metadata: dict, table: pd.DataFrame, validated: dict, calibrations: list[dict], sensor: SensorOptions
+) -> dict[str, Any]:
     """Mean and standard deviation of the clean training tiles, and the constants they suggest."""
     table = table[table["clean"] & ((table["split"] == "train") | table["split"].isna()) & ~table["tile_id"].isin(validated["dropped"])]
     mean = float(table["mean"].mean())
     std = float(np.sqrt((table["std"] ** 2 + table["mean"] ** 2).mean() - mean**2))
     signals = from_tile_domain(np.quantile(table["mean"], SIGNAL_QUANTILES))
-    proposal = propose(mean, std, _noise_levels(tile_metadata, signals, sensor))
+    proposal = propose(mean, std, _noise_levels(tile_metadata, signals, sensor, sensor.sources(calibrations, {})))
     logger.info("proposed: %s", ", ".join(f"{key}={value:.4g}" for key, value in proposal.items()))
     return validated | proposal

@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(require_valid, "validation_report", "validated", name="require_valid"),
         Node(
-            measure_tiles, ["tile_metadata", "tile_checks", "validated", "params:sensor"], "tile_statistics",
+            measure_tiles, ["tile_metadata", "tile_checks", "validated", "calibrations", "params:sensor"], "tile_statistics",
             name="measure_tiles",
         ),
     ])  # fmt: skip
