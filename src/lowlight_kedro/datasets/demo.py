@@ -1,6 +1,8 @@
 """The demo's raws: photographs that scikit-image ships, through a camera's noise, made on first use."""
 
 import logging
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +34,26 @@ def read_photograph(name: str, skip: int) -> NDArray[np.uint8]:
 class DemoRawsDataset(RawFolderDataset):
     """A raw folder in See-in-the-Dark's layout that fills itself the first time, as a downloading dataset would.
 
+    Beside the scenes, flats and darks of the same camera for its calibration.
+
     Args:
-        filepath: the folder; `Sony/long` and `Sony/short` appear below it.
+        filepath: the folder; `Sony/long`, `short`, `flats` and `darks` appear below it.
         scenes: list of {scene, photograph, cfa, shrink}; `scene` like `00001_00`.
         camera: {name, black_level, white_level, neutral}.
         cameras: table of measured noise in DN; the camera's row at `iso` is what the raws are made with.
         long_s, short_s: exposure times, seconds. iso: for the EXIF. brightness: white of the photographs, 1 = saturation.
+        calibration: {size, flats_s, flats, darks}: side in pixels, exposure times, flats of each, number of darks.
     """
 
     def __init__(
         self, *, filepath: str, scenes: list[dict], camera: dict, cameras: dict, long_s: float, short_s: float, iso: int,
-        brightness: float, seed: int, metadata: dict | None = None,
+        brightness: float, seed: int, calibration: dict, metadata: dict | None = None,
     ) -> None:  # fmt: skip
         super().__init__(filepath=filepath, metadata=metadata)
         self._scenes, self._camera, self._seed, self._iso = scenes, Camera(**camera), seed, iso
         noise = normalised(noise_in_dn(camera["name"], iso, cameras), camera["white_level"] - camera["black_level"])
         self._noise = CameraNoise(**noise, **recording(self._camera))
-        self._times, self._brightness = {"long": long_s, "short": short_s}, brightness
+        self._times, self._brightness, self._calibration = {"long": long_s, "short": short_s}, brightness, calibration
 
     def load(self) -> dict[str, RawFile]:
         """Make what is missing, then list the folder."""
@@ -57,14 +62,28 @@ class DemoRawsDataset(RawFolderDataset):
                 path = self._folder / "Sony" / kind / f"{scene['scene']}_{seconds:g}s.dng"
                 if not path.exists():
                     self._make(path, scene, seconds, np.random.default_rng([self._seed, number, list(self._times).index(kind)]))
+        for number, (path, seconds, brightness) in enumerate(self._flats_and_darks()):
+            if not path.exists():
+                even = np.full((self._calibration["size"],) * 2 + (3,), 255, np.uint8)
+                light = scene_light(even, self._camera, brightness)
+                self._write(path, light, "bayer", seconds, np.random.default_rng([self._seed, len(self._scenes), number]))
         return super().load()
+
+    def _flats_and_darks(self) -> Iterator[tuple[Path, float, float]]:
+        """Path, exposure time and brightness of each."""
+        settings, folder = self._calibration, self._folder / "Sony"
+        for seconds, number in product(settings["flats_s"], range(settings["flats"])):
+            yield folder / "flats" / f"flat_{seconds:g}s_{number}.dng", seconds, self._brightness
+        for number in range(settings["darks"]):
+            yield folder / "darks" / f"dark_{number}.dng", self._times["short"], 0.0
 
     def _make(self, path: Path, scene: dict[str, Any], seconds: float, rng: np.random.Generator) -> None:
         photograph = read_photograph(scene["photograph"], scene.get("shrink", 1))
-        light = scene_light(photograph, self._camera, self._brightness)
-        frame = expose(
-            light, CFAS[scene["cfa"]], exposure_s=seconds, full_exposure_s=self._times["long"], iso=self._iso,
-            noise=self._noise, camera=self._camera, rng=rng,
-        )  # fmt: skip
-        write_dng(path, frame)
+        self._write(path, scene_light(photograph, self._camera, self._brightness), scene["cfa"], seconds, rng)
         logger.info("made %s from %s", path, scene["photograph"])
+
+    def _write(self, path: Path, light: NDArray, cfa: str, seconds: float, rng: np.random.Generator) -> None:
+        write_dng(path, expose(
+            light, CFAS[cfa], exposure_s=seconds, full_exposure_s=self._times["long"], iso=self._iso,
+            noise=self._noise, camera=self._camera, rng=rng,
+        ))  # fmt: skip

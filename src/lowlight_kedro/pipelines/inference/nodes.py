@@ -29,7 +29,7 @@ from lowlight_kedro.restoration.restore import Exposure, posterior_mean, posteri
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
-from lowlight_kedro.sensor.render import render
+from lowlight_kedro.sensor.render import oriented, render
 
 logger = logging.getLogger(__name__)
 
@@ -151,9 +151,10 @@ def _restore_frame(raw: Callable[[], Frame], paired: float | None, shared: Resto
     )
     logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
     light, evaluations = _restore(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared)
-    display = render(light, frame.camera_to_srgb)
+    display = oriented(render(light, frame.camera_to_srgb), frame.orientation)
     record = {
-        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over, "crop": options.crop,
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source,
+        "noise_not_from": passed_over, "crop": options.crop,
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
     }  # fmt: skip

@@ -8,21 +8,21 @@ from typing import Any
 import pandas as pd
 
 MAX_RATIO = 300.0
-DATA_TYPES = ("long", "short")
+DATA_TYPES = {"long": "long", "short": "short", "flats": "flat", "darks": "dark"}  # by the name of a folder
 PAIR_COLUMNS = ("short", "long", "scene", "split", "exposure_ratio", "iso", "camera")
 
 Alone = list[dict[str, str]]
 
 
 def folder_type(frame: str) -> str | None:
-    """`long` or `short`, where a folder in the path `frame` is so called."""
-    return next((part.lower() for part in frame.split("/")[:-1] if part.lower() in DATA_TYPES), None)
+    """`long`, `short`, `flat` or `dark`, where a folder in the path `frame` is called so (long, short, flats, darks)."""
+    return next((DATA_TYPES[part.lower()] for part in frame.split("/")[:-1] if part.lower() in DATA_TYPES), None)
 
 
 def data_types(frames: pd.DataFrame) -> pd.Series:
-    """`long` or `short` per frame: its folder where that is so called, else long = longest of its scene."""
+    """`long` or `short` per frame (`flat`, `dark`: for calibration): by its folder's name, else long = longest of its scene."""
     named = frames["frame"].map(folder_type)
-    longest = frames.groupby("scene")["exposure_s"].transform("max")
+    longest = frames["exposure_s"].where(~named.isin(["flat", "dark"])).groupby(frames["scene"]).transform("max")
     by_time = (frames["exposure_s"] < longest).map({True: "short", False: "long"})
     return named.where(named.notna(), by_time)
 
