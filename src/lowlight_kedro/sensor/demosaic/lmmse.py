@@ -24,11 +24,11 @@ from lowlight_kedro.sensor.demosaic.strips import Phases, in_strips, split, whol
 
 # Chosen on photographs that are not in the table of docs/demosaicing.md: `benchmarks/demosaicing.py --tune`.
 LENGTH = 30.0  # pixels; beyond the window, its value hardly matters because the means are unknown
-CORRELATION = 0.75  # of two colours of white-balanced linear light at one place
+CORRELATION = 0.9  # of two colours at one place, in white-balanced linear camera RGB (sRGB itself is more colourful: 0.75)
 REACH = (2, 2)  # sites up and down, left and right; more gain nothing for the isotropic model
 REACH_ALONG_ROWS = (1, 3)  # more gain less than 0.1 dB
 STRETCH = 2.25
-POWER = 4  # of the variations, in the weights of the two directions
+SQUARINGS = 2  # of the variations: the two directions weigh by the fourth power
 HALO = 2  # pixels around, whose variation counts
 FLAT = np.float32(1e-30)  # where nothing varies both directions weigh the same
 
@@ -121,7 +121,7 @@ def _directional_strip(window: NDArray, cfa: Cfa, looked_at: int, margin: int) -
         rgb = _estimate(phases, cfa, reach, stretch)
         needed = rgb[:, extra : rgb.shape[1] - extra, extra : rgb.shape[2] - extra]
         variation = _variation(needed, axis)
-        for _ in range(POWER // 2):
+        for _ in range(SQUARINGS):
             variation *= variation
         variation += FLAT
         estimates.append(needed[:, HALO:-HALO, HALO:-HALO])
