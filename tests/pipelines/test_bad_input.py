@@ -146,7 +146,7 @@ def test_an_unknown_camera_without_numbers_is_named(project):
     shutil.rmtree(project.raw)
     stranger = replace(make_frame(np.random.default_rng(0), exposure_s=0.1), camera="Acme One")
     write_dng(project.raw / "Sony/short/10001_00_0.1s.dng", stranger)
-    with pytest.raises(ValueError, match=r"no noise table for camera 'Acme One'; known: ILCE-7SM2; give sensor\.noise\.gain"):
+    with pytest.raises(ValueError, match=r"no noise table for camera 'Acme One'; known: .*ILCE-7SM2.*; give sensor\.noise\.gain"):
         project.run("inference")
     project.run("inference", sensor={"noise": {"gain": 1e-4, "read_noise": 4e-4}})
 

@@ -1,5 +1,6 @@
 """The whole chain of a camera: photons, long-tailed read noise, rows, black-level error, rounding and clipping."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class CameraNoise:
         black_error: standard deviation of the offset that a colour channel shares, one draw per frame and channel.
         step: of the rounding, 1 / (white_dn - black_dn); 0 = none.
         white: where values are clipped; None = nowhere. floor: likewise below, -black_dn / (white_dn - black_dn).
+            Both are whole multiples of step.
 
     The likelihood is that of each photosite by itself: exact margins (photons are counted, not approximated), blind to
     the correlation along a row or in a channel. With step > 0 it is the probability of the DN, divided by step; at
@@ -95,23 +97,21 @@ class CameraNoise:
         std = np.sqrt(self.variance(signal))
         return np.log1p(self.gain * lit / dark), (bound - signal) / std, std
 
-    def _cases(self, observed: NDArray) -> list[tuple[NDArray, float | None]]:
-        """Photosites clipped at white, at the floor: (which, bound of the values that end there)."""
-        none = np.zeros(observed.shape, bool)
-        above = none if self.white is None else observed >= self.white - self.step / 2
-        below = none if self.floor is None else observed <= self.floor + self.step / 2
-        return [
-            (np.flatnonzero(above), None if self.white is None else self.white - self.step / 2),
-            (np.flatnonzero(below), None if self.floor is None else self.floor + self.step / 2),
-        ]
+    def _clipped(self, tables: Tables, observed: NDArray) -> Iterator[tuple[NDArray, float, LogTable]]:
+        """Photosites clipped at white, at the floor: which, bound of the values that end there, ln of their probability."""
+        half = self.step / 2
+        if self.white is not None:
+            yield np.flatnonzero(observed >= self.white - half), self.white - half, tables.above
+        if self.floor is not None:
+            yield np.flatnonzero(observed <= self.floor + half), self.floor + half, tables.below
 
     def _log_likelihood(self, observed: NDArray, signal: NDArray) -> NDArray:
         tables = tabulate(self._parts)
         v, z, std = self._standardised(observed, signal)
         result = tables.density.value(v, z) - np.log(std)
         unit = np.log(self.step) if self.step else 0.0
-        for (which, bound), table in zip(self._cases(observed), _clipped(tables), strict=True):
-            if len(which):
+        for which, bound, table in self._clipped(tables, observed):
+            if which.size:
                 v, z, _ = self._standardised(bound, signal[which])
                 result[which] = table.value(v, z) - unit
         return result
@@ -120,8 +120,8 @@ class CameraNoise:
         tables = tabulate(self._parts)
         result = self._slope(tables.density, observed, signal)
         result -= self._variance_slope(signal) / (2 * self.variance(signal))
-        for (which, bound), table in zip(self._cases(observed), _clipped(tables), strict=True):
-            if len(which):
+        for which, bound, table in self._clipped(tables, observed):
+            if which.size:
                 result[which] = self._slope(table, bound, signal[which])
         return result
 
@@ -135,7 +135,3 @@ class CameraNoise:
         slope = self._variance_slope(signal)
         brighter = np.where(signal < BRIGHTEST, slope / self.variance(signal), 0.0)
         return dv * brighter - dz * (1 / std + z * slope / (2 * std**2))
-
-
-def _clipped(tables: Tables) -> tuple[LogTable, LogTable]:
-    return tables.above, tables.below

@@ -56,7 +56,7 @@ def log_likelihood(observed: NDArray, signal: NDArray, gain: float, read_noise: 
     """ln p(observed | signal); a signal below black is dark, with its mean at `signal`.
 
     Exact to rounding at any light; the cost is 17 read_noise / gain terms a photosite, whatever the count, so there
-    is no switch to the Gaussian form (which is off by 1 / (8 electrons) even at its peak: it never agrees to rounding).
+    is no switch to the Gaussian form (which is off by 1 / (12 electrons) even at its peak: it never agrees to rounding).
     """
 
     def part(y: NDArray, s: NDArray) -> NDArray:
