@@ -63,9 +63,7 @@ def test_shifts_keep_every_site_on_its_colour_and_none_is_nearer(cfa, rng):
         here, there = overlap(pattern.shape, (dy, dx), len(cfa))
         np.testing.assert_array_equal(pattern[here], pattern[there])
         np.testing.assert_array_equal(pattern[here][:6, :6], pattern[:6, :6])
-        in_phase = [
-            (y, x) for y, x in product(range(-12, 13), repeat=2) if np.array_equal(np.roll(pattern, (-y, -x), (0, 1)), pattern)
-        ]
+        in_phase = [(y, x) for y, x in product(range(-12, 13), repeat=2) if np.array_equal(np.roll(pattern, (-y, -x), (0, 1)), pattern)]
         nearest = min(np.hypot(y - wanted[0], x - wanted[1]) for y, x in in_phase)
         assert np.hypot(dy - wanted[0], dx - wanted[1]) == pytest.approx(nearest)
 
@@ -167,7 +165,11 @@ def bad_pairs():
         "another scene": (other[:rows], long[:rows], "no signal|registered|moved"),
         "lens cap": (noise, long, "no signal"),
         "shifted too far": (*pair(100, shift=(18, -20)), r"shifted by 26.9 photosites, allowed 20"),
-        "half of it moved": (np.where(np.arange(short.shape[1]) < 240, short, short[:, ::-1]), long, "moved, allowed 30%|parts of the frame changed"),
+        "half of it moved": (
+            np.where(np.arange(short.shape[1]) < 240, short, short[:, ::-1]),
+            long,
+            "moved, allowed 30%|parts of the frame changed",
+        ),
         "saturated": (short, np.ones_like(long), "too little of the frames is unsaturated"),
         "black": (np.zeros_like(short), long, "no signal"),
         "another size": (short[:-2], long, "differ in size"),
