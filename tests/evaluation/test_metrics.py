@@ -38,3 +38,17 @@ def test_the_most_detailed_square_is_found(rng):
     top, left = most_detailed(image, 20)
     assert abs(top - 60) <= 10
     assert abs(left - 20) <= 10
+
+
+def test_only_the_mask_counts(pair):
+    image, truth = pair
+    mask = np.zeros((64, 64), bool)
+    mask[16:48, 16:48] = True
+    spoiled = np.where(mask, image, 1 - truth).astype(np.float32)
+    flat = np.square(image.clip(0, 1) - truth)[:, mask].mean()
+    assert measure(spoiled, truth, METRICS, mask)["psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-3)
+    inner = np.zeros_like(mask)
+    inner[21:43, 21:43] = True  # windows of 11 that lie in the good part
+    assert measure(spoiled, truth, METRICS, inner)["ssim"] == pytest.approx(measure(image, truth, METRICS, inner)["ssim"], abs=1e-5)
+    assert measure(spoiled, truth, METRICS)["ssim"] < measure(image, truth, METRICS)["ssim"] - 0.1
+    assert np.isnan(measure(image, truth, METRICS, np.zeros_like(mask))["psnr"])

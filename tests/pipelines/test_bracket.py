@@ -22,6 +22,8 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
     pairs = pd.read_csv(empty_project.data / "02_intermediate/pairs.csv")
     assert pairs[["short", "long"]].to_numpy().tolist() == [["sample2", "sample1"]]
     assert abs(pairs["exposure_ratio"][0] - 4) < 1e-3
+    assert (pairs["verdict"][0], pairs["shift_y"][0], pairs["shift_x"][0]) == ("ok", 2, 4)
+    assert abs(pairs["measured_ratio"][0] - 3.96) < 0.03
     index = pd.read_csv(empty_project.data / "03_primary/index.csv")
     assert (len(index), index["camera"].unique().tolist(), index["cfa"].unique().tolist()) == (
         12 * 17,
@@ -30,4 +32,6 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
     )
     assert (empty_project.data / "07_model_output/preview/sample2.png").stat().st_size > 10_000
     table = pd.read_csv(empty_project.data / "08_reporting/evaluation.csv")
-    assert table["restored_psnr_linear"].between(10, 60).all()  # the frames are not aligned: no claim of quality
+    assert table["restored_psnr_linear"].between(10, 60).all()  # the prior is hardly trained: no claim of quality
+    assert table["scaled_psnr_linear"][0] > 27  # laid over it; 17 dB as shot (benchmarks/pairs.py, whole frame)
+    assert 0.5 < table["compared_share"][0] < 1

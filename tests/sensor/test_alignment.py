@@ -11,6 +11,7 @@ from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.datasets.raw import read_frame
 from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites, in_sites, nearest_phase_keeping
 from lowlight_kedro.sensor.alignment.noise import noise_variance
+from lowlight_kedro.sensor.alignment.ratio import jackknife, robust_line
 from lowlight_kedro.sensor.alignment.superpixels import binned, overlap, phase_keeping_shifts, superpixel_size
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample, tile_pattern
 from lowlight_kedro.sensor.frame import normalise
@@ -106,6 +107,18 @@ def test_the_standard_error_is_honest():
     deviations = np.array([(check.measured_ratio - 300) / check.ratio_error for check in checks])
     assert 1 - 5 / np.sqrt(32) < np.sqrt(np.mean(deviations**2)) < 1 + 5 / np.sqrt(32)
     assert np.sqrt(np.mean(deviations**2)) > 0.3
+
+
+def test_the_standard_error_knows_that_neighbours_err_together(rng):
+    """Strips of the frame share an error of 2 %: the scatter of 60 slopes is what the jackknife says, not what the residuals say."""
+    x, variance = rng.uniform(0.1, 1, 800), np.ones(800)
+    slopes, formal, strips = np.transpose([
+        (*robust_line(x, y, variance)[::2], jackknife(x, y, variance))
+        for y in (x * (1 + 0.02 * rng.normal(size=8)).repeat(100) for _ in range(60))
+    ])  # fmt: skip
+    # the scatter of 60 slopes is known to 1 / sqrt(120); eight strips leave the jackknife's mean low by some 10 %
+    assert np.sqrt(np.mean(strips**2)) / np.std(slopes) == pytest.approx(1, abs=5 / np.sqrt(120))
+    assert np.sqrt(np.mean(formal**2)) < 0.5 * np.std(slopes)
 
 
 def test_an_error_of_the_black_level_does_not_change_the_ratio():
