@@ -93,10 +93,11 @@ def test_what_is_no_file_is_named(make, tmp_path):
             read(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read any file")
 def test_a_file_that_may_not_be_read_is_named(bases, tmp_path):
     (tmp_path / "a.dng").write_bytes(bases[0].read_bytes())
     (tmp_path / "a.dng").chmod(0)
+    if os.access(tmp_path / "a.dng", os.R_OK):
+        pytest.skip("this user may read any file")
     with pytest.raises(RawReadError, match=r"a\.dng: "):
         read_header(tmp_path / "a.dng")
 

@@ -93,13 +93,7 @@ def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
         (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
         (50708, "s", 0, frame.camera, True),  # UniqueCameraModel
         (50717, "H", 1, round(frame.white_level), True),  # WhiteLevel
-        (
-            50721,
-            "2i",
-            9,
-            [part for value in xyz_to_camera.ravel() for part in (round(float(value) * 10_000), 10_000)],
-            True,
-        ),  # ColorMatrix1
+        (50721, "2i", 9, matrix, True),  # ColorMatrix1
         (50728, "2I", 3, _rationals(neutral), True),  # AsShotNeutral
         (50778, "H", 1, 21, True),  # CalibrationIlluminant1: D65
         (50829, "I", 4, area, True),  # ActiveArea
