@@ -82,13 +82,14 @@ def test_below_a_file_nothing_can_be_written(name, tmp_path):
     assert (tmp_path / "file").read_text() == "old"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write into any folder")
 @pytest.mark.parametrize("name", WRITERS)
 def test_in_a_read_only_folder_the_old_file_stays_whole(name, tmp_path):
     path = tmp_path / "folder" / name
     WRITERS[name](str(path), 0)
     before = path.read_bytes()
     path.parent.chmod(0o555)
+    if os.access(path.parent, os.W_OK):
+        pytest.skip("this user may write into any folder")
     try:
         with pytest.raises(DatasetError, match=f"cannot write .*{name}: Permission denied"):
             WRITERS[name](str(path), 1)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from benchmarks.mutations import broken_laws, tally, write_bases
-from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
+from lowlight_kedro.datasets.decoding import RawReadError, _without_libraws_lines, read_frame, read_header
 from lowlight_kedro.datasets.dng import write_dng
 from tests.conftest import SHARED, make_frame
 
@@ -93,10 +93,11 @@ def test_what_is_no_file_is_named(make, tmp_path):
             read(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read any file")
 def test_a_file_that_may_not_be_read_is_named(bases, tmp_path):
     (tmp_path / "a.dng").write_bytes(bases[0].read_bytes())
     (tmp_path / "a.dng").chmod(0)
+    if os.access(tmp_path / "a.dng", os.R_OK):
+        pytest.skip("this user may read any file")
     with pytest.raises(RawReadError, match=r"a\.dng: "):
         read_header(tmp_path / "a.dng")
 
@@ -106,7 +107,8 @@ def test_a_file_that_ends_early_prints_nothing_and_other_words_pass(bases, tmp_p
     for read in (read_header, read_frame):
         with pytest.raises(RawReadError, match=r"a\.dng"):
             read(tmp_path / "a.dng")
-    os.write(2, b"a word of ours\n")
+    with _without_libraws_lines():
+        os.write(2, b"a word of ours\n")
     assert capfd.readouterr().err == "a word of ours\n"
 
 

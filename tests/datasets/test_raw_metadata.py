@@ -20,9 +20,8 @@ def small(rng, **changes):
 
 
 def test_header_and_frame_say_the_same(rng, tmp_path):
-    write_dng(
-        tmp_path / "a.dng", small(rng, orientation=6, exposure_s=1 / 30, iso=102400.0), taken_at="2014-03-09T13:25:51", border=(2, 4, 1, 0)
-    )
+    written = small(rng, orientation=6, exposure_s=1 / 30, iso=102400.0)
+    write_dng(tmp_path / "a.dng", written, taken_at="2014-03-09T13:25:51", border=(2, 4, 1, 0))
     header, frame = read_header(tmp_path / "a.dng"), read_frame(tmp_path / "a.dng")
     assert header.keys() == FIELDS
     assert (header["height"], header["width"]) == frame.mosaic_dn.shape == (128, 160)

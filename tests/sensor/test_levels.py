@@ -67,6 +67,8 @@ NO_PILE_UP = {
     "one bright window": lambda rng: mosaic(rng, np.where(np.arange(SHAPE[1]) > 390, 0.9, 0.1)),
     "hot photosites": lambda rng: np.where(rng.random(SHAPE) < 1e-4, 15000, mosaic(rng, 0.01)).astype(np.uint16),
     "coarse tone curve": lambda rng: (mosaic(rng, rng.gamma(2.0, 0.08, SHAPE), 16000) // 32 * 32).astype(np.uint16),
+    "coarse ramp that ends": lambda rng: np.broadcast_to(np.linspace(600, 15000, SHAPE[1]) // 32 * 32, SHAPE).astype(np.uint16),
+    "quiet dark frame": lambda rng: np.rint(rng.normal(512, 0.5, SHAPE)).astype(np.uint16),
     "black": lambda rng: np.zeros(SHAPE, np.uint16),
 }
 

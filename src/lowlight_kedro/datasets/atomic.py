@@ -36,6 +36,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # a folder that may not be written says so here, in the system's words
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
