@@ -75,11 +75,13 @@ def _curve(axis: Any, entry: Mapping[str, Any]) -> None:
         markersize=4, label="measured, two standard errors",
     )  # fmt: skip
     bright = max([0.01, *points["mean"]])
-    signal = np.linspace(0, bright, 200)
+    signal = np.concatenate([[0], np.geomspace(bright / 1e4, bright, 300)])
     axis.plot(signal, gain * signal + read_noise**2, color="tab:orange", label="fit: gain x signal + read noise$^2$")
     axis.set_yscale("log")
-    axis.set_xscale("symlog", linthresh=bright / 100)
-    axis.set_xlim(left=0)
+    axis.set_xscale("symlog", linthresh=bright / 100, linscale=0.4)
+    axis.set_xticks([tick for tick in axis.get_xticks() if tick == 0 or tick > bright / 99])
+    axis.set_xlim(0, bright * 1.2)
+    axis.tick_params(which="both", labelsize=7)
     lines = [
         f"from {entry['method']}: {entry['verdict']}",
         f"gain {entry['gain_dn']:.4g} ± {entry['gain_dn_error']:.2g} DN per electron",

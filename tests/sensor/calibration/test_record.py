@@ -12,7 +12,8 @@ from lowlight_kedro.sensor.noise_sources import GIVEN, Sources, choose_noise
 
 RANGE = 15871.0
 ESTIMATE = NoiseEstimate(
-    gain=1e-4, gain_error=1e-6, read_noise=4e-4, read_noise_error=1e-5, row_noise=5e-5, row_noise_error=1e-6, tail=-0.04, tail_error=0.01,
+    gain=1e-4, gain_error=1e-6, read_noise=4e-4, read_noise_error=1e-5, row_noise=5e-5,
+    row_noise_error=1e-6, tail=-0.04, tail_error=0.01,
     black_error=(1e-5, -2e-5, 0.0), black_error_error=(1e-6, 1e-6, 1e-6), points=Points(np.array([0.1]), np.array([1e-5]), np.array([1e-7])),
     verdict="good", reason="the gain is known to 1.0%",
 )  # fmt: skip

@@ -99,7 +99,7 @@ def _flat_jobs(raws: Mapping[str, Any], frames: pd.DataFrame) -> Iterator[Job]:
 def _pair_jobs(
     raws: Mapping[str, Any], pairs: pd.DataFrame, preprocessing: PreprocessingOptions, options: CalibrationOptions
 ) -> Iterator[Job]:
-    for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso):
+    for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso).itertuples():
         sources = [raws[row.short], raws[row.long]]
         about = {"camera": row.camera, "iso": row.iso, "method": "pairs", "frames": [row.short, row.long]}
         measure = partial(_from_pair, *sources, row.exposure_ratio, preprocessing)

@@ -80,6 +80,8 @@ def _evaluate(
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:  # fmt: skip
     """Figures of one frame, and the images compared."""
     short, long = frames
+    if preprocessing.demosaicer.scale(short.cfa) != 1:
+        raise ValueError("the reference must have the size of the restored frame: choose a demosaicer other than superpixel")
     reference = refer(short, long, record["crop"], pair.shift, pair.measured, preprocessing.demosaicer.demosaic)
     if not reference.mask.any():
         raise ValueError("nothing can be compared: all of the frame moved or is saturated")

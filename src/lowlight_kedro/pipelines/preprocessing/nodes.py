@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 JOB_KEYS = ("key", "files")  # what the job added to the record of a frame
 
 
-def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float) -> dict[str, Any]:
+def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float, scale: int) -> dict[str, Any]:
     return {
         "frame": row["frame"], "path": row["path"], "scene_id": row["scene"], "split": row["split"], "data_type": row["data_type"],
         "is_clean": row["data_type"] == "long", "exposure_s": float(row["exposure_s"]), "exposure_ratio": ratio,
         "iso": float(row["iso"]), "camera": frame.camera, "cfa": cfa_name(frame.cfa),
         "black_level": frame.black_level.mean().item(), "white_level": frame.white_level,
-        "white_balance": list(frame.white_balance),
+        "white_balance": list(frame.white_balance), "scale": scale,
     }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, o
             stack[index] = encode(tile)
             record |= {"stack": stack_name, "index": index}
         records.append(record)
-    return {"tiles": files, "record": _describe_frame(row, frame, ratio) | {"tiles": records}}
+    return {"tiles": files, "record": _describe_frame(row, frame, ratio, options.demosaicer.scale(frame.cfa)) | {"tiles": records}}
 
 
 def cut_tiles(
