@@ -41,11 +41,11 @@ def test_flats_and_darks_give_everything_back(cfa, rng):
 
 @pytest.mark.parametrize("with_darks", [True, False])
 def test_two_standard_errors_hold_the_truth_nine_times_of_ten(with_darks):
-    shape, found = (96, 96), []
+    shape, found = (72, 72), []
     for seed in range(100):
         rng = np.random.default_rng(seed)
         frames = flats(SENSOR, BAYER_RGGB, rng, shape, levels=(0.01, 0.1, 0.4))
-        found.append(photon_transfer(frames, darks(SENSOR, rng, shape, 2) if with_darks else [], BAYER_RGGB))
+        found.append(photon_transfer(frames, darks(SENSOR, rng, shape, 2) if with_darks else [], BAYER_RGGB, tails=False))
     for name, truth in (("gain", SENSOR.gain), ("read_noise", SENSOR.read_noise)):
         values, errors = [getattr(e, name) for e in found], [getattr(e, f"{name}_error") for e in found]
         assert covers(values, errors, truth) >= 0.9
@@ -66,8 +66,7 @@ def test_one_percent_of_hot_photosites_changes_nothing(rng):
 
 
 def test_a_saturated_level_changes_nothing(rng):
-    levels = (0.01, 0.03, 0.1, 0.3, 0.7, 1.0, 1.3)
-    estimate = calibrate(SENSOR, BAYER_RGGB, rng, levels=levels)
+    estimate = calibrate(SENSOR, BAYER_RGGB, rng, levels=(0.01, 0.1, 0.3, 0.7, 1.0, 1.3))
     assert holds(estimate.gain, estimate.gain_error, SENSOR.gain)
 
 

@@ -65,7 +65,7 @@ def row_variance(contrast: NDArray, read_noise: float) -> tuple[float, float]:
     return total - read_noise**2 / float(count.mean()), total * np.sqrt(2 / degrees)
 
 
-def measure_darks(darks: NDArray, cfa: Cfa, read_noise: float) -> Dark:
+def measure_darks(darks: NDArray, cfa: Cfa, read_noise: float, tails: bool) -> Dark:
     """All of it from `darks` (n, H, W) and the read noise found in them.
 
     With one frame there is nothing to compare: its fixed patterns count as row noise and tails.
@@ -75,7 +75,7 @@ def measure_darks(darks: NDArray, cfa: Cfa, read_noise: float) -> Dark:
     row, row_error = row_variance(contrast, read_noise)
     black, black_error = black_levels(darks, cfa, read_noise, np.sqrt(max(row, 0.0)))
     halves = contrast if single else np.stack([(a - b) / np.sqrt(2) for a, b in zip(darks[0::2], darks[1::2], strict=False)])
-    tail = tail_shape(halves - halves.mean(axis=2, keepdims=True), of_contrast=not single)
+    tail = None if not tails else tail_shape(halves - halves.mean(axis=2, keepdims=True), of_contrast=not single)
     row_noise = float(np.sqrt(max(row, 0.0)))
     error = float(row_error / (2 * np.sqrt(max(row, row_error))))
     return Dark(tuple(black.tolist()), tuple(black_error.tolist()), row_noise, error, tail, contrast)

@@ -14,7 +14,7 @@ from lowlight_kedro.sensor.cfa import Cfa
 MISFIT = 4.0  # chi2 per degree of freedom of a line that is no line
 SPAN = 3.0  # least ratio of brightest to darkest bin
 SMALLEST = 100  # groups from which a bin's variance is worth having
-ROUNDS = 6
+ROUNDS = 4
 SELECTION = 1.2  # a chance excess of noise raises the limit by which places are chosen: true errors over those of counting, simulated
 MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
 OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one

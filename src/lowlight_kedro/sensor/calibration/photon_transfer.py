@@ -141,12 +141,12 @@ def _with_dark(estimate: NoiseEstimate, dark: Dark | None) -> NoiseEstimate:
     )  # fmt: skip
 
 
-def _dark_level(darks: NDArray, cfa: Cfa, side: int) -> tuple[Blocks, Dark]:
+def _dark_level(darks: NDArray, cfa: Cfa, side: int, tails: bool) -> tuple[Blocks, Dark]:
     """The darks as one more exposure level, at signal 0."""
     noise = darks - np.median(darks) if len(darks) == 1 else contrasts(darks)
     blocks = measure_blocks(darks, noise, cfa, side, level=0)
     read_noise = float(np.sqrt(np.average(blocks.variance, weights=blocks.degrees)))
-    return replace(blocks, mean=np.zeros_like(blocks.mean)), measure_darks(darks, cfa, read_noise)
+    return replace(blocks, mean=np.zeros_like(blocks.mean)), measure_darks(darks, cfa, read_noise, tails)
 
 
 def _darks_only(blocks: Blocks, dark: Dark) -> NoiseEstimate:
@@ -195,6 +195,7 @@ def photon_transfer(
     ceiling: float = 0.9,
     side: int = 12,
     per_level: int = 6,
+    tails: bool = True,
 ) -> NoiseEstimate:
     """Gain, read noise, and with darks row noise, tails and black level error.
 
@@ -206,6 +207,7 @@ def photon_transfer(
         ceiling: mean signal from which blocks are left out.
         side: periods of the pattern along a block; light must be even within some blocks only.
         per_level: points of the fit per exposure level.
+        tails: whether to fit the shape of the read noise, the slowest part for small frames.
 
     Read noise leaves out what rows share and includes the rounding to DN. Without darks it is the line's intercept;
     without flats the gain is unknown and the verdict `unusable`. Assumes that the light changes between the frames of
@@ -216,7 +218,7 @@ def photon_transfer(
     """
     dark, parts, note = None, [], ""
     if len(darks):
-        level, dark = _dark_level(np.stack(darks).astype(np.float64), cfa, side)
+        level, dark = _dark_level(np.stack(darks).astype(np.float64), cfa, side, tails)
         parts, note = [level], "" if len(darks) > 1 else "one dark only: its fixed patterns count as row noise and tails"
         if clipped_at_black(np.stack(darks)):
             dark, parts, note = None, [], "the darks are cut off at black and were left out"

@@ -13,6 +13,7 @@ from lowlight_kedro.sensor.cfa import Cfa
 
 SIDE = 4  # periods of the pattern along a group of photosites
 CUT = 4.0  # standard deviations from which a residual is an edge, something that moved or a hot photosite
+SPIKE = 10.0  # 6.7 standard deviations of Gaussian noise
 BINS = 16  # of light, for the exposure ratio
 SMOOTHEST = 0.1  # share of the groups that serve the first guess
 
@@ -62,6 +63,26 @@ def light_ratio(short: NDArray, long: NDArray, bins: list[NDArray]) -> float:
     return float(slope)
 
 
+def even(groups: NDArray) -> NDArray[np.bool_]:
+    """Which groups (..., 4, 4) hold no hot photosite: none is `SPIKE` times as far from the median as half of them are."""
+    flat = groups.reshape(*groups.shape[:-2], -1)
+    distance = np.abs(flat - np.median(flat, axis=-1, keepdims=True))
+    return distance.max(axis=-1) <= SPIKE * np.median(distance, axis=-1)
+
+
+def same_light(difference: NDArray, bins: list[NDArray]) -> NDArray[np.bool_]:
+    """Which mean `difference` (N,) of both exposures lie within 5 standard deviations of their bin's median.
+
+    What moved shows light of which the long exposure knows nothing, and may show too *little* noise for it. Means are
+    orthogonal to `diagonals`.
+    """
+    kept = np.zeros(difference.shape, bool)
+    for part in bins:
+        distance = np.abs(difference[part] - np.median(difference[part]))
+        kept[part] = distance <= 5 * 1.4826 * np.median(distance)
+    return kept
+
+
 def measure_residuals(short: NDArray, long: NDArray, valid: NDArray, cfa: Cfa, gain_factor: float, ceiling: float) -> Residuals:
     """Residuals of normalised mosaics (H, W), the exposure ratio measured per channel.
 
@@ -76,11 +97,13 @@ def measure_residuals(short: NDArray, long: NDArray, valid: NDArray, cfa: Cfa, g
     good = good.all(axis=inside) & (reference.max(axis=inside) < 1) & (groups.max(axis=inside) < 1)
     good &= (long_light <= ceiling) & (light <= ceiling)
     channel, alpha = phase_channels(cfa), np.full(3, np.nan)
+    good &= even(groups) & even(reference)
     for index in range(3):
-        members = good & (channel == index)
+        members = np.nonzero(good & (channel == index))
         bins = [part for part in np.array_split(np.argsort(long_light[members]), BINS) if len(part)]
         if len(bins) == BINS:
             alpha[index] = light_ratio(light[members], long_light[members], bins)
+            good[members] = same_light(light[members] - alpha[index] * long_light[members], bins)
     scale = np.nan_to_num(alpha)[channel]
     share = 1 + scale**2 * gain_factor
     value = diagonals(groups - scale[:, None, None] * reference) / np.sqrt(share)[:, None]
@@ -94,7 +117,7 @@ def roughness(residuals: Residuals, variance: NDArray) -> tuple[NDArray, NDArray
     Over 5 x 5 neighbours and all phases, the group itself left out: what is judged and what is then measured have
     independent noise, so that choosing smooth places does not choose groups whose noise happens to be small.
     """
-    square = np.where(residuals.good, np.minimum((residuals.value**2).mean(axis=-1) / variance, CUT**2), 0)
+    square = np.where(residuals.good, np.minimum((residuals.value**2).mean(axis=-1) / np.maximum(variance, 1e-300), CUT**2), 0)
     total, count = (
         25 * uniform_filter(values, (5, 5, 1), mode="constant").sum(axis=2, keepdims=True) - values
         for values in (square, residuals.good.astype(float))
