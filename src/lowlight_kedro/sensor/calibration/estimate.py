@@ -29,6 +29,7 @@ class NoiseEstimate:
         row_noise: standard deviation of the offset of a row; None where the method cannot see it.
         tail: Tukey lambda shape of the read noise (0.14 = Gaussian, less = longer tails); None likewise.
         black_error: mean dark signal of R, G, B, to be subtracted; None likewise.
+        black_error_error: its standard errors.
         points: what was fitted.
         verdict: `good`, `poor` (use where there is nothing better) or `unusable`, with `reason`.
     """
@@ -42,6 +43,7 @@ class NoiseEstimate:
     tail: float | None = None
     tail_error: float | None = None
     black_error: tuple[float, float, float] | None = None
+    black_error_error: tuple[float, float, float] | None = None
     points: Points = field(default_factory=lambda: Points(np.empty(0), np.empty(0), np.empty(0)))
     verdict: Verdict = "good"
     reason: str = ""

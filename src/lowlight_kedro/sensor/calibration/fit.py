@@ -1,0 +1,99 @@
+"""The straight line of variance against mean: Var = gain * signal + read_noise**2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points
+
+ROUNDS = 12
+CHANNELS = "RGB"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A fitted line with standard errors; `chi2` per degree of freedom, `kept` says which points took part."""
+
+    gain: float
+    gain_error: float
+    floor: float
+    floor_error: float
+    chi2: float
+    kept: NDArray[np.bool_]
+    least: float = 0.0
+
+    def variance(self, mean: NDArray) -> NDArray:
+        """The line at `mean`, but not below `least`: half of the smallest variance it was fitted to."""
+        return np.maximum(self.gain * mean + self.floor, self.least)
+
+    @property
+    def read_noise(self) -> float:
+        """Square root of the floor; of the floor's error where the floor is less, and so cannot be told from 0."""
+        return float(np.sqrt(max(self.floor, self.floor_error)))
+
+    @property
+    def read_noise_error(self) -> float:
+        """Standard error of `read_noise`."""
+        return self.floor_error / (2 * self.read_noise) if self.read_noise > 0 else np.inf
+
+
+def solve_line(mean: NDArray, variance: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
+    """Slope and intercept of weighted least squares, and their covariance for weights 1 / error**2."""
+    design = np.stack([mean, np.ones_like(mean)], axis=1)
+    scale = np.array([max(np.abs(mean).max(), 1e-300), 1.0])
+    normal = (design / scale).T @ (design / scale * weight[:, None])
+    covariance = np.linalg.pinv(normal, hermitian=True)
+    return covariance @ ((design / scale).T @ (weight * variance)) / scale, covariance / np.outer(scale, scale)
+
+
+def fit_line(mean: NDArray, variance: NDArray, relative_error: NDArray, reject: float = 5.0) -> Line:
+    """Fit variance = gain * mean + floor to points (N,) whose standard errors are `relative_error` times the *line*.
+
+    The error of a variance is proportional to the variance. Weights from the measured variances would favour those
+    that came out small and pull the line down; so weights come from the line, round by round (quasi-likelihood of
+    the gamma family, McCullagh and Nelder 1989, chapter 9). Points over `reject` standard deviations off, measured
+    by the median deviation where that is more than 1, leave. Standard errors grow by sqrt(chi2) where chi2 > 1.
+
+    Raises:
+        ValueError: fewer than three points, or all at one mean.
+    """
+    if len(mean) < 3 or np.ptp(mean) <= 0:
+        raise ValueError(f"a line needs at least 3 points at different means, got {len(mean)}; add exposure levels or larger frames")
+    line = Line(0.0, np.inf, float(np.median(variance)), np.inf, np.inf, np.ones(len(mean), bool), 0.5 * float(variance.min()))
+    model = np.maximum(variance, 0.1 * np.median(variance))
+    for _ in range(ROUNDS):
+        weight = line.kept / (relative_error * model) ** 2
+        (gain, floor), covariance = solve_line(mean, variance, weight)
+        line = replace(line, gain=float(gain), floor=float(floor))
+        model = line.variance(mean)
+        deviation = np.abs(variance - model) / (relative_error * model)
+        kept = deviation <= reject * max(1.0, 1.4826 * float(np.median(deviation)))
+        chi2 = float((deviation[kept] ** 2).sum() / max(kept.sum() - 2, 1))
+        line = replace(line, kept=kept if kept.sum() >= 3 else line.kept, chi2=chi2)
+    gain_error, floor_error = np.sqrt(np.diag(covariance) * max(1.0, line.chi2))
+    return replace(line, gain_error=float(gain_error), floor_error=float(floor_error))
+
+
+def estimate_from(line: Line, points: Points) -> NoiseEstimate:
+    """Gain and read noise of a line; `poor` where the read noise cannot be told from none."""
+    estimate = NoiseEstimate(line.gain, line.gain_error, line.read_noise, line.read_noise_error, points=points)
+    if line.floor < line.floor_error:
+        reason = f"the read noise drowns in photon noise (below about {line.read_noise:.2g}); measure darks or darker light"
+        return replace(estimate, verdict="poor", reason=reason)
+    return estimate
+
+
+def disagreement(gains: Sequence[float], errors: Sequence[float], share: float = 0.05, reach: float = 4.0) -> str:
+    """What to say if the gains of R, G, B differ by more than `share` and `reach` standard errors, else an empty string."""
+    known = [index for index, error in enumerate(errors) if np.isfinite(error) and error > 0]
+    if len(known) < 2:
+        return ""
+    value, error = np.asarray(gains)[known], np.asarray(errors)[known]
+    centre = float((value / error**2).sum() / (1 / error**2).sum())
+    worst = int(np.argmax(np.abs(value - centre) / error))
+    off = value[worst] - centre
+    if abs(off) <= max(share * abs(centre), reach * error[worst]):
+        return ""
+    return f"the gain of {CHANNELS[known[worst]]} is {off / centre:+.0%} off the others"

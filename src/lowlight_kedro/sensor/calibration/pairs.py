@@ -1,0 +1,148 @@
+"""Noise of a short exposure from one aligned pair of a short and a long exposure of the same scene."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.sensor.calibration.blocks import green_squares
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
+from lowlight_kedro.sensor.calibration.fit import Line, disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.residuals import Residuals, measure_residuals, merging, robust_variance, smooth
+from lowlight_kedro.sensor.cfa import Cfa
+
+MISFIT = 4.0  # chi2 per degree of freedom of a line that is no line
+SPAN = 3.0  # least ratio of brightest to darkest bin
+SMALLEST = 100  # groups from which a bin's variance is worth having
+ROUNDS = 4
+SELECTION = 1.2  # a chance excess of noise raises the limit by which places are chosen: true errors over those of counting, simulated
+MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
+OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one
+GREEN: Cfa = ((1,),)
+
+
+def bin_points(residuals: Residuals, chosen: NDArray, line: Line | None, bins: int) -> tuple[Points, NDArray]:
+    """Variance against mean of the `chosen` groups (R, C, P) in up to `bins` equally filled bins, and relative errors.
+
+    Bins are wide: residuals are divided by the standard deviation of `line` first where there is one.
+    """
+    signal, value = residuals.signal[chosen], residuals.value[chosen]
+    means, variances, errors = [], [], []
+    number = min(bins, len(signal) // SMALLEST)
+    for part in np.array_split(np.argsort(signal), number) if number else []:
+        model = np.ones(len(part)) if line is None else line.variance(signal[part])
+        variance, error = robust_variance((value[part] / np.sqrt(model)[:, None]).ravel())
+        means.append(signal[part].mean())
+        variances.append(variance * model.mean())
+        errors.append(SELECTION * error)
+    relative = np.array(errors)
+    return Points(np.array(means), np.array(variances), relative * np.array(variances)), relative
+
+
+def fit_residuals(residuals: Residuals, chosen: NDArray, line: Line | None, bins: int, channels: tuple[int, ...]) -> tuple[Line, Points]:
+    """The line through the bins of all `channels`.
+
+    Raises:
+        ValueError: too few bins.
+    """
+    parts = [bin_points(residuals, chosen & (residuals.channel == channel), line, bins) for channel in channels]
+    points = Points(*(np.concatenate([getattr(each, name) for each, _ in parts]) for name in ("mean", "variance", "variance_error")))
+    return fit_line(points.mean, points.variance, np.concatenate([relative for _, relative in parts])), points
+
+
+def settle(residuals: Residuals, bins: int) -> tuple[Line, Points, NDArray]:
+    """Smooth places and the line through them, found in turns: line, points, and the places (R, C, P).
+
+    Raises:
+        ValueError: too few smooth places.
+    """
+    chosen = smooth(residuals, None)
+    line, points = fit_residuals(residuals, chosen, None, bins, (0, 1, 2))
+    for _ in range(ROUNDS):
+        chosen = smooth(residuals, line)
+        line, points = fit_residuals(residuals, chosen, line, bins, (0, 1, 2))
+    return line, points, chosen
+
+
+def _channel_gains(residuals: Residuals, chosen: NDArray, line: Line, bins: int) -> str:
+    """`disagreement` of the lines of single channels."""
+    gains, errors = [np.nan] * 3, [np.nan] * 3
+    for channel in range(3):
+        if (chosen & (residuals.channel == channel)).sum() >= 3 * SMALLEST:
+            own = fit_residuals(residuals, chosen, line, bins, (channel,))[0]
+            gains[channel], errors[channel] = own.gain, own.gain_error
+    return disagreement(gains, errors)
+
+
+def _problem(residuals: Residuals, chosen: NDArray, line: Line, points: Points, exposure_ratio: float, bins: int) -> str:
+    """Why the estimate is poor, or an empty string."""
+    span = points.mean.max() / max(points.mean.min(), 1e-300)
+    if span < SPAN:
+        return f"the light spans a factor of {span:.1f} only, which cannot tell gain from read noise; take a scene of shadows and lights"
+    if line.chi2 > MISFIT:
+        return f"variance against mean is no line (chi2 {line.chi2:.1f}): misaligned, moving, or raws that are not linear"
+    if merging(residuals, line) > MERGING:
+        return "texture passes into noise without a gap: the frames are not aligned well enough, the gain is too high"
+    off = np.nanmax(np.abs(residuals.alpha * exposure_ratio - 1))
+    if off > OFF:
+        return f"the exposures differ by a ratio {off:.0%} off the stated {exposure_ratio:g}"
+    return _channel_gains(residuals, chosen, line, bins)
+
+
+def unusable(reason: str) -> NoiseEstimate:
+    """No numbers, and why."""
+    return NoiseEstimate(np.nan, np.nan, np.nan, np.nan, verdict="unusable", reason=reason)
+
+
+def from_pair(
+    short: NDArray,
+    long: NDArray,
+    exposure_ratio: float,
+    cfa: Cfa,
+    valid: NDArray | None = None,
+    *,
+    long_gain_factor: float = 1.0,
+    ceiling: float = 0.9,
+    bins: int = 16,
+) -> NoiseEstimate:
+    """Gain and read noise of the short exposure.
+
+    Args:
+        short: (H, W) mosaic, normalised by its own black and white, not clipped at 0.
+        long: (H, W) mosaic of the same scene, aligned to `short` by whole periods of the pattern, normalised likewise.
+        exposure_ratio: long over short as stated; only checked, the ratio used is measured per channel.
+        cfa: colour filter pattern of both.
+        valid: (H, W), False where something moved or is saturated; None = all valid.
+        long_gain_factor: gain of the long exposure over that of the short one, 1 = same ISO, e.g. 1/16 for ISO 100
+            beside ISO 1600. The variance of the long one's read noise is taken to change by the same factor
+            (ln read_noise rises by .5 to .6 per ln gain: ELD, Wei et al. 2020, for most cameras).
+        ceiling: mean signal from which groups of photosites are left out.
+        bins: points per channel.
+
+    Noise is seen in diagonal differences of neighbours of one phase (in X-Trans, of the 2 x 2 squares of green): row
+    noise, drifts, level errors and slow changes of light cancel, and noise that neighbours share is not seen. Only places
+    count around which the exposures differ by noise alone. Where the frames were shifted against each other, differing
+    photosites (PRNU) count as noise: at base ISO in bright light this lifts the gain.
+
+    Raises:
+        ValueError: arrays of different shapes, a ratio that is not positive, a frame smaller than one group.
+    """
+    if short.shape != long.shape or (valid is not None and valid.shape != short.shape):
+        shapes = [image.shape for image in (short, long, valid) if image is not None]
+        raise ValueError(f"short, long and valid must have one shape, got {shapes}; align and crop them first")
+    if not exposure_ratio > 0:
+        raise ValueError(f"exposure_ratio must be positive, got {exposure_ratio}")
+    usable = np.isfinite(short) & np.isfinite(long) & (True if valid is None else valid)
+    if len(cfa) == 6:
+        short, long, usable = (green_squares(image, cfa) for image in (short, long, usable))
+        cfa = GREEN
+    if len(cfa) == 6:
+        short, long, usable, cfa = *(green_squares(image, cfa) for image in (short, long, usable)), GREEN
+    residuals = measure_residuals(short, long, usable, cfa, long_gain_factor, ceiling)
+    try:
+        line, points, chosen = settle(residuals, bins)
+    except ValueError:
+        return unusable("too few photosites are valid, not saturated and alike in both exposures; take larger frames of a smoother scene")
+    estimate = estimate_from(line, points)
+    problem = _problem(residuals, chosen, line, points, exposure_ratio, bins)
+    return judged(replace(estimate, verdict="poor", reason=problem) if problem else estimate)
