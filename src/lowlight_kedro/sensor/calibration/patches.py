@@ -54,7 +54,7 @@ def _quad_statistics(sites: tuple[NDArray, ...], ceiling: float) -> tuple[NDArra
     """Mean, energy, structure and saturated share of one quad, over whole patches."""
     rows, columns = sites[0].shape[0] // BLOCKS, sites[0].shape[1] // BLOCKS
     sites = tuple(site[: rows * BLOCKS, : columns * BLOCKS] for site in sites)
-    saturated = sum((site >= ceiling).astype(np.float32) for site in sites)
+    saturated = np.sum([site >= ceiling for site in sites], axis=0, dtype=np.float32)
     average, first, second, mixed = haar(*sites)
     smooth_mixed, noise = _split(mixed, 1)
     structure = _sums(smooth_mixed**2, rows, columns)
@@ -95,7 +95,7 @@ def _neighbours(mean: NDArray) -> NDArray:
     """Mean over the up to eight neighbours of each patch, (rows, columns, Q)."""
     ring = np.ones((3, 3, 1))
     ring[1, 1] = 0
-    count = convolve(np.ones(mean.shape[:2] + (1,)), ring, mode="constant")
+    count = convolve(np.ones((*mean.shape[:2], 1)), ring, mode="constant")
     return convolve(mean, ring, mode="constant") / np.maximum(count, 1)
 
 

@@ -51,8 +51,8 @@ def from_image(
         levels: sets of equal signal that the line is drawn through, at most.
 
     Returns:
-        Estimate with verdict, at most `poor` where black is clipped. Row noise does not enter (differences within a row); column noise does. Gain is nan, never an exception,
-        where the frame cannot tell it.
+        Estimate with verdict, at most `poor` where black is clipped. Row noise does not enter
+        (differences within a row); column noise does. Gain is nan, never an exception, where the frame cannot tell it.
 
     Raises:
         ValueError: `signal` is not a finite (H, W) array.
@@ -61,7 +61,7 @@ def from_image(
     low = find_floor(signal) if floor is None else floor
     high = find_ceiling(signal, cfa) if ceiling is None else ceiling
     every = patch_statistics(signal, cfa, ceiling=NEAR_CEILING * high)
-    patches = _keep(every, (every.saturated < SATURATED).all(axis=1))
+    patches = _keep(every, np.all(every.saturated < SATURATED, axis=1))
     if len(patches.mean) < FEWEST_PATCHES:
         return _unusable(_why_none(signal.shape, len(every.mean), len(patches.mean)))
     fit = _fit(patches, Curve(0, 0, low, high), levels, fine_contrast)
