@@ -170,7 +170,7 @@ def test_bursts_are_told_by_time():
 def test_another_framing_is_another_scene_and_missing_times_change_nothing():
     rules = scenes.LayoutRules(PATTERN, gap_s=60)
     focal = [24, 50, 24, 24, 24, 24, 24]
-    assert scenes.LAYOUTS["folder"](headers(*BURSTS, focal_length_mm=focal), rules)["scene"].tolist()[:3] == ["walk_a", "walk_b", "walk_a"]
+    assert scenes.LAYOUTS["folder"](headers(*BURSTS, focal_mm=focal), rules)["scene"].tolist()[:3] == ["walk_a", "walk_b", "walk_a"]
     without = headers(*[row[:3] for row in BURSTS])
     assert set(scenes.LAYOUTS["folder"](without, rules)["scene"]) == {"walk", "walk_00001"}
     assert set(scenes.LAYOUTS["folder"](headers(*BURSTS), RULES)["scene"]) == {"walk", "walk_00001"}

@@ -51,7 +51,7 @@ def choose_noise(camera: str, iso: float, range_dn: float, sources: Sources) -> 
     Raises:
         ValueError: no source knows it; the message holds every reason and how to give the numbers.
     """
-    passed_over = []
+    passed_over: list[str] = []
     for values, told in _answers(camera, iso, range_dn, sources):
         if values:
             return values, told, passed_over

@@ -14,7 +14,8 @@ RANGE = 15871.0
 ESTIMATE = NoiseEstimate(
     gain=1e-4, gain_error=1e-6, read_noise=4e-4, read_noise_error=1e-5, row_noise=5e-5,
     row_noise_error=1e-6, tail=-0.04, tail_error=0.01,
-    black_error=(1e-5, -2e-5, 0.0), black_error_error=(1e-6, 1e-6, 1e-6), points=Points(np.array([0.1]), np.array([1e-5]), np.array([1e-7])),
+    black_error=(1e-5, -2e-5, 0.0), black_error_error=(1e-6, 1e-6, 1e-6),
+    points=Points(np.array([0.1]), np.array([1e-5]), np.array([1e-7])),
     verdict="good", reason="the gain is known to 1.0%",
 )  # fmt: skip
 TABLE = {"Acme One": {"bits": 14, "iso": [100, 6400], "gain_dn": [0.1, 6.4], "read_noise_dn": [1.0, 8.0]}}
@@ -78,13 +79,16 @@ def own(verdict="good"):
     return {"tag": lambda: None, "image": lambda: replace(ESTIMATE, gain=9e-4, verdict=verdict)}
 
 
+FLATS = "calibration of Acme One from flats, ISO 1600"
+
+
 @pytest.mark.parametrize(
     ("changes", "gain", "source"),
     [
         ({}, 7e-4, GIVEN),
-        ({"given": None}, 1e-4, "calibration of Acme One from flats, ISO 1600 (good"),
+        ({"given": None}, 1e-4, f"{FLATS} (good"),
         ({"given": None, "calibrations": [camera(entry(verdict="poor"))]}, 1.6 / RANGE, "table Acme One at ISO 1600"),
-        ({"given": None, "calibrations": [camera(entry(verdict="poor"))], "table": {}}, 1e-4, "calibration of Acme One from flats, ISO 1600 (poor"),
+        ({"given": None, "calibrations": [camera(entry(verdict="poor"))], "table": {}}, 1e-4, f"{FLATS} (poor"),
         ({"given": None, "calibrations": [camera(entry(verdict="unusable"))], "table": {}}, 9e-4, "image (good"),
     ],
 )  # fmt: skip
@@ -93,9 +97,7 @@ def test_the_most_trusted_source_wins(changes, gain, source):
     values, told, passed_over = choose_noise("Acme One", 1600, RANGE, Sources(**(everything | changes)))
     assert values["gain"] == pytest.approx(gain)
     assert told.startswith(source)
-    assert len(passed_over) == {GIVEN: 0, "calibration of Acme One from flats, ISO 1600 (good": 0, "image (good": 3}.get(
-        source, len(passed_over)
-    )
+    assert len(passed_over) == {GIVEN: 0, f"{FLATS} (good": 0, "image (good": 3}.get(source, len(passed_over))
 
 
 def test_the_image_is_not_measured_where_something_better_is_known():

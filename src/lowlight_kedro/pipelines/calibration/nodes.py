@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.sensor.alignment import check_pair, comparable_sites
+from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
 from lowlight_kedro.sensor.alignment.superpixels import overlap
 from lowlight_kedro.sensor.calibration.combine import combine
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
@@ -24,7 +25,7 @@ from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimat
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
-from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
+from lowlight_kedro.sensor.frame import Frame, normalise, range_dn, same_white, with_white
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +42,24 @@ def _slug(text: str) -> str:
 
 
 def _from_flats(levels: Sequence[Sequence[Raw]], darks: Sequence[Raw]) -> Measured:
-    first = (darks or levels[0])[0]()
-    estimate = photon_transfer(
-        ([normalise(raw()) for raw in level] for level in levels), [normalise(raw()) for raw in darks], first.cfa
-    )  # fmt: skip
+    """One level of flats in memory at a time; all in units of the lowest white that any of them shows."""
+    raws = [raw for level in [*levels, darks] for raw in level]
+    whites = [frame.white_level for frame in (raw() for raw in raws) if frame.white_from == "measured"]
+
+    def signal(raw: Raw) -> NDArray:
+        frame = raw()
+        return normalise(with_white(frame, min(whites), "measured") if whites else frame)
+
+    first = raws[0]()
+    first = with_white(first, min(whites), "measured") if whites else first
+    estimate = photon_transfer(([signal(raw) for raw in level] for level in levels), [signal(raw) for raw in darks], first.cfa)
     return estimate, range_dn(first)
 
 
-def _from_pair(short: Raw, long: Raw, ratio: float, options: PreprocessingOptions) -> Measured:
-    frame, other = short(), long()
+def _from_pair(short: Raw, long: Raw, ratio: float, limits: PairLimits) -> Measured:
+    frame, other = same_white((short(), long()))
     signal, reference = normalise(frame), normalise(other)
-    check = check_pair(signal, reference, frame.cfa, ratio, options.pairing.limits)
+    check = check_pair(signal, reference, frame.cfa, ratio, limits)
     if check.verdict != "ok":
         raise ValueError(f"the exposures do not fit: {check.reason}")
     shift = (check.shift_y, check.shift_x)
@@ -59,7 +67,7 @@ def _from_pair(short: Raw, long: Raw, ratio: float, options: PreprocessingOption
     here, there = overlap(signal.shape, shift, len(frame.cfa))
     estimate = from_pair(
         signal[here], reference[there], check.measured_ratio, frame.cfa, valid[here], long_gain_factor=other.iso / frame.iso
-    )
+    )  # fmt: skip
     return estimate, range_dn(frame)
 
 
@@ -99,22 +107,23 @@ def _flat_jobs(raws: Mapping[str, Any], frames: pd.DataFrame) -> Iterator[Job]:
 def _pair_jobs(
     raws: Mapping[str, Any], pairs: pd.DataFrame, preprocessing: PreprocessingOptions, options: CalibrationOptions
 ) -> Iterator[Job]:
-    for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso).itertuples():
-        sources = [raws[row.short], raws[row.long]]
-        about = {"camera": row.camera, "iso": row.iso, "method": "pairs", "frames": [row.short, row.long]}
-        measure = partial(_from_pair, *sources, row.exposure_ratio, preprocessing)
-        yield _job(row.short, measure, sources, about, [row.exposure_ratio, preprocessing.pairing.model_dump()])
+    for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso):
+        short, long, ratio = raws[row["short"]], raws[row["long"]], float(row["exposure_ratio"])
+        about = {"camera": row["camera"], "iso": row["iso"], "method": "pairs", "frames": [row["short"], row["long"]]}
+        measure = partial(_from_pair, short, long, ratio, preprocessing.pairing.limits)
+        yield _job(row["short"], measure, [short, long], about, [ratio, preprocessing.pairing.model_dump()])
 
 
-def _frame_jobs(raws: Mapping[str, Any], frames: pd.DataFrame, method: str, measure: Callable[[Raw], Any]) -> Iterator[Job]:
-    for row in frames.itertuples():
-        about = {"camera": row.camera, "iso": row.iso, "method": method, "frames": [row.frame]}
-        yield _job(row.frame, partial(measure, raws[row.frame]), [raws[row.frame]], about)
+def _frame_jobs(raws: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], method: str, measure: Callable[[Raw], Any]) -> Iterator[Job]:
+    for row in rows:
+        frame = row["frame"]
+        about = {"camera": row["camera"], "iso": row["iso"], "method": method, "frames": [frame]}
+        yield _job(frame, partial(measure, raws[frame]), [raws[frame]], about)
 
 
-def _first(table: pd.DataFrame, count: int) -> pd.DataFrame:
+def _first(table: pd.DataFrame, count: int) -> list[dict]:
     """The first rows of each camera and ISO."""
-    return table.groupby(["camera", "iso"], sort=False).head(count)
+    return table.groupby(["camera", "iso"], sort=False).head(count).to_dict("records")
 
 
 def measure_noise(

@@ -17,7 +17,7 @@ from lowlight_kedro.evaluation.reference import refer
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
-from lowlight_kedro.sensor.frame import Frame, crop
+from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _evaluate(
     preprocessing: PreprocessingOptions, options: EvaluationOptions,
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:  # fmt: skip
     """Figures of one frame, and the images compared."""
-    short, long = frames
+    short, long = same_white(frames)
     if preprocessing.demosaicer.scale(short.cfa) != 1:
         raise ValueError("the reference must have the size of the restored frame: choose a demosaicer other than superpixel")
     reference = refer(short, long, record["crop"], pair.shift, pair.measured, preprocessing.demosaicer.demosaic)
@@ -89,7 +89,7 @@ def _evaluate(
     factor = _brightness(pair, record["exposure_ratio"], options)
     images = {
         "scaled": reference.of(scaled) * np.float32(record["exposure_ratio"] * factor),
-        "restored": reference.of(restored) * np.float32(factor),
+        "restored": reference.of(restored) * np.float32(factor * range_dn(frames[0]) / range_dn(short)),
         "long": reference.light,
     }
     mask = reference.mask if options.mask else np.ones_like(reference.mask)

@@ -14,7 +14,7 @@ from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, Prepr
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor import scenes
 from lowlight_kedro.sensor.alignment import PairCheck, check_pair
-from lowlight_kedro.sensor.frame import normalise
+from lowlight_kedro.sensor.frame import normalise, same_white
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def pair_frames(frames: pd.DataFrame, options: PreprocessingOptions) -> tuple[pd
 def check_files(short: RawFile, long: RawFile, exposure_ratio: float, options: PairingOptions) -> dict[str, dict]:
     """Open both raws and measure the pair: the columns CHECK_COLUMNS. A raw that cannot be decoded fails the pair."""
     try:
-        frames = short(), long()
+        frames = same_white((short(), long()))
         if frames[0].cfa != frames[1].cfa:
             raise ValueError(f"the colour filter arrays of {short.path} and {long.path} differ")
         signals = [normalise(frame) for frame in frames]
@@ -86,9 +86,9 @@ def check_pairs(
     """For each candidate the job to measure it; none if `pairing.check` is off."""
     pairs = candidate_pairs if options.pairing.check else candidate_pairs[:0]
     jobs = []
-    for pair in pairs.itertuples():
-        sources, ratio = [raw_frames[pair.short], raw_frames[pair.long]], pair.exposure_ratio
-        jobs.append(Job(pair.short, partial(check_files, *sources, ratio), sources, [ratio, options.pairing.model_dump()]))
+    for pair in pairs.to_dict("records"):
+        short, long, ratio = raw_frames[pair["short"]], raw_frames[pair["long"]], float(pair["exposure_ratio"])
+        jobs.append(Job(pair["short"], partial(check_files, short, long, ratio), [short, long], [ratio, options.pairing.model_dump()]))
     return Jobs(jobs, options.pairing, executor.build(), "pairs", "pair")
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from lowlight_kedro.sensor.scenes.pairs import DATA_TYPES, data_types
 from lowlight_kedro.sensor.scenes.rules import LayoutRules
 
-FRAMING = ("camera", "height", "width", "orientation", "focal_length_mm")
+FRAMING = ("camera", "height", "width", "orientation", "focal_mm")
 
 
 def scene_of(frame: str, pattern: str) -> tuple[str, float]:
@@ -51,7 +51,7 @@ def by_time(frames: pd.DataFrame, gap_s: float) -> pd.Series:
 
     Args:
         frames: columns frame, scene, exposure_s, camera, height, width; taken_at (ISO 8601 or missing), orientation and
-            focal_length_mm where known.
+            focal_mm where known.
         gap_s: seconds without a picture that end a burst or bracket.
 
     Returns:
