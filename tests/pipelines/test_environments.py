@@ -6,9 +6,11 @@ import pytest
 from kedro.framework.session import KedroSession
 
 from lowlight_kedro.pipeline_registry import register_pipelines
+from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.training.options import TrainingOptions
@@ -18,7 +20,7 @@ from tests.conftest import ROOT
 OPTIONS = {
     "preprocessing": PreprocessingOptions, "validation": ValidationOptions, "training": TrainingOptions,
     "inference": InferenceOptions, "evaluation": EvaluationOptions, "sensor": SensorOptions,
-    "import_tiles": ImportOptions,
+    "executor": ExecutorOptions, "calibration": CalibrationOptions, "import_tiles": ImportOptions,
 }  # fmt: skip
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 
