@@ -72,7 +72,7 @@ def test_a_saturated_level_changes_nothing(rng):
 
 def test_read_noise_is_not_taken_for_row_noise(rng):
     estimate = photon_transfer([], darks(replace(SENSOR, row=0.0), rng), BAYER_RGGB, tails=False)
-    assert holds(estimate.row_noise, estimate.row_noise_error, 0.0, reach=2.5)
+    assert holds(estimate.row_noise, estimate.row_noise_error, 0.0, reach=8)  # near 0 this is 4 errors of the variance
 
 
 def test_more_frames_per_level_shrink_the_error(rng):
