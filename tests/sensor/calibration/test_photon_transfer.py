@@ -70,6 +70,11 @@ def test_a_saturated_level_changes_nothing(rng):
     assert holds(estimate.gain, estimate.gain_error, SENSOR.gain)
 
 
+def test_read_noise_is_not_taken_for_row_noise(rng):
+    estimate = photon_transfer([], darks(replace(SENSOR, row=0.0), rng), BAYER_RGGB, tails=False)
+    assert holds(estimate.row_noise, estimate.row_noise_error, 0.0, reach=8)  # near 0 this is 4 errors of the variance
+
+
 def test_more_frames_per_level_shrink_the_error(rng):
     two, six = (calibrate(SENSOR, BAYER_RGGB, rng, frames=frames) for frames in (2, 6))
     assert six.gain_error == pytest.approx(two.gain_error / np.sqrt(5), rel=0.3)

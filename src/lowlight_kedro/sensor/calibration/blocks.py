@@ -37,7 +37,7 @@ def contrasts(frames: NDArray) -> NDArray:
     return (np.cumsum(frames[:-1], axis=0) / count - frames[1:]) * np.sqrt(count / (count + 1))
 
 
-def inliers(values: NDArray, reach: float = 6.0) -> NDArray[np.bool_]:
+def inliers(values: NDArray, reach: float = 8.0) -> NDArray[np.bool_]:
     """Which `values` lie within `reach` standard deviations of the median over the last two axes.
 
     The standard deviation is that of the inner 95 %: hot photosites, up to some percent, do not move it, and
