@@ -174,8 +174,8 @@ def test_exposures_of_one_camera_agree(bracket):
 
 def test_noise_of_the_means_does_not_flatten_the_line():
     """In so dark a frame the means of patches scatter as much as the light: sorted by them the gain halves."""
-    noise = PoissonGaussian(24.5 * STEP, 25.9 * STEP)
-    light = np.broadcast_to(np.linspace(0, 0.0012, 1000), (3, 1000, 1000))
+    noise = PoissonGaussian(24.5 * STEP, 45 * STEP)
+    light = np.broadcast_to(np.linspace(0, 0.0014, 1400), (3, 1400, 1400))
     estimate = from_image(shoot(light, noise=noise), BAYER_RGGB, step=STEP)
     assert agrees(estimate, noise.gain, noise.read_noise)
-    assert estimate.gain == pytest.approx(noise.gain, rel=0.15)
+    assert estimate.gain == pytest.approx(noise.gain, rel=0.2)
