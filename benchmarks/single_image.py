@@ -95,7 +95,8 @@ def main() -> None:
     draws = parser.parse_args().draws
     every = list(scenes())
     print(
-        "| scenes | ISO | exposure 1/ | usable | gain error, median / 90 % | plain, times ours | in 2 errors | read error | in 2 errors | CPU s/MP |"
+    print("| scenes | ISO | exposure 1/ | usable | gain error, median / 90 % | plain, times ours | in 2 errors ", end="")
+    print("| read error | in 2 errors | CPU s/MP |")
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for blur in (0.8, 0.0):
