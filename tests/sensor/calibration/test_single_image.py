@@ -170,3 +170,12 @@ def test_exposures_of_one_camera_agree(bracket):
     assert all(estimate.verdict != "unusable" for estimate in found)
     difference = found[0].gain - found[1].gain
     assert abs(difference) < 2 * np.hypot(found[0].gain_error, found[1].gain_error)
+
+
+def test_noise_of_the_means_does_not_flatten_the_line():
+    """In so dark a frame the means of patches scatter as much as the light: sorted by them the gain halves."""
+    noise = PoissonGaussian(24.5 * STEP, 45 * STEP)
+    light = np.broadcast_to(np.linspace(0, 0.0014, 1400), (3, 1400, 1400))
+    estimate = from_image(shoot(light, noise=noise), BAYER_RGGB, step=STEP)
+    assert agrees(estimate, noise.gain, noise.read_noise)
+    assert estimate.gain == pytest.approx(noise.gain, rel=0.2)

@@ -12,6 +12,8 @@ SMOOTH = 1.05  # structure / noise up to which a patch counts as smooth
 LEAST_SHARE = 0.05  # of all patches, taken by rank where fewer are smooth
 TOP = 0.9  # share of the ceiling up to which levels are used: real sensors bend before they clip
 TRIMMED = 0.995  # energies above this quantile of their law are left out, and the mean corrected
+TRIM_AT, TYPICAL = (float(chi2.ppf(share, ENERGY_COEFFICIENTS)) for share in (TRIMMED, 0.5))
+BELOW_TRIM = float(chi2.cdf(TRIM_AT, ENERGY_COEFFICIENTS + 2))
 
 
 def relative(patches: Patches, curve: Curve) -> tuple[NDArray, NDArray]:
@@ -31,14 +33,12 @@ def choose_smooth(structure: NDArray) -> NDArray[np.bool_]:
 
 def below_trim(share: NDArray) -> NDArray[np.bool_]:
     """Which of energies that follow chi^2_k / k, times a scale that their median tells, lie under the law's 99.5 % point."""
-    k = ENERGY_COEFFICIENTS
-    return share <= np.median(share) * chi2.ppf(TRIMMED, k) / chi2.ppf(0.5, k)
+    return share <= np.median(share) * TRIM_AT / TYPICAL
 
 
 def untrimmed(mean: float) -> float:
     """What the mean under `below_trim` says of the mean of all: E[x; x < q] = F_{k+2}(k q), F_k(k q) = TRIMMED."""
-    k = ENERGY_COEFFICIENTS
-    return mean * TRIMMED / float(chi2.cdf(chi2.ppf(TRIMMED, k), k + 2))
+    return mean * TRIMMED / BELOW_TRIM
 
 
 def level_sets(patches: Patches, smooth: NDArray[np.bool_], curve: Curve, levels: int) -> Points:

@@ -54,7 +54,7 @@ def _quad_statistics(sites: tuple[NDArray, ...], ceiling: float) -> tuple[NDArra
     """Mean, energy, structure and saturated share of one quad, over whole patches."""
     rows, columns = sites[0].shape[0] // BLOCKS, sites[0].shape[1] // BLOCKS
     sites = tuple(site[: rows * BLOCKS, : columns * BLOCKS] for site in sites)
-    saturated = np.sum([site >= ceiling for site in sites], axis=0, dtype=np.float32)
+    saturated = np.stack(sites) >= ceiling
     average, first, second, mixed = haar(*sites)
     smooth_mixed, noise = _split(mixed, 1)
     structure = _sums(smooth_mixed**2, rows, columns)
@@ -67,7 +67,7 @@ def _quad_statistics(sites: tuple[NDArray, ...], ceiling: float) -> tuple[NDArra
         _sums(average, rows, columns) / (2 * BLOCKS**2),
         _sums(noise**2, rows, columns) / ENERGY_COEFFICIENTS,
         structure / STRUCTURE_COEFFICIENTS,
-        _sums(saturated, rows, columns) / sites_per_patch,
+        _sums(saturated.sum(axis=0, dtype=np.float32), rows, columns) / sites_per_patch,
     )
 
 
