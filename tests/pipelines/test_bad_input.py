@@ -11,6 +11,8 @@ import torch
 from kedro.io import DatasetError
 
 from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.validation.nodes import ValidationError
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from tests.conftest import make_frame
@@ -68,13 +70,16 @@ def spoil(project, pixels):
     """Write `pixels` as the first clean training tile; returns its name."""
     metadata = json.loads((project.data / "03_primary/metadata.json").read_text())
     tile = next(t for file in metadata["files"] if file["split"] == "train" and file["is_clean"] for t in file["tiles"])
-    torch.save(torch.from_numpy(pixels), project.data / "03_primary/tiles" / tile["pt_path"])
+    path = project.data / "03_primary/tiles" / tile["stack"]
+    stack = decode(np.load(path)).astype(pixels.dtype)
+    stack[tile["index"]] = pixels
+    np.save(path, stack)
     return tile["tile_id"]
 
 
 @pytest.mark.parametrize(("kind", "pixels"), [
     ("finite", np.full((3, 64, 64), np.nan, np.float32)), ("constant", np.zeros((3, 64, 64), np.float32)),
-    ("dtype", np.zeros((3, 64, 64))), ("range", np.full((3, 64, 64), 2, np.float32)),
+    ("range", np.full((3, 64, 64), 2, np.float32)),
 ])  # fmt: skip
 def test_a_bad_tile_stops_the_run_before_training(project, kind, pixels):
     name = spoil(project, pixels)
@@ -93,11 +98,26 @@ def test_dropping_constant_tiles_trains_without_them(project):
     assert json.loads((project.data / "03_primary/validation_report.json").read_text())["dropped"] == [name]
 
 
-def test_missing_and_extra_files_are_named(project):
-    tiles = sorted((project.data / "03_primary/tiles/long").glob("*.pt"))
-    tiles[0].rename(tiles[0].with_name("stranger.pt"))
-    with pytest.raises(ValidationError, match=rf"2 problems.*\n  {tiles[0].stem}: missing: .*\n  long/stranger\.pt: extra"):
+def test_a_stack_of_another_type_stops_the_run(project):
+    spoil(project, np.zeros((3, 64, 64)))
+    with pytest.raises(ValidationError, match=r"1 problems.*\n  long/.*\.npy: dtype: dtype is float64, expected uint16 or float32"):
         project.run("validation")
+
+
+def test_missing_and_extra_files_are_named(project):
+    stacks = sorted((project.data / "03_primary/tiles/long").glob("*.npy"))
+    stacks[0].rename(stacks[0].with_name("stranger.npy"))
+    with pytest.raises(ValidationError, match=rf"2 problems.*\n  .*{stacks[0].stem}.*: missing: .*\n  long/stranger\.npy: extra"):
+        project.run("validation")
+
+
+def test_the_pt_layout_is_written_and_read_too(project):
+    """Switching the storage removes the stacks that the same jobs wrote before."""
+    project.run("preprocessing", "validation", preprocessing={"tiles": {"storage": "pt"}})
+    written = {path.suffix for path in (project.data / "03_primary/tiles").rglob("*") if path.is_file()}
+    assert written == {".pt"}
+    tiles = EDMPTDataset(project.data / "03_primary/tiles", project.data / "03_primary/metadata.json", image_size=64)
+    assert tiles[0][0].shape == (3, 64, 64)
 
 
 def test_tiles_that_were_not_validated_are_not_trained_on(project):
@@ -144,9 +164,9 @@ def test_impossible_inference_says_why(project, parameters, words):
 
 def test_an_unknown_camera_without_numbers_is_named(project):
     shutil.rmtree(project.raw)
-    stranger = replace(make_frame(np.random.default_rng(0), exposure_s=0.1), camera="Acme One")
+    stranger = replace(make_frame(np.random.default_rng(0), exposure_s=0.1, light=0.0), camera="Acme One")
     write_dng(project.raw / "Sony/short/10001_00_0.1s.dng", stranger)
-    with pytest.raises(ValueError, match=r"no noise table for camera 'Acme One'; known: .*ILCE-7SM2.*; give sensor\.noise\.gain"):
+    with pytest.raises(ValueError, match=r"no noise table for camera 'Acme One'; known: .*ILCE-7SM2.*; image: .*sensor\.noise\.gain"):
         project.run("inference")
     project.run("inference", sensor={"noise": {"gain": 1e-4, "read_noise": 4e-4}})
 

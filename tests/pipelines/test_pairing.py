@@ -72,8 +72,8 @@ def test_the_check_of_a_pair_can_be_sent_to_another_process(tmp_path):
         write_dng(tmp_path / f"{seconds}.dng", make_frame(np.random.default_rng(0), shape=(128, 160), exposure_s=seconds, light=0.6))
     call = (check_files, RawFile(tmp_path / "0.1.dng"), RawFile(tmp_path / "10.0.dng"), 100.0, OPTIONS)
     function, *arguments = pickle.loads(pickle.dumps(call))
-    assert function(*arguments)["verdict"] == "ok"
+    assert function(*arguments)["record"]["verdict"] == "ok"
     (tmp_path / "0.1.dng").write_bytes(b"no raw")
-    failed = check_files(*call[1:])
+    failed = check_files(*call[1:])["record"]
     assert failed["verdict"] == "failed"
     assert "LibRaw cannot read it" in failed["reason"]
