@@ -16,7 +16,7 @@ demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, wit
 	$(BIN)/kedro run --env demo
 
 test: lint  ## linters, types, architecture, then the laws
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,12 +19,12 @@ from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
 from lowlight_kedro.sensor.frame import Frame, normalise
-from lowlight_kedro.sensor.noise import RowNoise
+from lowlight_kedro.sensor.noise import CameraNoise
 from lowlight_kedro.sensor.simulate import Camera, scene_light
 
 LIMITS = PairLimits(max_ratio_error=0.12, max_shift=32, max_moving=0.3)
 RANGE = 16383 - 512
-NOISE = RowNoise(1.5301 / RANGE, 6.299 / RANGE, 0.989 / RANGE)  # Sony A7S II, ISO 1600
+NOISE = CameraNoise(1.5301 / RANGE, 6.299 / RANGE, row_noise=0.989 / RANGE, white=None)  # Sony A7S II, ISO 1600
 
 
 def light_of(frame: Frame) -> np.ndarray:

@@ -15,12 +15,12 @@ from lowlight_kedro.sensor.alignment.ratio import jackknife, robust_line
 from lowlight_kedro.sensor.alignment.superpixels import binned, overlap, phase_keeping_shifts, superpixel_size
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample, tile_pattern
 from lowlight_kedro.sensor.frame import normalise
-from lowlight_kedro.sensor.noise import RowNoise
+from lowlight_kedro.sensor.noise import CameraNoise
 from lowlight_kedro.sensor.simulate import Camera, scene_light
 from tests.conftest import CFAS, SHARED
 
 RANGE = 16383 - 512
-NOISE = RowNoise(1.5301 / RANGE, 6.299 / RANGE, 0.989 / RANGE)
+NOISE = CameraNoise(1.5301 / RANGE, 6.299 / RANGE, row_noise=0.989 / RANGE, white=None)
 LIMITS = PairLimits(max_ratio_error=0.12, max_shift=20, max_moving=0.3)
 CAMERA = Camera("ILCE-7SM2", 512, 16383, (0.5, 1.0, 0.6))
 MARGIN = 24

@@ -65,7 +65,7 @@ def write_stack(path: str | Path, tiles: NDArray) -> None:
             try:
                 stored = tile if tile.dtype == np.uint16 else encode(tile)
             except ValueError as error:
-                raise DatasetError(f"{path}: tile {index}: {error}") from error
+                raise DatasetError(f"tile {index}: {error}") from None  # `atomic_path` adds the file
             file.write(stored.astype("<u2", copy=False).tobytes())
 
 

@@ -8,7 +8,7 @@ from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.sensor.calibration.single_image import from_image
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.frame import normalise
-from lowlight_kedro.sensor.noise import PoissonGaussian, RowNoise
+from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from lowlight_kedro.sensor.simulate import Camera, scene_light
 from tests.conftest import PHASES
 
@@ -92,7 +92,7 @@ def test_errors_cover_the_truth_over_scenes_and_draws():
 
 
 def test_row_noise_does_not_enter():
-    noisy = shoot(steps(), noise=RowNoise(GAIN, READ, row_noise=2 * READ))
+    noisy = shoot(steps(), noise=CameraNoise(GAIN, READ, row_noise=2 * READ, white=None))
     assert agrees(from_image(noisy, BAYER_RGGB, step=STEP))
 
 
