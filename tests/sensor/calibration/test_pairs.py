@@ -1,10 +1,13 @@
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 from skimage import data
 
 from lowlight_kedro.datasets.raw import read_frame
+from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
+from lowlight_kedro.sensor.alignment.superpixels import overlap
 from lowlight_kedro.sensor.calibration.blocks import contrasts, green_squares, phase_blocks, phase_channels
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample, tile_pattern
@@ -99,12 +102,16 @@ def test_a_long_exposure_at_a_lower_iso_is_told_by_its_gain_factor(rng):
     assert from_pair(short, long, 2, BAYER_RGGB).gain < 0.9 * SENSOR.gain
 
 
-def test_frames_that_do_not_lie_on_each_other_are_not_called_good(rng):
-    light = scene(BAYER_RGGB, rng, (512, 512))
-    short, long = pair_of(light, 4, rng)
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_that_do_not_lie_on_each_other_are_measured_where_the_scene_is_smooth_and_never_called_good(seed):
+    """Measured everywhere, the gain came out 13 to 18 % too high with a stated error of 2 %."""
+    rng = np.random.default_rng(seed)
+    short, long = pair_of(scene(BAYER_RGGB, rng, (512, 512)), 4, rng)
     estimate = from_pair(short, np.roll(long, 2, 0), 4, BAYER_RGGB)
-    assert estimate.gain > 1.05 * SENSOR.gain
+    assert estimate.gain == pytest.approx(SENSOR.gain, abs=3 * estimate.gain_error)
+    assert estimate.gain_error < 0.1 * SENSOR.gain
     assert estimate.verdict == "poor"
+    assert "not aligned" in estimate.reason
 
 
 def test_even_light_cannot_tell_gain_from_read_noise(rng):
@@ -149,31 +156,20 @@ def test_contrasts_cancel_what_frames_share_and_keep_the_noise(rng):
     assert np.abs(np.corrcoef(noise.reshape(4, -1)) - np.eye(4)).max() < 5 / 80
 
 
-def aligned(short, long, ratio, side=256, reach=12):
-    """`long` shifted block by block by the even shift that fits best, and where that lies inside the search."""
-    moved, valid = np.zeros_like(long), np.zeros(long.shape, bool)
-    for top in range(reach, short.shape[0] - side - reach, side):
-        for left in range(reach, short.shape[1] - side - reach, side):
-            here = short[top : top + side, left : left + side]
-            shifts = {
-                (down, right): long[top + down : top + down + side, left + right : left + right + side]
-                for down in range(-reach, reach + 1, 2)
-                for right in range(-reach, reach + 1, 2)
-            }
-            shifts = {shift: part for shift, part in shifts.items() if (part < 0.9).mean() > 0.3}
-            if not shifts:
-                continue
-            best = min(shifts, key=lambda shift: ((here - shifts[shift] / ratio)[shifts[shift] < 0.9] ** 2).mean())
-            moved[top : top + side, left : left + side] = shifts[best]
-            valid[top : top + side, left : left + side] = max(map(abs, best)) < reach
-    return moved, valid
-
-
-def test_a_real_hand_held_bracket_is_not_called_good(bracket):
-    """A Nikon D5000 at ISO 200, integer shifts only. Its sky tells 0.12 to 0.15 DN per electron, see docs/calibration.md."""
-    frames = [read_frame(bracket / f"sample{number}.dng") for number in (2, 1)]
-    short, long = (normalise(frame)[700:1500, 700:1800].astype(float) for frame in frames)
-    moved, valid = aligned(short, long, 3.96)
-    estimate = from_pair(short, moved, 4, frames[0].cfa, valid)
-    assert 0.1 < estimate.gain * 3840 < 0.24
-    assert estimate.verdict == "poor"
+def test_the_pairs_of_a_real_bracket_agree_within_their_errors(bracket):
+    """A Nikon D5000 at ISO 200, hand-held, aligned by whole periods: the darkest frame measured with either longer one."""
+    frames = [read_frame(bracket / f"sample{number}.dng") for number in (2, 1, 3)]
+    signals = [normalise(frame) for frame in frames]
+    found = []
+    for (first, second), ratio in {(0, 1): 4.0, (0, 2): 16.0}.items():
+        short, long, cfa = signals[first], signals[second], frames[first].cfa
+        check = check_pair(short, long, cfa, ratio, PairLimits(0.2, 32, 0.4))
+        shift = (check.shift_y, check.shift_x)
+        here, there = overlap(short.shape, shift, 2)
+        valid = comparable_sites(short, long, cfa, shift, check.measured_ratio)
+        found.append(from_pair(short[here], long[there], check.measured_ratio, cfa, valid[here]))
+    assert all(estimate.verdict == "poor" for estimate in found)
+    for one, other in combinations(found, 2):
+        assert abs(one.gain - other.gain) < 3 * np.hypot(one.gain_error, other.gain_error)
+        assert abs(one.read_noise - other.read_noise) < 3 * np.hypot(one.read_noise_error, other.read_noise_error)
+    assert all(estimate.gain_error < 0.2 * estimate.gain for estimate in found)

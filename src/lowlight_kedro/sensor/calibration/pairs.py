@@ -1,6 +1,6 @@
 """Noise of a short exposure from one aligned pair of a short and a long exposure of the same scene."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.calibration.blocks import green_squares
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
 from lowlight_kedro.sensor.calibration.fit import Line, disagreement, estimate_from, fit_line
-from lowlight_kedro.sensor.calibration.residuals import Residuals, measure_residuals, merging, robust_variance, smooth
+from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
 
 MISFIT = 4.0  # chi2 per degree of freedom of a line that is no line
@@ -17,6 +17,7 @@ SMALLEST = 100  # groups from which a bin's variance is worth having
 ROUNDS = 4
 SELECTION = 1.2  # a chance excess of noise raises the limit by which places are chosen: true errors over those of counting, simulated
 MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
+TEXTURE = 0.05  # of the gain: what calm places of simulated frames shifted by two photosites still added, a standard deviation
 OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one
 GREEN: Cfa = ((1,),)
 
@@ -50,8 +51,30 @@ def fit_residuals(residuals: Residuals, chosen: NDArray, line: Line | None, bins
     return fit_line(points.mean, points.variance, np.concatenate([relative for _, relative in parts])), points
 
 
-def settle(residuals: Residuals, bins: int) -> tuple[Line, Points, NDArray]:
-    """Smooth places and the line through them, found in turns: line, points, and the places (R, C, P).
+@dataclass(frozen=True)
+class Settled:
+    """The smooth places `chosen` (R, C, P), the line through them, and its points; `calm`: only where the long exposure is smooth."""
+
+    line: Line
+    points: Points
+    chosen: NDArray
+    calm: bool = False
+
+
+def _settle_calm(residuals: Residuals, plain: Settled, bins: int) -> Settled:
+    """The same where the long exposure alone is smooth: fewer places, but no texture. The plain one if too few are left."""
+    line, points, chosen = plain.line, plain.points, plain.chosen
+    try:
+        for _ in range(ROUNDS):
+            chosen = smooth(residuals, line) & calm(residuals, line)
+            line, points = fit_residuals(residuals, chosen, line, bins, (0, 1, 2))
+    except ValueError:
+        return plain
+    return Settled(line, points, chosen, calm=True)
+
+
+def settle(residuals: Residuals, bins: int) -> Settled:
+    """Smooth places and the line through them, found in turns; calm places where the frames do not lie well on each other.
 
     Raises:
         ValueError: too few smooth places.
@@ -61,7 +84,8 @@ def settle(residuals: Residuals, bins: int) -> tuple[Line, Points, NDArray]:
     for _ in range(ROUNDS):
         chosen = smooth(residuals, line)
         line, points = fit_residuals(residuals, chosen, line, bins, (0, 1, 2))
-    return line, points, chosen
+    plain = Settled(line, points, chosen)
+    return _settle_calm(residuals, plain, bins) if merging(residuals, line) > MERGING else plain
 
 
 def _channel_gains(residuals: Residuals, chosen: NDArray, line: Line, bins: int) -> str:
@@ -74,19 +98,22 @@ def _channel_gains(residuals: Residuals, chosen: NDArray, line: Line, bins: int)
     return disagreement(gains, errors)
 
 
-def _problem(residuals: Residuals, chosen: NDArray, line: Line, points: Points, exposure_ratio: float, bins: int) -> str:
+def _problem(residuals: Residuals, found: Settled, exposure_ratio: float, bins: int) -> str:
     """Why the estimate is poor, or an empty string."""
+    line, points = found.line, found.points
     span = points.mean.max() / max(points.mean.min(), 1e-300)
     if span < SPAN:
         return f"the light spans a factor of {span:.1f} only, which cannot tell gain from read noise; take a scene of shadows and lights"
     if line.chi2 > MISFIT:
         return f"variance against mean is no line (chi2 {line.chi2:.1f}): misaligned, moving, or raws that are not linear"
+    if found.calm:
+        return "the frames are not aligned well enough: measured only where the long exposure is smooth"
     if merging(residuals, line) > MERGING:
         return "texture passes into noise without a gap: the frames are not aligned well enough, the gain is too high"
     off = np.nanmax(np.abs(residuals.alpha * exposure_ratio - 1))
     if off > OFF:
         return f"the exposures differ by a ratio {off:.0%} off the stated {exposure_ratio:g}"
-    return _channel_gains(residuals, chosen, line, bins)
+    return _channel_gains(residuals, found.chosen, line, bins)
 
 
 def unusable(reason: str) -> NoiseEstimate:
@@ -134,15 +161,14 @@ def from_pair(
         raise ValueError(f"exposure_ratio must be positive, got {exposure_ratio}")
     usable = np.isfinite(short) & np.isfinite(long) & (True if valid is None else valid)
     if len(cfa) == 6:
-        short, long, usable = (green_squares(image, cfa) for image in (short, long, usable))
-        cfa = GREEN
-    if len(cfa) == 6:
         short, long, usable, cfa = *(green_squares(image, cfa) for image in (short, long, usable)), GREEN
     residuals = measure_residuals(short, long, usable, cfa, long_gain_factor, ceiling)
     try:
-        line, points, chosen = settle(residuals, bins)
+        found = settle(residuals, bins)
     except ValueError:
         return unusable("too few photosites are valid, not saturated and alike in both exposures; take larger frames of a smoother scene")
-    estimate = estimate_from(line, points)
-    problem = _problem(residuals, chosen, line, points, exposure_ratio, bins)
+    estimate = estimate_from(found.line, found.points)
+    if found.calm:
+        estimate = replace(estimate, gain_error=float(np.hypot(estimate.gain_error, TEXTURE * estimate.gain)))
+    problem = _problem(residuals, found, exposure_ratio, bins)
     return judged(replace(estimate, verdict="poor", reason=problem) if problem else estimate)

@@ -28,6 +28,8 @@ class Residuals:
         good: (R, C, P) valid throughout, and below saturation in both.
         channel: (P,).
         alpha: short light per long light of R, G, B, nan where a channel has too little.
+        reference: (R, C, P, 4) `diagonals` of the long exposure alone, scaled likewise: its texture and its noise.
+        long_signal: (R, C, P) light of which Var(reference) = gain * long_signal + read_noise**2 without texture.
     """
 
     value: NDArray
@@ -35,6 +37,8 @@ class Residuals:
     good: NDArray
     channel: NDArray
     alpha: NDArray
+    reference: NDArray
+    long_signal: NDArray
 
 
 def diagonals(groups: NDArray) -> NDArray:
@@ -108,22 +112,29 @@ def measure_residuals(short: NDArray, long: NDArray, valid: NDArray, cfa: Cfa, g
     share = 1 + scale**2 * gain_factor
     value = diagonals(groups - scale[:, None, None] * reference) / np.sqrt(share)[:, None]
     signal = scale * long_light * (1 + scale * gain_factor) / share
-    return Residuals(value, signal, good & np.isfinite(alpha)[channel], channel, alpha)
+    texture = diagonals(reference) / np.sqrt(gain_factor)
+    return Residuals(value, signal, good & np.isfinite(alpha)[channel], channel, alpha, texture, long_light)
 
 
-def roughness(residuals: Residuals, variance: NDArray) -> tuple[NDArray, NDArray]:
-    """Mean square of the residuals *around* each group over their `variance` (R, C, P): 1 = noise alone, and its standard deviation.
+def roughness(value: NDArray, good: NDArray, variance: NDArray) -> tuple[NDArray, NDArray]:
+    """Mean square of `value` (R, C, P, 4) *around* each group over `variance` (R, C, P): 1 = noise alone, and its standard deviation.
 
     Over 5 x 5 neighbours and all phases, the group itself left out: what is judged and what is then measured have
     independent noise, so that choosing smooth places does not choose groups whose noise happens to be small.
     """
-    square = np.where(residuals.good, np.minimum((residuals.value**2).mean(axis=-1) / np.maximum(variance, 1e-300), CUT**2), 0)
+    square = np.where(good, np.minimum((value**2).mean(axis=-1) / np.maximum(variance, 1e-300), CUT**2), 0)
     total, count = (
         25 * uniform_filter(values, (5, 5, 1), mode="constant").sum(axis=2, keepdims=True) - values
-        for values in (square, residuals.good.astype(float))
+        for values in (square, good.astype(float))
     )
     alone = count < 0.5
     return np.where(alone, np.inf, total / np.maximum(count, 1)), np.sqrt(2 / (4 * np.maximum(count, 1)))
+
+
+def calm(residuals: Residuals, line: Line) -> NDArray[np.bool_]:
+    """Groups (R, C, P) around which the long exposure shows its noise alone: no texture that could be laid badly on itself."""
+    rough, chance = roughness(residuals.reference, residuals.good, line.variance(residuals.long_signal))
+    return rough <= 1 + chance
 
 
 def smooth(residuals: Residuals, line: Line | None) -> NDArray[np.bool_]:
@@ -133,9 +144,9 @@ def smooth(residuals: Residuals, line: Line | None) -> NDArray[np.bool_]:
     smoothest tenth of each of 32 bins of signal per channel, which is too much texture in some and never too little noise.
     """
     if line is not None:
-        rough, chance = roughness(residuals, line.variance(residuals.signal))
+        rough, chance = roughness(residuals.value, residuals.good, line.variance(residuals.signal))
         return residuals.good & (rough <= 1 + chance)
-    rough = roughness(residuals, np.maximum(residuals.signal, 1e-2 * residuals.signal.max()))[0].ravel()
+    rough = roughness(residuals.value, residuals.good, np.maximum(residuals.signal, 1e-2 * residuals.signal.max()))[0].ravel()
     chosen = np.zeros(rough.shape, bool)
     for index in range(3):
         members = np.flatnonzero(residuals.good & (residuals.channel == index))
@@ -150,7 +161,7 @@ def merging(residuals: Residuals, line: Line) -> float:
     More says that texture, laid badly on itself, passes into noise without a gap: no limit parts them, and the line is
     too high although it is straight.
     """
-    rough, chance = roughness(residuals, line.variance(residuals.signal))
+    rough, chance = roughness(residuals.value, residuals.good, line.variance(residuals.signal))
     above = ((rough - 1) / chance)[residuals.good]
     return float(((above > 1) & (above <= 3)).sum() / max((above <= 1).sum(), 1))
 
