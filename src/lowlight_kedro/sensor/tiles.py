@@ -54,7 +54,10 @@ def to_tile_domain(rgb: NDArray) -> NDArray[np.float32]:
     A tile is an estimate of clean light, so it is projected on what light can be, [0, 1]; the share of
     values that this moves is `clipped_fraction`. Measurements that enter a likelihood never come here.
     """
-    return (np.clip(rgb, 0, 1) * TILE_SLOPE - 1).astype(np.float32)
+    tile = np.clip(rgb, 0, 1).astype(np.float32, copy=False)
+    tile *= TILE_SLOPE
+    tile -= 1
+    return tile
 
 
 def from_tile_domain(tile: Any) -> Any:
@@ -64,4 +67,4 @@ def from_tile_domain(tile: Any) -> Any:
 
 def clipped_fraction(rgb: NDArray) -> float:
     """Share of values of linear RGB outside [0, 1]."""
-    return float(np.mean((rgb < 0) | (rgb > 1)))
+    return (np.count_nonzero(rgb < 0) + np.count_nonzero(rgb > 1)) / rgb.size
