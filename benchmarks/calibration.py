@@ -2,22 +2,32 @@
 
 Simulated exposures of a Sony A7S II (gain and noise of PMN, in DN) at several ISOs and both colour filter arrays; per
 method the median and the 95th percentile of the relative error of gain and read noise, and how often two standard errors
-hold the truth. Each method gets what a user would photograph, in frames of `--side` photosites.
+hold the truth. Each method gets what a user would photograph, in frames of `--side` photosites (one image: twice that).
+
+    python benchmarks/calibration.py --bracket FOLDER
+
+measures the raws of a folder instead, exposures of one scene at one ISO: each alone, and each pair.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from lowlight_kedro.datasets.raw import RawFolderDataset
+from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
+from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
+from lowlight_kedro.sensor.calibration.single_image import from_image
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa
+from lowlight_kedro.sensor.frame import range_dn
 from tests.sensor.calibration.simulation import Sensor, darks, flats, scene
 
 CAMERA = {  # ISO: DN per electron, read and row noise in DN, tail
@@ -49,11 +59,20 @@ def pair(ratio: float) -> Method:
     return method
 
 
+def image(exposure: float) -> Method:
+    def method(sensor: Sensor, cfa: Cfa, rng: np.random.Generator, side: int) -> NoiseEstimate:
+        return from_image(sensor.expose(scene(cfa, rng, (2 * side, 2 * side)) * exposure, rng), cfa)
+
+    return method
+
+
 METHODS: dict[str, Method] = {
     "5 levels x 2 flats, 4 darks": transfer,
     "5 levels x 2 flats": transfer_without_darks,
     "pair, ratio 4": pair(4),
     "pair, ratio 100": pair(100),
+    "one image": image(1),
+    "one image, 1/30 of the light": image(1 / 30),
 }
 
 
@@ -67,12 +86,35 @@ def row(found: list[NoiseEstimate], sensor: Sensor) -> str:
     return " | ".join(cells)
 
 
+def told(name: str, estimate: NoiseEstimate, dn: float) -> str:
+    gain, read = (f"{value * dn:.3g} +- {error * dn:.2g}" for value, error in (
+        (estimate.gain, estimate.gain_error), (estimate.read_noise, estimate.read_noise_error)))  # fmt: skip
+    return f"| {name} | {gain} | {read} | {estimate.verdict} | {estimate.reason} |"
+
+
+def measure_bracket(folder: Path) -> None:
+    """Gain and read noise in DN of every raw alone and of every pair, shorter exposure first."""
+    raws = RawFolderDataset(filepath=str(folder)).load()
+    frames = dict(sorted(((name, raw()) for name, raw in raws.items()), key=lambda item: item[1].exposure_s))
+    print("| exposure, s | gain, DN per electron | read noise, DN | verdict | reason |")
+    print("|---|---|---|---|---|")
+    for frame in frames.values():
+        print(told(f"{frame.exposure_s:.4g}", image_estimate(frame), range_dn(frame)), flush=True)
+    for short, long in combinations(frames.values(), 2):
+        estimate = pair_estimate(short, long, long.exposure_s / short.exposure_s, PairLimits(0.2, 32, 0.4))
+        print(told(f"{short.exposure_s:.4g} with {long.exposure_s:.4g}", estimate, range_dn(short)), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--side", type=int, default=600)
     parser.add_argument("--iso", type=int, nargs="*", choices=list(CAMERA), default=list(CAMERA))
+    parser.add_argument("--bracket", type=Path)
     options = parser.parse_args()
+    if options.bracket:
+        measure_bracket(options.bracket)
+        return
     print("| method | CFA | ISO | usable | good | gain median | 95 % | covered | read noise median | 95 % | covered |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, method in METHODS.items():

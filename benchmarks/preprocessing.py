@@ -65,9 +65,10 @@ def jobs_of(folder: Path) -> Jobs:
 
 
 def results(folder: Path) -> JobsDataset:
+    tile, record = "lowlight_kedro.datasets.tiles.TileDataset", "lowlight_kedro.datasets.atomic.AtomicJSONDataset"
     return JobsDataset(parts={
-        "tiles": {"path": str(folder / "tiles"), "dataset": "lowlight_kedro.datasets.tiles.TileDataset"},
-        "record": {"path": str(folder / "records"), "dataset": "lowlight_kedro.datasets.atomic.AtomicJSONDataset", "filename_suffix": ".json"},
+        "tiles": {"path": str(folder / "tiles"), "dataset": tile},
+        "record": {"path": str(folder / "records"), "dataset": record, "filename_suffix": ".json"},
     }, many=["tiles"])  # fmt: skip
 
 

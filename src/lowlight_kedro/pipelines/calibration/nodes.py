@@ -17,12 +17,10 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
-from lowlight_kedro.sensor.alignment.superpixels import overlap
+from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.combine import combine
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
-from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
-from lowlight_kedro.sensor.calibration.pairs import from_pair
+from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
 from lowlight_kedro.sensor.frame import Frame, normalise, range_dn, same_white, with_white
@@ -58,17 +56,7 @@ def _from_flats(levels: Sequence[Sequence[Raw]], darks: Sequence[Raw]) -> Measur
 
 def _from_pair(short: Raw, long: Raw, ratio: float, limits: PairLimits) -> Measured:
     frame, other = same_white((short(), long()))
-    signal, reference = normalise(frame), normalise(other)
-    check = check_pair(signal, reference, frame.cfa, ratio, limits)
-    if check.verdict != "ok":
-        raise ValueError(f"the exposures do not fit: {check.reason}")
-    shift = (check.shift_y, check.shift_x)
-    valid = comparable_sites(signal, reference, frame.cfa, shift, check.measured_ratio)
-    here, there = overlap(signal.shape, shift, len(frame.cfa))
-    estimate = from_pair(
-        signal[here], reference[there], check.measured_ratio, frame.cfa, valid[here], long_gain_factor=other.iso / frame.iso
-    )  # fmt: skip
-    return estimate, range_dn(frame)
+    return pair_estimate(frame, other, ratio, limits), range_dn(frame)
 
 
 def _from_image(raw: Raw) -> Measured:
