@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--side", type=int, default=600)
     parser.add_argument("--iso", type=int, nargs="*", choices=list(CAMERA), default=list(CAMERA))
+    parser.add_argument("--method", default="", help="only methods whose name holds this")
     parser.add_argument("--bracket", type=Path)
     options = parser.parse_args()
     if options.bracket:
@@ -117,7 +118,7 @@ def main() -> None:
         return
     print("| method | CFA | ISO | usable | good | gain median | 95 % | covered | read noise median | 95 % | covered |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for name, method in METHODS.items():
+    for name, method in {name: method for name, method in METHODS.items() if options.method in name}.items():
         for cfa in CFAS:
             for iso in options.iso:
                 k, read, row_noise, tail = CAMERA[iso]

@@ -25,15 +25,29 @@ def results_text(table: Any, pictures: list[str]) -> str:
     return "\n".join(["", "sRGB, data range 1:", lines, "", "pictures:", *(f"  {path}" for path in pictures)])
 
 
+def calibration_text(table: Any, folder: str) -> str:
+    """What was measured of each camera (a DataFrame), value and standard error, and where the curves are."""
+    shown = table[["camera", "iso", "method", "verdict"]].copy()
+    for column, title in (("gain_dn", "gain (DN/e)"), ("read_noise_dn", "read noise (DN)")):
+        shown[title] = [f"{value:.4g} +- {error:.2g}" for value, error in zip(table[column], table[f"{column}_error"], strict=True)]
+    shown["reason"] = table["reason"].str.slice(0, 70)
+    return "\n".join(["", "camera noise:", shown.to_string(index=False), "", f"curves: {folder}"])
+
+
+def _folder(dataset: Any) -> str:
+    return dataset._describe()["path"]  # noqa: SLF001 - there is no public way to a dataset's path
+
+
 class ShowResults:
-    """Prints the evaluation after a run that made one."""
+    """Prints calibration and evaluation after a run that made them."""
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Called by Kedro when all nodes are done."""
-        if "evaluation_table" not in pipeline.all_outputs():
-            return
-        table = catalog.load("evaluation_table")
-        pictures: Any = catalog.get("comparisons")
-        folder = pictures._describe()["path"]  # noqa: SLF001 - there is no public way to a dataset's path
-        print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201
+        if "calibration_table" in pipeline.all_outputs():
+            measured = catalog.load("calibration_table")
+            if len(measured):
+                print(calibration_text(measured, _folder(catalog.get("calibration_figures"))))  # noqa: T201
+        if "evaluation_table" in pipeline.all_outputs():
+            table, folder = catalog.load("evaluation_table"), _folder(catalog.get("comparisons"))
+            print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201

@@ -4,13 +4,23 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lowlight_kedro import __version__
 from lowlight_kedro.executors import Executor, sequential
 
 RECORD = "record"
+
+
+@cache
+def code_hash() -> str:
+    """Of this package's own source: results of other code are other results."""
+    folder = Path(__file__).parent
+    told = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        told.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return told.hexdigest()
 
 
 class Source(Protocol):
@@ -41,12 +51,12 @@ class Job:
     settings: Any
 
     def key(self) -> str:
-        """The same for the same content of the files, settings and version of the package.
+        """The same for the same content of the files, settings and code of the package.
 
         Raises:
             OSError: a source cannot be read.
         """
-        told = json.dumps([__version__, self.settings, [source.content_hash() for source in self.sources]], sort_keys=True, default=str)
+        told = json.dumps([code_hash(), self.settings, [source.content_hash() for source in self.sources]], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -106,3 +106,12 @@ def test_unusable_estimates_are_left_out():
     assert combine([unusable]).verdict == "unusable"
     with pytest.raises(ValueError, match="nothing to combine"):
         combine([])
+
+
+def test_of_single_images_the_grainy_ones_are_left_out_and_at_least_half_stay():
+    kept = combine(estimates([1e-4, 1.01e-4, 0.99e-4, 3e-4, 9e-4]), scenes=True)
+    assert kept.gain == pytest.approx(1e-4)
+    assert kept.verdict == "good"
+    torn = combine(estimates([1e-4, 2e-4, 3e-4, 4e-4]), scenes=True)
+    assert torn.gain == pytest.approx(1.5e-4)
+    assert torn.verdict == "poor"

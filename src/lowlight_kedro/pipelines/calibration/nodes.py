@@ -142,7 +142,7 @@ def collect_calibrations(noise_measurements: Mapping[str, Mapping[str, Callable[
     rows = []
     for (camera, iso, method), entries in sorted(groups.items(), key=lambda item: (*item[0][:2], METHODS.index(item[0][2]))):
         frames = [frame for entry in entries for frame in entry["frames"]]
-        estimate, span = combine([from_entry(entry) for entry in entries]), entries[0]["range_dn"]
+        estimate, span = combine([from_entry(entry) for entry in entries], scenes=method == "image"), entries[0]["range_dn"]
         entry = to_entry(estimate, iso=iso, method=method, range_dn=span, frames=frames)
         cameras.setdefault(_slug(camera), {"camera": camera, "entries": []})["entries"].append(entry)
         rows.append({"camera": camera, "measurements": len(entries)} | {key: value for key, value in entry.items() if key in COLUMNS})

@@ -37,8 +37,21 @@ def _black(estimates: Sequence[NoiseEstimate]) -> tuple[Triple | None, Triple | 
     return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
 
 
-def combine(estimates: Sequence[NoiseEstimate]) -> NoiseEstimate:
+def without_grain(estimates: Sequence[NoiseEstimate]) -> list[NoiseEstimate]:
+    """Estimates whose gains agree: of those that do not, the highest goes first, for texture and grain only add to noise.
+
+    At least half of them stay.
+    """
+    kept = sorted(estimates, key=lambda estimate: estimate.gain)
+    while len(kept) > (len(estimates) + 1) // 2 and weighted_mean([e.gain for e in kept], [e.gain_error for e in kept])[2] > SCATTER:
+        kept.pop()
+    return kept
+
+
+def combine(estimates: Sequence[NoiseEstimate], *, scenes: bool = False) -> NoiseEstimate:
     """The inverse-variance mean of estimates of the same camera, ISO and method.
+
+    With `scenes`, of single images: see `without_grain`.
 
     Unusable ones are left out where others are there, poor ones where good ones are. Estimates that scatter by more
     than their errors allow give a larger error, and the verdict `poor` from a reduced chi2 of 3.
@@ -49,6 +62,8 @@ def combine(estimates: Sequence[NoiseEstimate]) -> NoiseEstimate:
     if not estimates:
         raise ValueError("nothing to combine: give at least one estimate")
     used = next(chosen for v in ("good", "poor", "unusable") if (chosen := [e for e in estimates if e.verdict == v]))
+    if scenes and used[0].verdict != "unusable":
+        used = without_grain(used)
     if len(used) == 1 or used[0].verdict == "unusable":
         return used[0]
     gain, gain_error, gain_scatter = weighted_mean([e.gain for e in used], [e.gain_error for e in used])

@@ -18,6 +18,7 @@ ROUNDS = 4
 SELECTION = 1.2  # a chance excess of noise raises the limit by which places are chosen: true errors over those of counting, simulated
 MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
 TEXTURE = 0.05  # of the gain: what calm places of simulated frames shifted by two photosites still added, a standard deviation
+TAILS = 0.01  # of the read noise: long tails that are cut off with the outliers (lambda -.044: 1 % too little), a standard deviation
 OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one
 GREEN: Cfa = ((1,),)
 
@@ -168,6 +169,7 @@ def from_pair(
     except ValueError:
         return unusable("too few photosites are valid, not saturated and alike in both exposures; take larger frames of a smoother scene")
     estimate = estimate_from(found.line, found.points)
+    estimate = replace(estimate, read_noise_error=float(np.hypot(estimate.read_noise_error, TAILS * estimate.read_noise)))
     if found.calm:
         estimate = replace(estimate, gain_error=float(np.hypot(estimate.gain_error, TEXTURE * estimate.gain)))
     problem = _problem(residuals, found, exposure_ratio, bins)
