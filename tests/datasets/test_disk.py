@@ -66,7 +66,7 @@ def test_on_a_full_disk_the_old_file_stays_whole(name, tmp_path):
     child.start()
     child.join(20)
     message = ours.recv() if ours.poll(0) else f"the child ended with {child.exitcode}"
-    assert message.startswith(f"DatasetError: cannot write {path}: "), message
+    assert message.startswith(f"OutputError: cannot write {path}: "), message
     assert "File too large" in message or "is the disk full?" in message, message
     assert message.endswith("what was there before is unchanged")
     assert path.read_bytes() == before

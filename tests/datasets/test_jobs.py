@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.datasets.jobs import JobsDataset
-from lowlight_kedro.executors import processes
+from lowlight_kedro.executors import processes, sequential
 from lowlight_kedro.jobs import Job, Jobs
 
 
@@ -140,3 +141,15 @@ def test_record_without_its_files_is_never_written(world, monkeypatch):
     for path in (world / "out/record").glob("*.json"):
         for part, names in json.loads(path.read_text())["files"].items():
             assert all((world / "out" / part / f"{name}.pt").is_file() for name in names)
+
+
+@pytest.mark.parametrize("executor", [sequential, partial(processes, workers=2)], ids=["sequential", "processes"])
+def test_where_nothing_can_be_written_the_run_stops_and_what_was_done_stays(world, executor):
+    saved = dataset(world / "out")
+    saved.save(jobs(world, "b"))
+    before = contents(world / "out")
+    (world / "out/tiles/a").write_text("a file where a folder should be")
+    with pytest.raises(OutputError, match=r"cannot write .*/tiles/a/\d\.pt: File exists; what was there before is unchanged"):
+        saved.save(jobs(world, "ab", executor=executor))
+    (world / "out/tiles/a").unlink()
+    assert contents(world / "out") == before

@@ -4,12 +4,14 @@ import json
 import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kedro.io import DatasetError
 
+from benchmarks.mutations import mutated, write_bases
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
@@ -58,6 +60,24 @@ def test_a_short_exposure_without_a_partner_is_listed(empty_project):
     (alone,) = report(empty_project)["unpaired"]
     assert alone["file"].endswith("20001_00_0.1s.dng")
     assert alone["reason"] == "no long exposure of scene Sony_20001"
+
+
+def test_a_folder_of_damaged_raws_goes_through_and_each_refused_one_is_named(empty_project, tmp_path):
+    """The same damages as `benchmarks/mutations.py`, through the whole pipeline: none stops the night, none is lost."""
+    write_raws(empty_project.raw, SMALL)
+    base = write_bases(tmp_path)[0]
+    for number, (_, data) in enumerate(mutated(base.read_bytes(), 70, seed=0)):
+        (empty_project.raw / f"Sony/long/{number:03d}_broken.dng").write_bytes(data)
+    empty_project.run("preprocessing")
+    told = report(empty_project)
+    named = {Path(entry["file"]).name for entry in told["skipped"]}
+    tiled = {Path(file["path"]).name for file in json.loads((empty_project.data / "03_primary/metadata.json").read_text())["files"]}
+    damaged = {path.name for path in empty_project.raw.rglob("*_broken.dng")}
+    assert len(damaged) == 70
+    assert damaged <= named | tiled
+    assert named & damaged
+    assert all(entry["reason"] for entry in told["skipped"])
+    assert not list(empty_project.data.rglob(".*"))  # no torn or temporary file is left
 
 
 def test_zero_tiles_is_an_error(empty_project):

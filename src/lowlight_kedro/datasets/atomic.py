@@ -15,10 +15,18 @@ from safetensors import SafetensorError
 WRITING_ERRORS = (OSError, RuntimeError, SafetensorError, DatasetError)  # of files, of torch, of safetensors, of Kedro around any
 
 
-def _reason(error: BaseException) -> str:
-    """What the first cause of `error` says. NumPy and torch count bytes or positions where they mean a short write."""
+class OutputError(DatasetError):
+    """The disk is full or a folder may not be written: no fault of the file at hand, and the next one will fare no better."""
+
+
+def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says. NumPy and torch count bytes or positions where they mean a short write."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     told = str(error) or type(error).__name__
@@ -30,7 +38,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """A temporary path beside `target`, moved over it when the block ends well and removed when not.
 
     Raises:
-        DatasetError: the folder cannot be written, the disk is full or the writer gave up; earlier content of `target` stays.
+        OutputError: the folder cannot be written or the disk is full. DatasetError: the writer gave up.
+            Earlier content of `target` stays.
     """
     target = Path(target)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
@@ -42,7 +51,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, target)
     except WRITING_ERRORS as error:
-        raise DatasetError(f"cannot write {target}: {_reason(error)}; what was there before is unchanged") from error
+        cause = _first_cause(error)
+        kind = DatasetError if isinstance(cause, DatasetError) else OutputError
+        raise kind(f"cannot write {target}: {_reason(cause)}; what was there before is unchanged") from error
     finally:
         with suppress(OSError):  # of a folder that is not there; it must not hide the reason
             temporary.unlink()

@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro.io.core import parse_dataset_definition
 from tqdm import tqdm
 
+from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.jobs import RECORD, Job, Jobs, Outcome
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,16 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         }
 
     def save(self, data: Jobs) -> None:
-        """Run the jobs with a progress bar; failures are logged and recorded, never raised."""
+        """Run the jobs with a progress bar; failures are logged and recorded.
+
+        Raises:
+            OutputError: results cannot be written, as on a full disk; what was done stays.
+        """
         counts: Counter[str] = Counter()
         with tqdm(total=len(data.jobs), desc=data.title, unit=data.unit) as progress:
             for job, result in data.executor(self._run, data.jobs, data.shared):
+                if isinstance(result, OutputError):
+                    raise result
                 outcome = self._failed(job, result) if isinstance(result, BaseException) else result
                 counts[outcome.state] += 1
                 if outcome.error:
@@ -102,6 +109,8 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
             try:
                 self._write(job.name, key, job.compute(shared))
                 break
+            except OutputError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever a file does to its job, the others go on
                 if attempt == ATTEMPTS:
                     return self._failed(job, error)
