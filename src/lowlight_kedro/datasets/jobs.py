@@ -134,7 +134,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
 
     def _write(self, name: str, key: str, results: Mapping[str, Any]) -> None:
         earlier, files = self._files(name), {}
-        for part in results.keys() - {RECORD}:
+        for part in (part for part in results if part != RECORD):
             contents = results[part] if part in self._many else {name: results[part]}
             for file, value in contents.items():
                 self._parts[part].dataset(file).save(value)
