@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from kedro.framework.session import KedroSession
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile
-from lowlight_kedro.pipelines.preprocessing.options import PairingOptions
+from lowlight_kedro.pipelines.evaluation.nodes import _evaluate, _Pair
+from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
+from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, PreprocessingOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import CHECK_COLUMNS, check_files
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from tests.conftest import make_frame
+from lowlight_kedro.sensor.frame import with_white
+from tests.conftest import ROOT, make_frame
 from tests.pipelines.conftest import write_raws
 
 OPTIONS = PairingOptions(check=True, max_ratio_error=0.12, max_shift=32, max_moving=0.3, exclude={})
@@ -77,3 +81,18 @@ def test_the_check_of_a_pair_can_be_sent_to_another_process(tmp_path):
     failed = check_files(*call[1:])["record"]
     assert failed["verdict"] == "failed"
     assert "LibRaw cannot read it" in failed["reason"]
+
+
+def test_a_frame_and_its_reference_in_units_of_different_whites_are_compared_in_one():
+    """A dark frame keeps the white of its tag, a bright one shows its own: what is restored to the scaled frame scores as that."""
+    short = make_frame(np.random.default_rng(0), shape=(128, 160), exposure_s=0.1, light=0.6)
+    long = with_white(make_frame(np.random.default_rng(0), shape=(128, 160), light=0.6), 15000.0, "measured")
+    with KedroSession.create(ROOT, env="demo") as session:
+        parameters = session.load_context().config_loader["parameters"]
+    preprocessing = PreprocessingOptions.model_validate(parameters["preprocessing"])
+    options = EvaluationOptions.model_validate(parameters["evaluation"])
+    restored = preprocessing.demosaicer.demosaic(short) * np.float32(100)
+    pair = _Pair("long", 100.0, None, (0.0, 0.0))
+    figures, _ = _evaluate((short, long), pair, restored, {"crop": None, "exposure_ratio": 100.0}, preprocessing, options)
+    assert figures["restored_psnr_linear"] == pytest.approx(figures["scaled_psnr_linear"], abs=1e-3)
+    assert figures["restored_psnr_linear"] > 20

@@ -1,6 +1,7 @@
 """What `kedro run` leaves behind."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipeline_registry import register_pipelines
+from tests.conftest import make_frame
 
 
 def test_tiles_metadata_and_index_agree(finished):
@@ -102,3 +105,14 @@ def test_nothing_is_done_twice_and_results_repeat(finished, project):
     project.run("training", "inference")
     assert {path.name: path.read_bytes() for path in (project.data / "07_model_output/linear").rglob("*.tif")} == before
     assert (project.data / "06_models/training_state.safetensors").read_bytes() == state
+
+
+def test_what_people_look_at_stands_upright(project):
+    """Preview and sRGB as the camera was held; linear values as the sensor lies."""
+    turned = replace(make_frame(np.random.default_rng(0), shape=(128, 160), exposure_s=0.1), orientation=6)
+    write_dng(project.raw / "Sony/short/10007_00_0.1s.dng", turned)
+    project.run("inference", inference={"exposure_ratio": {"value": 100.0}})
+    parts = project.catalog().load("restored")["Sony/short/10007_00_0.1s"]
+    assert {name: parts[name]().shape for name in ("linear", "srgb", "preview")} == {
+        "linear": (3, 128, 160), "srgb": (3, 160, 128), "preview": (3, 160, 128),
+    }  # fmt: skip

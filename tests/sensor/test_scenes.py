@@ -181,3 +181,9 @@ def test_excluded_scenes_are_listed_with_the_reason():
     kept, alone = scenes.exclude(pairs, {"S/short/00001_00_1s": "x.ARW"}, {"S_00001": "misaligned"})
     assert kept["scene"].tolist() == ["S"]
     assert alone == [{"file": "x.ARW", "reason": "scene S_00001 is excluded: misaligned"}]
+
+
+def test_flats_and_darks_are_no_exposures_of_a_scene():
+    """A flat may be exposed longer than anything else in its folder: that makes no picture short."""
+    table = pd.DataFrame({"frame": ["a", "b", "flats/c", "darks/d"], "scene": "scene", "exposure_s": [1.0, 10.0, 60.0, 60.0]})
+    assert scenes.data_types(table).tolist() == ["short", "long", "flat", "dark"]
