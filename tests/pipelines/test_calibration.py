@@ -46,6 +46,8 @@ def test_flats_and_darks_give_the_camera_back_and_inference_uses_it(calibrated):
     for name, truth in {"gain_dn": GAIN_DN, "read_noise_dn": np.hypot(READ_DN, 12**-0.5), "row_noise_dn": ROW_DN}.items():
         assert abs(entry[name] - truth) < 4 * entry[f"{name}_error"]
         assert entry[f"{name}_error"] < 0.06 * truth
+    for value, error in zip(entry["channel_gain_dn"], entry["channel_gain_dn_error"], strict=True):
+        assert abs(value - GAIN_DN) < 4 * error < 0.2 * GAIN_DN
     calibrated.run("inference", inference={"exposure_ratio": {"value": 100.0}})
     used = calibrated.catalog().load("restored")["acme/short/10009_00_0.1s"]["record"]()
     assert used["noise_from"].startswith("calibration of Acme One from flats, ISO 800 (good: ")

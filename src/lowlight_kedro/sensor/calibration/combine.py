@@ -28,12 +28,16 @@ def _optional(estimates: Sequence[NoiseEstimate], name: str) -> tuple[float | No
 Triple = tuple[float, float, float]
 
 
-def _black(estimates: Sequence[NoiseEstimate]) -> tuple[Triple | None, Triple | None]:
-    """Black errors per channel and their errors, averaged over those estimates that have them."""
-    known = [(e.black_error, e.black_error_error) for e in estimates if e.black_error is not None and e.black_error_error is not None]
+def _by_channel(estimates: Sequence[NoiseEstimate], name: str) -> tuple[Triple | None, Triple | None]:
+    """`weighted_mean` of an attribute with a value per channel over those estimates that have it; nan where none has the channel."""
+    known = [(getattr(e, name), getattr(e, f"{name}_error")) for e in estimates if getattr(e, f"{name}_error") is not None]
     if not known:
         return None, None
-    red, green, blue = (weighted_mean([value[c] for value, _ in known], [error[c] for _, error in known]) for c in range(3))
+    means = []
+    for channel in range(3):
+        pairs = [(values[channel], errors[channel]) for values, errors in known if np.isfinite(errors[channel])]
+        means.append(weighted_mean(*zip(*pairs, strict=True)) if pairs else (np.nan, np.nan, np.nan))
+    red, green, blue = means
     return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
 
 
@@ -71,9 +75,9 @@ def combine(estimates: Sequence[NoiseEstimate], *, scenes: bool = False) -> Nois
     row, row_error = _optional(used, "row_noise")
     tail, tail_error = _optional(used, "tail")
     points = Points(*(np.concatenate([getattr(e.points, name) for e in used]) for name in ("mean", "variance", "variance_error")))
-    black, black_error = _black(used)
     mean = NoiseEstimate(
-        gain, gain_error, read, read_error, row, row_error, tail, tail_error, black, black_error, points, verdict=used[0].verdict
+        gain, gain_error, read, read_error, row, row_error, tail, tail_error,
+        *_by_channel(used, "black_error"), *_by_channel(used, "channel_gain"), points, verdict=used[0].verdict,
     )  # fmt: skip
     scatter = max(gain_scatter, read_scatter)
     if scatter > SCATTER:

@@ -30,6 +30,8 @@ class NoiseEstimate:
         tail: Tukey lambda shape of the read noise (0.14 = Gaussian, less = longer tails); None likewise.
         black_error: mean dark signal of R, G, B, to be subtracted; None likewise.
         black_error_error: its standard errors.
+        channel_gain: gain of R, G, B each for itself, nan where a channel has too little; None likewise.
+        channel_gain_error: its standard errors.
         points: what was fitted.
         verdict: `good`, `poor` (use where there is nothing better) or `unusable`, with `reason`.
     """
@@ -44,6 +46,8 @@ class NoiseEstimate:
     tail_error: float | None = None
     black_error: tuple[float, float, float] | None = None
     black_error_error: tuple[float, float, float] | None = None
+    channel_gain: tuple[float, float, float] | None = None
+    channel_gain_error: tuple[float, float, float] | None = None
     points: Points = field(default_factory=lambda: Points(np.empty(0), np.empty(0), np.empty(0)))
     verdict: Verdict = "good"
     reason: str = ""

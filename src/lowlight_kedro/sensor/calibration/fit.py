@@ -1,6 +1,6 @@
 """The straight line of variance against mean: Var = gain * signal + read_noise**2."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +83,16 @@ def estimate_from(line: Line, points: Points) -> NoiseEstimate:
         reason = f"the read noise drowns in photon noise (below about {line.read_noise:.2g}); measure darks or darker light"
         return replace(estimate, verdict="poor", reason=reason)
     return estimate
+
+
+def by_channel(lines: Mapping[int, Line]) -> dict[str, tuple[float, float, float]]:
+    """`channel_gain` and `channel_gain_error` of an estimate, from the lines of those channels that have one."""
+    none = (float("nan"), float("nan"))
+    values = [(lines[index].gain, lines[index].gain_error) if index in lines else none for index in range(3)]
+    return {
+        "channel_gain": (values[0][0], values[1][0], values[2][0]),
+        "channel_gain_error": (values[0][1], values[1][1], values[2][1]),
+    }  # fmt: skip
 
 
 def disagreement(gains: Sequence[float], errors: Sequence[float], share: float = 0.05, reach: float = 4.0) -> str:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.calibration.blocks import green_squares
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import Line, disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.fit import Line, by_channel, disagreement, estimate_from, fit_line
 from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
 
@@ -89,17 +89,13 @@ def settle(residuals: Residuals, bins: int) -> Settled:
     return _settle_calm(residuals, plain, bins) if merging(residuals, line) > MERGING else plain
 
 
-def _channel_gains(residuals: Residuals, chosen: NDArray, line: Line, bins: int) -> str:
-    """`disagreement` of the lines of single channels."""
-    gains, errors = [np.nan] * 3, [np.nan] * 3
-    for channel in range(3):
-        if (chosen & (residuals.channel == channel)).sum() >= 3 * SMALLEST:
-            own = fit_residuals(residuals, chosen, line, bins, (channel,))[0]
-            gains[channel], errors[channel] = own.gain, own.gain_error
-    return disagreement(gains, errors)
+def _channel_lines(residuals: Residuals, found: Settled, bins: int) -> dict[int, Line]:
+    """The line of each channel that has enough places."""
+    enough = [channel for channel in range(3) if (found.chosen & (residuals.channel == channel)).sum() >= 3 * SMALLEST]
+    return {channel: fit_residuals(residuals, found.chosen, found.line, bins, (channel,))[0] for channel in enough}
 
 
-def _problem(residuals: Residuals, found: Settled, exposure_ratio: float, bins: int) -> str:
+def _problem(residuals: Residuals, found: Settled, estimate: NoiseEstimate, exposure_ratio: float) -> str:
     """Why the estimate is poor, or an empty string."""
     line, points = found.line, found.points
     span = points.mean.max() / max(points.mean.min(), 1e-300)
@@ -114,7 +110,7 @@ def _problem(residuals: Residuals, found: Settled, exposure_ratio: float, bins: 
     off = np.nanmax(np.abs(residuals.alpha * exposure_ratio - 1))
     if off > OFF:
         return f"the exposures differ by a ratio {off:.0%} off the stated {exposure_ratio:g}"
-    return _channel_gains(residuals, found.chosen, line, bins)
+    return disagreement(estimate.channel_gain or (), estimate.channel_gain_error or ())
 
 
 def unusable(reason: str) -> NoiseEstimate:
@@ -168,9 +164,10 @@ def from_pair(
         found = settle(residuals, bins)
     except ValueError:
         return unusable("too few photosites are valid, not saturated and alike in both exposures; take larger frames of a smoother scene")
-    estimate = estimate_from(found.line, found.points)
+    channels = by_channel(_channel_lines(residuals, found, bins))
+    estimate = replace(estimate_from(found.line, found.points), **channels)  # type: ignore[arg-type]
     estimate = replace(estimate, read_noise_error=float(np.hypot(estimate.read_noise_error, TAILS * estimate.read_noise)))
     if found.calm:
         estimate = replace(estimate, gain_error=float(np.hypot(estimate.gain_error, TEXTURE * estimate.gain)))
-    problem = _problem(residuals, found, exposure_ratio, bins)
+    problem = _problem(residuals, found, estimate, exposure_ratio)
     return judged(replace(estimate, verdict="poor", reason=problem) if problem else estimate)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.calibration.blocks import contrasts, inliers, phase_blocks, phase_channels
 from lowlight_kedro.sensor.calibration.darks import Dark, clipped_at_black, measure_darks
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import Line, disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.fit import Line, by_channel, disagreement, estimate_from, fit_line
 from lowlight_kedro.sensor.cfa import Cfa
 
 MISFIT = 9.0  # chi2 per degree of freedom of a line that is no line
@@ -117,17 +117,10 @@ def fit_blocks(blocks: Blocks, per_level: int) -> tuple[Line, Points]:
     return fit_line(points.mean, points.variance, relative), points
 
 
-def _channel_gains(blocks: Blocks, per_level: int) -> str:
-    """`disagreement` of the lines of single channels."""
-    lines = []
-    for channel in range(3):
-        part = blocks.where(blocks.channel == channel)
-        if len(np.unique(part.mean)) >= 3:
-            lines.append((channel, fit_blocks(part, per_level)[0]))
-    gains, errors = [np.nan] * 3, [np.nan] * 3
-    for channel, line in lines:
-        gains[channel], errors[channel] = line.gain, line.gain_error
-    return disagreement(gains, errors)
+def _channel_lines(blocks: Blocks, per_level: int) -> dict[int, Line]:
+    """The line of each channel that has three levels."""
+    parts = {channel: blocks.where(blocks.channel == channel) for channel in range(3)}
+    return {channel: fit_blocks(part, per_level)[0] for channel, part in parts.items() if len(np.unique(part.mean)) >= 3}
 
 
 def _with_dark(estimate: NoiseEstimate, dark: Dark | None) -> NoiseEstimate:
@@ -178,8 +171,9 @@ def _fitted(blocks: Blocks, per_level: int, note: str) -> NoiseEstimate:
     except ValueError as error:
         nothing = float("nan")
         return NoiseEstimate(nothing, nothing, nothing, nothing, verdict="unusable", reason=str(error))
-    estimate = estimate_from(line, points)
-    problem = _channel_gains(blocks, per_level)
+    channels = by_channel(_channel_lines(blocks, per_level))
+    estimate = replace(estimate_from(line, points), **channels)  # type: ignore[arg-type]
+    problem = disagreement(channels["channel_gain"], channels["channel_gain_error"])
     if line.chi2 > MISFIT:
         problem = f"variance against mean is no line (chi2 {line.chi2:.1f}): a lamp that flickers, or raws that are not linear"
     if problem:

@@ -8,6 +8,7 @@ import numpy as np
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points
 
 METHODS = ("flats", "pairs", "image", "tag")  # by trust
+PER_CHANNEL = ("black_error", "channel_gain")
 IN_DN = ("gain", "read_noise", "row_noise")
 NEIGHBOUR = 2.1  # highest ratio of two measured ISOs between which one may interpolate: a little over one stop
 SAME_ISO = 1.01
@@ -24,11 +25,12 @@ def to_entry(estimate: NoiseEstimate, *, iso: float, method: str, range_dn: floa
     for name in IN_DN:
         value, error = getattr(estimate, name), getattr(estimate, f"{name}_error")
         entry |= {f"{name}_dn": value and value * range_dn, f"{name}_dn_error": error and error * range_dn}
-    black, black_error = estimate.black_error, estimate.black_error_error
+    for name in PER_CHANNEL:
+        for suffix in ("", "_error"):
+            values = getattr(estimate, name + suffix)
+            entry[f"{name}_dn{suffix}"] = values and [value * range_dn if np.isfinite(value) else None for value in values]
     return entry | {
         "tail": estimate.tail, "tail_error": estimate.tail_error,
-        "black_error_dn": black and [value * range_dn for value in black],
-        "black_error_dn_error": black_error and [value * range_dn for value in black_error],
         "range_dn": range_dn, "frames": list(frames), "points": {name: values.tolist() for name, values in vars(estimate.points).items()},
     }  # fmt: skip
 
@@ -36,13 +38,16 @@ def to_entry(estimate: NoiseEstimate, *, iso: float, method: str, range_dn: floa
 def from_entry(entry: Entry) -> NoiseEstimate:
     """The estimate that `to_entry` stored."""
     span = entry["range_dn"]
-    values = {
-        key: entry[f"{name}_dn{kind}"] and entry[f"{name}_dn{kind}"] / span
-        for name in IN_DN for kind in ("", "_error") for key in (f"{name}{kind}",)
-    }  # fmt: skip
-    black, black_error = (entry[key] and tuple(value / span for value in entry[key]) for key in ("black_error_dn", "black_error_dn_error"))
+    values: dict[str, Any] = {}
+    for suffix in ("", "_error"):
+        for name in IN_DN:
+            stored = entry[f"{name}_dn{suffix}"]
+            values[name + suffix] = stored and stored / span
+        for name in PER_CHANNEL:
+            stored = entry[f"{name}_dn{suffix}"]
+            values[name + suffix] = stored and tuple(np.nan if value is None else value / span for value in stored)
     return NoiseEstimate(
-        **values, tail=entry["tail"], tail_error=entry["tail_error"], black_error=black, black_error_error=black_error,
+        **values, tail=entry["tail"], tail_error=entry["tail_error"],
         points=Points(**{name: np.asarray(values, float) for name, values in entry["points"].items()}),
         verdict=entry["verdict"], reason=entry["reason"],
     )  # fmt: skip
