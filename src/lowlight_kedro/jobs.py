@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from lowlight_kedro.executors import Executor, sequential
 
 RECORD = "record"
+KEY, FILES = "key", "files"  # what a finished job adds to its record
 
 
 @cache

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from lowlight_kedro.datasets.black import black_level, colours
 from lowlight_kedro.datasets.tags import DNG_VERSION, EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, STRIPS, TILES, Tags, read_tags
 from lowlight_kedro.sensor.cfa import from_colours
 from lowlight_kedro.sensor.frame import Frame, checked, with_white
-from lowlight_kedro.sensor.levels import measured_white
+from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
 NOT_MOSAIC = "it has no mosaic (monochrome, sRAW or linear DNG); only Bayer and X-Trans raws can be used"
@@ -186,7 +186,7 @@ def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 
-def read_frame(path: Path, white: Literal["measured", "tag"] = "measured") -> Frame:
+def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
     """Decode the visible area of a Bayer or X-Trans raw.
 
     Args:

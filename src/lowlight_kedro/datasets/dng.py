@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.tags import ISO_OVERFLOW
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
@@ -19,7 +20,6 @@ CFA_PHOTOMETRIC = 32803
 EXIF_POINTER = 34665
 PLACEHOLDER = 34664  # tifffile refuses to write the EXIF pointer itself; same place in the sorted directory
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
-MAX_ISO = 65535
 Entry = tuple[int, int, int, bytes]  # tag, type, count, value
 
 
@@ -39,7 +39,7 @@ def _exif_entries(frame: Frame, taken_at: str | None) -> list[Entry]:
     if np.isfinite(frame.exposure_s):
         entries.append((33434, 5, 1, struct.pack("<II", *_rational(frame.exposure_s))))
     if np.isfinite(frame.iso):
-        entries.append((34855, 3, 1, struct.pack("<H", min(round(frame.iso), MAX_ISO))))
+        entries.append((34855, 3, 1, struct.pack("<H", min(round(frame.iso), ISO_OVERFLOW))))
         entries.append((34866, 4, 1, struct.pack("<I", round(frame.iso))))  # RecommendedExposureIndex, for what exceeds 16 bits
     if taken_at is not None:
         stamp = datetime.fromisoformat(taken_at).strftime("%Y:%m:%d %H:%M:%S").encode() + b"\0"

@@ -12,13 +12,12 @@ from kedro.io.core import parse_dataset_definition
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.jobs import RECORD, Job, Jobs, Outcome
+from lowlight_kedro.jobs import FILES, KEY, RECORD, Job, Jobs, Outcome
 
 logger = logging.getLogger(__name__)
 
 Lazy = Callable[[], Any]
 ATTEMPTS = 2
-FILES = "files"
 
 
 class Part:
@@ -96,7 +95,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
                 progress.update()
         if self._prune:
             for name in set(self._parts[RECORD].names()) - {job.name for job in data.jobs}:
-                self._remove(self._files(name))
+                self._remove(self._files(self._recorded(name)))
                 self._parts[RECORD].file(name).unlink()
         logger.info("%s: %d done, %d kept from before, %d failed", data.title, *(counts[s] for s in ("done", "kept", "failed")))
 
@@ -125,23 +124,25 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         except DatasetError:
             return {}
 
-    def _files(self, name: str) -> set[Path]:
-        """The files that the record of a job lists."""
-        return {self._parts[part].file(file) for part, files in self._recorded(name).get(FILES, {}).items() for file in files}
+    def _files(self, record: Mapping[str, Any]) -> set[Path]:
+        """The files that a record lists."""
+        return {self._parts[part].file(file) for part, files in record.get(FILES, {}).items() for file in files}
 
     def _is_done(self, name: str, key: str) -> bool:
-        return self._recorded(name).get("key") == key and all(file.is_file() for file in self._files(name))
+        record = self._recorded(name)
+        return record.get(KEY) == key and all(file.is_file() for file in self._files(record))
 
     def _write(self, name: str, key: str, results: Mapping[str, Any]) -> None:
-        earlier, files = self._files(name), {}
+        earlier, files = self._recorded(name), {}
         for part in (part for part in results if part != RECORD):
             contents = results[part] if part in self._many else {name: results[part]}
             for file, value in contents.items():
                 self._parts[part].dataset(file).save(value)
             files[part] = sorted(contents)
-        self._parts[RECORD].dataset(name).save(results[RECORD] | {"key": key, FILES: dict(sorted(files.items()))})
+        record = results[RECORD] | {KEY: key, FILES: dict(sorted(files.items()))}
+        self._parts[RECORD].dataset(name).save(record)
         if self._prune:
-            self._remove(earlier - self._files(name))
+            self._remove(self._files(earlier) - self._files(record))
 
     def _remove(self, files: set[Path]) -> None:
         for file in files:

@@ -3,16 +3,16 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.levels import WhiteFrom
 
 RAW_SUFFIXES = (".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw")
 BLOCK = 1 << 20  # bytes read at a time
-White = Literal["measured", "tag"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RawFile:
     """One raw, not yet opened: call it for the `Frame`, `header()` for what it says of itself."""
 
     path: Path
-    white: White = "measured"
+    white: WhiteFrom = "measured"
 
     def __call__(self) -> Frame:
         """See `read_frame`."""
@@ -56,7 +56,7 @@ class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
     """
 
     def __init__(
-        self, *, filepath: str, suffixes: list[str] | None = None, white: White = "measured", metadata: dict | None = None
+        self, *, filepath: str, suffixes: list[str] | None = None, white: WhiteFrom = "measured", metadata: dict | None = None
     ) -> None:
         if white not in ("measured", "tag"):
             raise DatasetError(f"white must be 'measured' or 'tag', got {white!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
@@ -20,11 +20,13 @@ OPEN_STACKS = 256  # files kept open by one reader; well below the usual limit o
 
 
 def encode(tiles: NDArray) -> NDArray[np.uint16]:
-    """Tile domain [-1, 1] to 16 bits, rounded to nearest; any shape.
+    """Tile domain [-1, 1] to 16 bits, rounded to nearest; any shape. What is 16 bits already is handed on as it is.
 
     Raises:
         ValueError: a value is not finite or outside [-1, 1].
     """
+    if tiles.dtype == np.uint16:
+        return tiles
     low, high = tiles.min(initial=1), tiles.max(initial=-1)
     if not (low >= -1 and high <= 1):
         raise ValueError(f"values span [{low:g}, {high:g}], expected finite values within [-1, 1]")
@@ -63,7 +65,7 @@ def write_stack(path: str | Path, tiles: NDArray) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for index, tile in enumerate(tiles):
             try:
-                stored = tile if tile.dtype == np.uint16 else encode(tile)
+                stored = encode(tile)
             except ValueError as error:
                 raise DatasetError(f"tile {index}: {error}") from None  # `atomic_path` adds the file
             file.write(stored.astype("<u2", copy=False).tobytes())
@@ -96,7 +98,7 @@ def holds(path: str | Path, tiles: NDArray) -> bool:
         return False
     if stack.dtype != np.uint16 or stack.shape != tiles.shape:
         return False
-    return all(np.array_equal(old, new if new.dtype == np.uint16 else encode(new)) for old, new in zip(stack, tiles, strict=True))
+    return all(np.array_equal(old, encode(new)) for old, new in zip(stack, tiles, strict=True))
 
 
 class OpenStacks:
@@ -112,25 +114,3 @@ class OpenStacks:
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return OpenStacks, (self._limit,)
-
-
-class TileStackDataset(AbstractDataset[NDArray, NDArray]):
-    """Tiles (N, C, S, S) float32 in the tile domain, in one stack."""
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath = Path(filepath)
-        self.metadata = metadata
-
-    def load(self) -> NDArray[np.float32]:
-        """All tiles, decoded."""
-        return decode(open_stack(self._filepath))
-
-    def save(self, data: NDArray) -> None:
-        """See `write_stack`."""
-        write_stack(self._filepath, data)
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

@@ -1,6 +1,6 @@
 """One decoded raw and its normalisation, shared by training and inference."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,14 +83,24 @@ def with_white(frame: Frame, white_level: float, white_from: WhiteFrom) -> Frame
     return replace(frame, white_level=white_level, white_from=white_from, noise_profile=profile)
 
 
+def lowest_white(frames: Iterable[Frame]) -> float | None:
+    """The lowest white level that was measured in any of them, DN; None where none shows its own. Keeps no frame."""
+    return min((frame.white_level for frame in frames if frame.white_from == "measured"), default=None)
+
+
+def in_white(frame: Frame, measured: float | None) -> Frame:
+    """`frame` in units of the `lowest_white` of its companions."""
+    return frame if measured is None else with_white(frame, measured, "measured")
+
+
 def same_white(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Exposures of one camera at one ISO in one unit: the lowest white level measured in any of them, for all.
 
     A dark exposure shows no saturation, so that its own white level stays the tag; compared with a bright one, its
     signal would be off by the tag's error.
     """
-    measured = [frame.white_level for frame in frames if frame.white_from == "measured"]
-    return tuple(with_white(frame, min(measured), "measured") for frame in frames) if measured else tuple(frames)
+    white = lowest_white(frames)
+    return tuple(in_white(frame, white) for frame in frames)
 
 
 def _lines(height: int, period: int) -> Iterator[tuple[int, slice]]:

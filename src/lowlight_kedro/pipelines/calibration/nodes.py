@@ -23,7 +23,7 @@ from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
-from lowlight_kedro.sensor.frame import Frame, normalise, range_dn, same_white, with_white
+from lowlight_kedro.sensor.frame import Frame, in_white, lowest_white, normalise, range_dn, same_white
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,12 @@ def _slug(text: str) -> str:
 def _from_flats(levels: Sequence[Sequence[Raw]], darks: Sequence[Raw]) -> Measured:
     """One level of flats in memory at a time; all in units of the lowest white that any of them shows."""
     raws = [raw for level in [*levels, darks] for raw in level]
-    whites = [frame.white_level for frame in (raw() for raw in raws) if frame.white_from == "measured"]
+    white = lowest_white(raw() for raw in raws)
 
     def signal(raw: Raw) -> NDArray:
-        frame = raw()
-        return normalise(with_white(frame, min(whites), "measured") if whites else frame)
+        return normalise(in_white(raw(), white))
 
-    first = raws[0]()
-    first = with_white(first, min(whites), "measured") if whites else first
+    first = in_white(raws[0](), white)
     estimate = photon_transfer(([signal(raw) for raw in level] for level in levels), [signal(raw) for raw in darks], first.cfa)
     return estimate, range_dn(first)
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any
 
@@ -106,6 +106,9 @@ class Restoration:
     options: InferenceOptions
     calibrations: Sequence[Mapping[str, Any]]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # a worker builds its own network
+
     @cached_property
     def prior(self) -> Prior:
         """See `load_prior`."""
@@ -171,7 +174,7 @@ def restore_frames(
         ValueError: guidance, estimate and prior do not go together.
     """
     shared = Restoration(prior, sensor, options, calibrations)
-    _guidance(load_prior(prior, options), options)
+    _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
     settings = [digest(prior), calibrations, sensor.model_dump(), options.model_dump(exclude={"select"})]
     jobs = [

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.stacks import encode
-from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.jobs import FILES, KEY, Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import Problems
@@ -20,8 +20,6 @@ from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.tile_checks import statistics
 
 logger = logging.getLogger(__name__)
-
-JOB_KEYS = ("key", "files")  # what the job added to the record of a frame
 
 
 def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float, scale: int) -> dict[str, Any]:
@@ -48,11 +46,11 @@ def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, o
     rgb *= np.float32(ratio)
     stem, size = row["frame"].replace("/", "_"), options.tiles.size
     stack_name = f"{row['data_type']}/{stem}.npy"
-    places = tiles.grid(rgb.shape[1:], size, options.tiles.stride)
-    stack = np.empty((len(places), len(rgb), size, size), np.uint16) if options.tiles.storage == "stack" else None
+    pieces = list(tiles.cut(rgb, size, options.tiles.stride))
+    stack = np.empty((len(pieces), len(rgb), size, size), np.uint16) if options.tiles.storage == "stack" else None
     files: dict[str, NDArray] = {} if stack is None else {stack_name: stack}
     records = []
-    for index, (place, pixels) in enumerate(tiles.cut(rgb, size, options.tiles.stride)):
+    for index, (place, pixels) in enumerate(pieces):
         tile = tiles.to_tile_domain(pixels)
         record = _tile_record(stem, place, pixels, tile)
         if stack is None:
@@ -92,7 +90,7 @@ def describe_tiles(
     wanted = frames[frames["data_type"].isin(options.tiles.data_types)]["frame"]
     records = [frame_tiles[frame]["record"]() for frame in wanted]
     failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
-    files = [{key: value for key, value in record.items() if key not in JOB_KEYS} for record in records if "error" not in record]
+    files = [{key: value for key, value in record.items() if key not in (KEY, FILES)} for record in records if "error" not in record]
     if not files:
         raise ValueError(
             f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"

@@ -54,8 +54,7 @@ def _check_pixels(name: str, stored: NDArray, options: ValidationOptions) -> tup
     if problems:
         return {}, problems
     problems = tile_checks.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
-    code = stored if stored.dtype == np.uint16 else encode(stored)
-    return tile_checks.statistics(pixels) | {"digest": tile_checks.digest(code)}, problems
+    return tile_checks.statistics(pixels) | {"digest": tile_checks.digest(encode(stored))}, problems
 
 
 def _check_file(file: TileFile | None, wanted: str, tiles: list[Record], options: ValidationOptions) -> tuple[list[dict], list[Problem]]:

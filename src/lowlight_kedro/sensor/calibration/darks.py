@@ -43,7 +43,8 @@ def black_levels(darks: NDArray, cfa: Cfa, read_noise: float, row_noise: float) 
     values, errors = np.zeros(3), np.zeros(3)
     for index in range(3):
         sites = channel == index
-        keep = sites & (np.abs(mean - np.median(mean[sites])) <= 6 * np.quantile(np.abs(mean[sites] - np.median(mean[sites])), 0.95) / 1.96)
+        keep = np.zeros(mean.shape, bool)
+        keep[sites] = inliers(mean[sites][None], 6.0)[0]
         per_frame = np.array([dark[keep].mean() for dark in darks])
         noise = np.sqrt(read_noise**2 / keep.sum() + row_noise**2 / keep.any(axis=1).sum()) / np.sqrt(len(darks))
         scatter = per_frame.std(ddof=1) / np.sqrt(len(darks)) if len(darks) > 1 else 0.0
