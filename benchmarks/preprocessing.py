@@ -13,15 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import rawpy
 import yaml
+from decode import copied, cost  # beside this script
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.jobs import JobsDataset
@@ -86,23 +84,6 @@ def timed(jobs: Jobs, workers: int, out: Path) -> tuple[float, float]:
     return time.perf_counter() - start, finished[-1] - finished[workers - 1]
 
 
-def least_cost(action: Callable[[], Any], megapixels: float, repeats: int = 5) -> float:
-    """Smallest CPU time, ms per megapixel."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        result = action()
-        times.append(time.process_time() - start)
-        del result
-    return min(times) * 1000 / megapixels
-
-
-def copied(path: Path) -> np.ndarray:
-    """The peer: what any user of rawpy pays."""
-    with rawpy.imread(str(path)) as raw:
-        return raw.raw_image_visible.copy()
-
-
 def peak_memory(folder: Path) -> float:
     """MB of a process of its own that preprocesses one frame."""
     results(folder / "memory").save(Jobs(jobs_of(folder).jobs[:1], options(), EXECUTORS["sequential"], "memory", "raw"))
@@ -124,8 +105,8 @@ def main() -> None:
         jobs = jobs_of(folder / "raw")
         figures = {workers: timed(jobs, workers, folder / f"out{workers}") for workers in (1, 2)}
         first, megapixels = jobs.jobs[0], arguments.megapixels
-        copy = least_cost(lambda: copied(first.sources[0].path), megapixels)
-        tiles = least_cost(lambda: first.compute(jobs.shared), megapixels)
+        copy = cost(lambda: copied(first.sources[0].path), 5, megapixels)
+        tiles = cost(lambda: first.compute(jobs.shared), 5, megapixels)
         start = time.perf_counter()
         results(folder / "out1").save(Jobs(jobs.jobs, jobs.shared, partial(EXECUTORS["sequential"]), "again", "raw"))
         again = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ from lowlight_kedro.sensor.levels import WhiteFrom
 
 RAW_SUFFIXES = (".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw")
 BLOCK = 1 << 20  # bytes read at a time
+
+
+@lru_cache(maxsize=1 << 16)
+def _content_hash(path: Path, size: int, changed_ns: int) -> str:
+    """Pair checks, calibration, tiles and inference all ask for it: read once while size and time stay."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -36,14 +47,11 @@ class RawFile:
         Raises:
             RawReadError: the file cannot be read.
         """
-        digest = hashlib.blake2b(digest_size=16)
         try:
-            with self.path.open("rb") as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
+            state = self.path.stat()
+            return _content_hash(self.path, state.st_size, state.st_mtime_ns)
         except OSError as error:
             raise RawReadError(f"{self.path}: {error.strerror or error}") from error
-        return digest.hexdigest()
 
 
 class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
