@@ -27,7 +27,9 @@ PARAMETERS = {
         "snapshot_ticks": 1, "crop": 32, "device": "cpu", "ema_halflife_kimg": 0.05,
         "loader": {"workers": 0, "pin_memory": False}, "validate": {"tiles": 2, "crop": 64, "sigmas": [0.3]},
     },
-    "inference": {"guidance": {"name": "noise_map"}, "estimate": "mean", "sample": {"steps": 2}, "device": "cpu", "window": {"size": 256}},
+    "inference": {
+        "guidance": {"name": "noise_map"}, "estimate": "mean", "sample": {"evaluations": 3}, "device": "cpu", "window": {"size": 256},
+    },
 }  # fmt: skip
 
 

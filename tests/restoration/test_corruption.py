@@ -3,7 +3,7 @@ import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map
-from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 
 SCALING = Scaling(-0.7, 0.8)
 OPTIONS = {

@@ -18,6 +18,12 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     return torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
 
 
+def steps_within(sampler: Sampler, evaluations: int) -> int:
+    """How many steps, at least 1, a sampler makes with so many evaluations of the denoiser; the last step takes 1."""
+    per_step: int = getattr(sampler, "evaluations_per_step", 1)
+    return max(1, (evaluations - 1) // per_step + 1)
+
+
 def _level(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.to(x).reshape(1, 1, 1, 1)
 
@@ -36,6 +42,9 @@ def heun(denoiser: DenoiserFunction, x: Tensor, sigmas: Tensor, generator: torch
             ahead = x + (following - sigma).to(x) * slope
         x = ahead
         yield x
+
+
+heun.evaluations_per_step = 2  # type: ignore[attr-defined]
 
 
 def ancestral(denoiser: DenoiserFunction, x: Tensor, sigmas: Tensor, generator: torch.Generator) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corruption, lognormal_sigma
 from lowlight_kedro.diffusion.denoiser import standard_normal
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
-from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas
+from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.guidance import SIGMA_UNKNOWN, Guidance
+from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map, observe
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.frame import balanced
@@ -56,35 +56,49 @@ def _to_light(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def posterior_mean(
-    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, evaluations: int, device: torch.device
+    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, refreshes: int, device: torch.device
 ) -> NDArray[np.float32]:
-    """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that is exact at sigma = `SIGMA_UNKNOWN` (`noise_map`).
+    """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that knows it.
 
-    Each evaluation takes the noise level from the estimate before it, the first from the local mean.
+    The noise level comes from the local mean first, then `refreshes` times from the estimate before.
+
+    Raises:
+        ValueError: the guidance can only sample.
     """
     y, mask = _observe(exposure, scaling, device)
-    unknown = torch.full((1, 1, 1, 1), SIGMA_UNKNOWN, device=device)
     x = local_mean(y, mask, LOCAL_REACH)
-    for _ in range(evaluations):
-        x = guidance(denoiser, _measurement(y, mask, x, exposure, scaling))(torch.zeros_like(y), unknown)
+    for _ in range(1 + refreshes):
+        mean = guidance(denoiser, _measurement(y, mask, x, exposure, scaling)).mean
+        if mean is None:
+            raise ValueError("this guidance does not know the posterior mean, it can only sample")
+        x = mean()
     return _to_light(x, scaling)
 
 
 @torch.no_grad()
 def posterior_sample(
-    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, sampler: Sampler, steps: int,
+    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, sampler: Sampler, evaluations: int,
     sigma_min: float, start: float, device: torch.device, generator: torch.Generator,
     on_step: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """One draw of P(x0 | y) as linear RGB (3, H, W).
+    """One draw of P(x0 | y) as linear RGB (3, H, W), within so many `evaluations` of the denoiser.
 
-    Begins at sigma_max = `start` times the largest noise level of the frame, at the local mean of the measurement
-    plus noise of that level: higher levels cost evaluations and tell nothing.
+    A guidance with a sampler of its own uses that. Otherwise `sampler` begins at sigma_max = `start` times the largest
+    noise level of the frame, at the local mean of the measurement plus noise of that level: higher levels cost
+    evaluations and tell nothing.
+
+    Raises:
+        ValueError: the guidance cannot sample.
     """
     y, mask = _observe(exposure, scaling, device)
     first = local_mean(y, mask, LOCAL_REACH)
     measurement = _measurement(y, mask, first, exposure, scaling)
+    posterior = guidance(denoiser, measurement)
+    if posterior.draw is not None:
+        return _to_light(finish(posterior.draw(first, evaluations, generator), on_step), scaling)
+    if posterior.denoiser is None:
+        raise ValueError("this guidance cannot sample; set inference.estimate=mean")
     sigma_max = start * float(measurement.s.max())
     x = first + sigma_max * standard_normal(first, generator)
-    states = sampler(guidance(denoiser, measurement), x, karras_sigmas(steps, sigma_min, sigma_max), generator)
-    return _to_light(finish(states, on_step), scaling)
+    sigmas = karras_sigmas(steps_within(sampler, evaluations), sigma_min, sigma_max)
+    return _to_light(finish(sampler(posterior.denoiser, x, sigmas, generator), on_step), scaling)

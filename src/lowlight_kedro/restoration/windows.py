@@ -34,7 +34,7 @@ def _windows(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor, size: int, ov
 
 
 def windowed(
-    denoiser: DenoiserFunction, *, size: int, overlap: int, multiple: int, on_evaluation: Callable[[], None] = lambda: None
+    denoiser: DenoiserFunction, *, size: int, overlap: int, multiple: int, on_evaluation: Callable[[], object] = lambda: None
 ) -> DenoiserFunction:
     """`denoiser` for frames (B, C, H, W) of any H and W; memory is that of one window plus the frame.
 

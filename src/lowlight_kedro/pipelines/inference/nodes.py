@@ -123,22 +123,22 @@ class Restoration:
 def _restore(exposure: Exposure, shared: Restoration) -> tuple[NDArray, int]:
     """The restored light and the number of evaluations of the whole frame."""
     prior, options = shared.prior, shared.options
-    device, count, sample = choose_device(options.device), [], options.sample
-    multiple = getattr(prior.denoiser.network, "multiple", 1)
-    denoiser = windowed(
-        prior.denoiser, size=options.window.size, overlap=options.window.overlap, multiple=multiple,
-        on_evaluation=lambda: count.append(1),
-    )  # fmt: skip
-    if options.estimate == "mean":
-        light = posterior_mean(exposure, denoiser, prior.scaling, shared.guidance, evaluations=options.evaluations, device=device)
-        return light, len(count)
-    with tqdm(total=sample.steps, desc="sampling", unit="step", leave=False) as progress:
-        light = posterior_sample(
-            exposure, denoiser, prior.scaling, shared.guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
-            steps=sample.steps, sigma_min=sample.sigma_min, start=sample.start, device=device,
-            generator=generator_for("sample", options.seed, 0, device), on_step=lambda: progress.update(),
+    device, sample = choose_device(options.device), options.sample
+    expected = sample.evaluations if options.estimate == "sample" else None
+    with tqdm(total=expected, desc=options.estimate, unit="evaluation", leave=False) as progress:
+        denoiser = windowed(
+            prior.denoiser, size=options.window.size, overlap=options.window.overlap,
+            multiple=getattr(prior.denoiser.network, "multiple", 1), on_evaluation=lambda: progress.update(),
         )  # fmt: skip
-    return light, len(count)
+        if options.estimate == "mean":
+            light = posterior_mean(exposure, denoiser, prior.scaling, shared.guidance, refreshes=options.refreshes, device=device)
+        else:
+            light = posterior_sample(
+                exposure, denoiser, prior.scaling, shared.guidance, sampler=choose("sampler", SAMPLERS, sample.sampler),
+                evaluations=sample.evaluations, sigma_min=sample.sigma_min, start=sample.start, device=device,
+                generator=generator_for("sample", options.seed, 0, device),
+            )  # fmt: skip
+        return light, int(progress.n)
 
 
 def _restore_frame(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> dict[str, Any]:

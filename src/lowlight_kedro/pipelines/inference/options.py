@@ -36,7 +36,7 @@ class SampleOptions(Options):
     """For `estimate: sample`."""
 
     sampler: str
-    steps: Annotated[int, Field(ge=1)]
+    evaluations: Annotated[int, Field(ge=1)]
     sigma_min: Positive
     start: Positive
 
@@ -49,7 +49,7 @@ class InferenceOptions(Options):
     crop: tuple[int, int, int, int] | None
     guidance: Choice
     estimate: Literal["mean", "sample"]
-    evaluations: Annotated[int, Field(ge=1)]
+    refreshes: Annotated[int, Field(ge=0)]
     sample: SampleOptions
     window: WindowOptions
     seed: int

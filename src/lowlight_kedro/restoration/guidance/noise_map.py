@@ -1,0 +1,33 @@
+"""Guidance for a prior that was trained on noise maps."""
+
+import torch
+from torch import Tensor
+
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
+from lowlight_kedro.restoration.measurement import Measurement
+
+
+def noise_map(denoiser: DenoiserFunction, measurement: Measurement) -> Posterior:
+    """Exact, for a prior trained on noise maps: y and x_t are two independent looks at x0, so weigh them into one.
+
+    z = (y / s^2 + x / sigma^2) / p with precision p = 1 / s^2 + 1 / sigma^2 on measured sites, z = x elsewhere;
+    D_y = D(z; p^(-1/2)). With sigma at `SIGMA_UNKNOWN` x counts for nothing: D_y is E[x0 | y]. 1 evaluation.
+    """
+    precision_y = measurement.mask / measurement.s.square()
+
+    def posterior(x: Tensor, sigma: Tensor) -> Tensor:
+        unknown = sigma >= SIGMA_UNKNOWN
+        x = torch.where(unknown, torch.zeros_like(x), x)
+        precision_x = torch.where(unknown, 0.0, sigma.pow(-2)).expand_as(x)
+        precision = precision_y + precision_x
+        z = (measurement.y * precision_y + x * precision_x) / precision.clamp(min=1e-12)
+        return denoiser(z, precision.clamp(min=SIGMA_UNKNOWN**-2).rsqrt())
+
+    def mean() -> Tensor:
+        return posterior(torch.zeros_like(measurement.y), torch.full_like(measurement.y[:1, :1, :1, :1], SIGMA_UNKNOWN))
+
+    return Posterior(denoiser=posterior, mean=mean)
+
+
+noise_map.needs_noise_maps = True  # type: ignore[attr-defined]
