@@ -1,29 +1,17 @@
 """A folder of camera raws as a Kedro dataset."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.levels import WhiteFrom
 
 RAW_SUFFIXES = (".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw")
-BLOCK = 1 << 20  # bytes read at a time
-
-
-@lru_cache(maxsize=1 << 16)
-def _content_hash(path: Path, size: int, changed_ns: int) -> str:
-    """Pair checks, calibration, tiles and inference all ask for it: read once while size and time stay."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -48,8 +36,7 @@ class RawFile:
             RawReadError: the file cannot be read.
         """
         try:
-            state = self.path.stat()
-            return _content_hash(self.path, state.st_size, state.st_mtime_ns)
+            return content_hash(self.path)
         except OSError as error:
             raise RawReadError(f"{self.path}: {error.strerror or error}") from error
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.stacks import encode
 from lowlight_kedro.jobs import FILES, KEY, Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
+from lowlight_kedro.pipelines.preprocessing.packing import pack_tiles
 from lowlight_kedro.pipelines.preprocessing.pairing import Problems
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.tile_checks import statistics
 
 logger = logging.getLogger(__name__)
 
@@ -32,34 +30,13 @@ def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float, scale: i
     }  # fmt: skip
 
 
-def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArray) -> dict[str, Any]:
-    return {
-        "tile_id": f"{stem}_r{place.row:02d}_c{place.column:02d}", "row": place.row, "column": place.column,
-        "top": place.top, "left": place.left, "clipped_fraction": tiles.clipped_fraction(pixels),
-    } | statistics(tile)  # fmt: skip
-
-
 def _cut_frame(row: Mapping[str, Any], raw: Callable[[], Frame], ratio: float, options: PreprocessingOptions) -> dict[str, dict]:
     """The files of tiles of one frame, and the frame's record with a record of each tile. A short exposure is scaled by its ratio."""
     frame = raw()
     rgb = options.demosaicer.demosaic(frame)
     rgb *= np.float32(ratio)
-    stem, size = row["frame"].replace("/", "_"), options.tiles.size
-    stack_name = f"{row['data_type']}/{stem}.npy"
-    pieces = list(tiles.cut(rgb, size, options.tiles.stride))
-    stack = np.empty((len(pieces), len(rgb), size, size), np.uint16) if options.tiles.storage == "stack" else None
-    files: dict[str, NDArray] = {} if stack is None else {stack_name: stack}
-    records = []
-    for index, (place, pixels) in enumerate(pieces):
-        tile = tiles.to_tile_domain(pixels)
-        record = _tile_record(stem, place, pixels, tile)
-        if stack is None:
-            record["pt_path"] = f"{row['data_type']}/{record['tile_id']}.pt"
-            files[record["pt_path"]] = tile
-        else:
-            stack[index] = encode(tile)
-            record |= {"stack": stack_name, "index": index}
-        records.append(record)
+    pieces = tiles.cut(rgb, options.tiles.size, options.tiles.stride)
+    files, records = pack_tiles(pieces, row["frame"].replace("/", "_"), row["data_type"], options.tiles.storage)
     return {"tiles": files, "record": _describe_frame(row, frame, ratio, options.demosaicer.scale(frame.cfa)) | {"tiles": records}}
 
 

@@ -1,0 +1,71 @@
+"""Nodes of the photographs pipeline."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lowlight_kedro.datasets.photographs import Photograph
+from lowlight_kedro.jobs import FILES, KEY, Job, Jobs
+from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.photographs.options import PhotographOptions
+from lowlight_kedro.pipelines.preprocessing.packing import pack_tiles
+from lowlight_kedro.sensor import tiles
+from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.scenes.pairs import split_of
+
+
+def _draws(name: str, seed: int) -> np.random.Generator:
+    """Of one photograph, whatever the others are."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big"))
+
+
+def _exposed(light: NDArray, options: PhotographOptions, rng: np.random.Generator) -> Iterator[tuple[tiles.Position, NDArray]]:
+    """The tiles of a photograph, each under its own exposure, drawn log-uniformly; blown or black ones are left out."""
+    low, high = np.log(options.exposures)
+    for place, pixels in tiles.cut(light, options.size, options.stride):
+        exposure = np.float32(np.exp(rng.uniform(low, high)))
+        if pixels.std() >= options.min_std:
+            yield place, pixels * exposure
+
+
+def _cut_photograph(name: str, photograph: Photograph, options: PhotographOptions) -> dict[str, Any]:
+    rng = _draws(name, options.seed)
+    camera = sorted(options.cameras)[rng.integers(len(options.cameras))]
+    light = clean_light(photograph(), options.factor(name), np.asarray(options.cameras[camera]))
+    files, records = pack_tiles(_exposed(light, options, rng), name.replace("/", "_"), "long", "stack")
+    described = {
+        "frame": name, "path": str(photograph.path), "scene_id": name, "split": split_of(name, "hash", options.shares, options.splits),
+        "data_type": "long", "is_clean": True, "camera": camera, "shrink": options.factor(name), "tiles": records,
+    }  # fmt: skip
+    return {"tiles": files, "record": described}
+
+
+def cut_photographs(photographs: dict[str, Photograph], options: PhotographOptions, executor: ExecutorOptions) -> Jobs:
+    """For each photograph the job to linearise and cut it."""
+    settings = options.model_dump()
+    jobs = [Job(name, partial(_cut_photograph, name, source), [source], [settings, name]) for name, source in photographs.items()]
+    return Jobs(jobs, options, executor.build(), "tiles", "photograph")
+
+
+def describe_photographs(
+    photograph_tiles: dict[str, dict[str, Callable[[], dict]]], options: PhotographOptions
+) -> tuple[dict, pd.DataFrame, dict]:
+    """Metadata of all tiles, the same as a table, and a report with the photographs of each split and those that failed.
+
+    Raises:
+        ValueError: no photograph gave a tile.
+    """
+    records = {name: parts["record"]() for name, parts in photograph_tiles.items()}
+    failed = [{"file": name, "reason": record["error"]} for name, record in records.items() if "error" in record]
+    files = [{k: v for k, v in record.items() if k not in (KEY, FILES)} for record in records.values() if "error" not in record]
+    if not files:
+        raise ValueError(f"zero tiles: no photograph could be cut; the first: {failed[0]['reason']}")
+    index = pd.DataFrame([{k: v for k, v in file.items() if k != "tiles"} | tile for file in files for tile in file["tiles"]])
+    splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}
+    metadata = {"version": 1, "tile_size": options.size, "pairs": [], "files": files}
+    return metadata, index, {"tiles": len(index), "photographs": splits, "skipped": failed}
