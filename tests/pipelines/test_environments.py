@@ -11,6 +11,7 @@ from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.training.options import TrainingOptions
@@ -21,6 +22,7 @@ OPTIONS = {
     "preprocessing": PreprocessingOptions, "validation": ValidationOptions, "training": TrainingOptions,
     "inference": InferenceOptions, "evaluation": EvaluationOptions, "sensor": SensorOptions,
     "executor": ExecutorOptions, "calibration": CalibrationOptions, "import_tiles": ImportOptions,
+    "photographs": PhotographOptions,
 }  # fmt: skip
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

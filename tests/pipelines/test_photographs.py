@@ -1,0 +1,132 @@
+"""Tiles from photographs: clean light in camera colours, each tile under an exposure of its own."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DatasetError
+from PIL import Image
+from pydantic import ValidationError
+
+from lowlight_kedro.datasets.photographs import PhotographFolderDataset
+from lowlight_kedro.datasets.stacks import decode
+from lowlight_kedro.pipelines.photographs.nodes import _cut_photograph
+from lowlight_kedro.pipelines.photographs.options import PhotographOptions
+from lowlight_kedro.sensor.photographs import clean_light, shrunk
+from lowlight_kedro.sensor.render import camera_to_srgb, render, srgb_decode
+from lowlight_kedro.sensor.tiles import from_tile_domain
+from tests.pipelines.conftest import PARAMETERS
+
+A7S = [0.5838, -0.1430, -0.0246, -0.3497, 1.1477, 0.2297, -0.0748, 0.1885, 0.5778]
+OPTIONS = {
+    "size": 32, "stride": 32, "shrink": {"old*": 2}, "exposures": [0.1, 1.0], "min_std": 1e-3, "cameras": {"A7S": A7S},
+    "shares": {"train": 1.0, "val": 0.0, "test": 0.0}, "splits": {"held_out": "test"}, "seed": 0,
+}  # fmt: skip
+
+
+def photograph(shape=(96, 128), seed=0, low=40, high=200):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(low, high, (shape[0] // 8, shape[1] // 8, 3), dtype=np.uint8)
+    return coarse.repeat(8, 0).repeat(8, 1)
+
+
+class Source:
+    path = "somewhere.png"
+
+    def __init__(self, pixels):
+        self._pixels = pixels
+
+    def __call__(self):
+        return self._pixels
+
+
+def cut(name="a", pixels=None, **changes):
+    result = _cut_photograph(name, Source(photograph() if pixels is None else pixels), PhotographOptions(**OPTIONS | changes))
+    stack = next(iter(result["tiles"].values()))
+    return result["record"], from_tile_domain(decode(stack))
+
+
+def test_clean_light_rendered_again_is_the_photograph():
+    pixels = photograph(low=90, high=170)  # colours that the camera's gamut holds
+    matrix = np.reshape(A7S, (3, 3))
+    again = render(clean_light(pixels, 1, matrix), camera_to_srgb(matrix))
+    assert np.abs(again.transpose(1, 2, 0) * 255 - pixels).max() < 0.05
+
+
+def test_grey_stays_grey_and_colours_pale_as_a_camera_sees_them():
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    light = clean_light(grey, 1, np.asarray(A7S))
+    np.testing.assert_allclose(light, srgb_decode(np.float32(128 / 255)), rtol=1e-5)
+    red = clean_light(np.full((8, 8, 3), (200, 20, 20), np.uint8), 1, np.asarray(A7S))[:, 0, 0]
+    assert 1.5 < red[0] / red[1] < 0.8 * srgb_decode(200 / 255) / srgb_decode(20 / 255)
+
+
+def test_shrinking_averages_light_and_drops_the_rest():
+    image = np.random.default_rng(0).random((3, 9, 11))
+    small = shrunk(image, 2)
+    assert small.shape == (3, 4, 5)
+    np.testing.assert_allclose(small[:, 1, 2], image[:, 2:4, 4:6].mean((1, 2)))
+    np.testing.assert_allclose(small.mean(), image[:, :8, :10].mean())
+
+
+def test_each_tile_has_an_exposure_of_its_own_within_the_range():
+    light = clean_light(photograph(), 1, np.asarray(A7S))
+    record, tiles = cut()
+    factors = [
+        tile.mean() / light[:, r["top"] : r["top"] + 32, r["left"] : r["left"] + 32].mean()
+        for r, tile in zip(record["tiles"], tiles, strict=True)
+    ]
+    assert len(set(np.round(factors, 4))) == 12
+    assert 0.1 <= min(factors) < 0.3
+    assert 0.5 < max(factors) <= 1.0 + 1e-4
+    for factor, r, tile in zip(factors, record["tiles"], tiles, strict=True):
+        part = light[:, r["top"] : r["top"] + 32, r["left"] : r["left"] + 32]
+        np.testing.assert_allclose(tile, part * factor, atol=2e-5)
+
+
+def test_a_photograph_is_cut_alike_whatever_else_is_there_and_otherwise_under_another_name():
+    assert np.array_equal(cut("a")[1], cut("a")[1])
+    assert not np.array_equal(cut("a")[1], cut("b")[1])
+    assert not np.array_equal(cut("a")[1], cut("a", seed=1)[1])
+
+
+def test_patterns_shrink_hands_choose_the_split_and_blown_tiles_are_left_out():
+    assert cut("old_film")[0]["shrink"] == 2
+    assert cut("new")[0]["shrink"] == 1
+    assert [cut(name)[0]["split"] for name in ("held_out", "other")] == ["test", "train"]
+    blown = photograph()
+    blown[:32, :32] = 255
+    record, tiles = cut(pixels=blown)
+    assert len(tiles) == len(record["tiles"]) == 11
+    assert "a_r00_c00" not in {tile["tile_id"] for tile in record["tiles"]}
+
+
+@pytest.mark.parametrize("exposures", [[0.0, 1.0], [0.5, 0.2], [0.5, 1.5]])
+def test_a_wrong_range_of_exposures_is_refused(exposures):
+    with pytest.raises(ValidationError, match="exposures must be 0 < low <= high <= 1"):
+        PhotographOptions(**OPTIONS | {"exposures": exposures})
+
+
+def test_a_folder_without_pictures_is_told(tmp_path):
+    with pytest.raises(DatasetError, match="holds no picture"):
+        PhotographFolderDataset(filepath=str(tmp_path)).load()
+    with pytest.raises(DatasetError, match="does not exist"):
+        PhotographFolderDataset(filepath=str(tmp_path / "nowhere")).load()
+
+
+def test_the_project_trains_on_photographs_and_lists_what_it_could_not_read(empty_project):
+    folder = empty_project.data / "01_raw/photographs"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(photograph((128, 128), number)).save(folder / f"{number}.png")
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8 not a picture")
+    sizes = {"photographs": {"size": 64, "stride": 64, "splits": {"0": "val", "1": "train", "2": "train", "3": "test"}}}
+    empty_project.run("photographs", "validation", "training", **sizes)
+    report = json.loads((empty_project.data / "08_reporting/preprocessing_report.json").read_text())
+    assert report["photographs"] == {"test": ["3"], "train": ["1", "2"], "val": ["0"]}
+    assert [skipped["file"] for skipped in report["skipped"]] == ["torn"]
+    index = pd.read_csv(empty_project.data / "03_primary/index.csv")
+    assert len(index) == report["tiles"] == 16
+    history = empty_project.catalog().load("training_history")
+    assert history["kimg"].iloc[-1] == PARAMETERS["training"]["total_kimg"]
