@@ -111,7 +111,7 @@ def shrunk(rgb: NDArray, long_side: int) -> NDArray:
     return blocks.mean(axis=(2, 4), dtype=rgb.dtype)
 
 
-def share_outside(light: NDArray, low: float = 0.0, high: float = 1.0) -> dict[str, float]:
+def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
     """Shares of the values below `low` and above `high`: what a file of that range cannot hold."""
     return {"below": np.count_nonzero(light < low) / light.size, "above": np.count_nonzero(light > high) / light.size}
 
