@@ -74,7 +74,7 @@ def rolled_off(linear: NDArray, knee: float) -> NDArray:
 
 def _rendered(rgb: NDArray, matrix: NDArray, exposure: float, knee: float | None, saturation: float) -> NDArray[np.float32]:
     linear = np.tensordot(matrix, np.clip(rgb, 0, saturation) * rgb.dtype.type(exposure), axes=1)
-    linear = linear if knee is None else rolled_off(np.maximum(linear, 0), knee)
+    linear = linear if knee is None or knee >= 1 else rolled_off(np.maximum(linear, 0), knee)
     return srgb_encode(np.clip(linear, 0, 1)).astype(np.float32)
 
 
@@ -87,10 +87,11 @@ def render(
         rgb: the light, floating point.
         camera_to_srgb: (3, 3).
         exposure: factor on the light, see `display_exposure`.
-        knee: where highlights begin to be rolled off; None clips each channel at white.
+        knee: where highlights begin to be rolled off, or later, so that saturated light is white; None clips each channel.
         saturation: where the photosites saturate, in units of `rgb` before `exposure`: channels are clipped there before
             the colour matrix, so that a saturated light stays neutral.
     """
+    knee = None if knee is None else max(knee, 2 - max(saturation * exposure, 1))
     shown, matrix = np.empty(rgb.shape, np.float32), camera_to_srgb.astype(rgb.dtype)
     for top in range(0, rgb.shape[1], STRIP):
         shown[:, top : top + STRIP] = _rendered(rgb[:, top : top + STRIP], matrix, exposure, knee, saturation)
@@ -113,7 +114,7 @@ def shrunk(rgb: NDArray, long_side: int) -> NDArray:
 
 def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
     """Shares of the values below `low` and above `high`: what a file of that range cannot hold."""
-    return {"below": np.count_nonzero(light < low) / light.size, "above": np.count_nonzero(light > high) / light.size}
+    return {"below": float(np.mean(light < low)), "above": float(np.mean(light > high))}
 
 
 def oriented(rgb: NDArray, orientation: int) -> NDArray:
