@@ -144,6 +144,12 @@ def test_a_shrunk_picture_holds_means_and_fits(shape, expected, rng):
     np.testing.assert_allclose(small[:, -1, -1], light[:, last[0], last[1]].mean(axis=(1, 2)), rtol=1e-5)
 
 
+def test_the_edge_of_saturated_light_stays_neutral():
+    light = np.zeros((3, 10, 400), np.float32)
+    light[:, :, ::2] = np.array([8.0, 4.0, 6.4], np.float32)[:, None, None]
+    np.testing.assert_allclose(shrunk(light, 100, saturation=4.0), 2.0, rtol=1e-6)
+
+
 def test_what_lies_outside_is_counted():
     light = np.array([-0.1, 0, 0.5, 1, 1.1, 2, 3, 4]).reshape(1, 2, 4)
     assert share_outside(light) == {"below": 1 / 8, "above": 4 / 8}

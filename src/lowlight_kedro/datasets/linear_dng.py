@@ -103,7 +103,7 @@ def _pixels(picture: LinearPicture, levels: Levels) -> NDArray[np.uint16]:
 
 
 def _thumbnail(picture: LinearPicture) -> NDArray[np.uint8]:
-    shown = render(shrunk(picture.light, THUMBNAIL), picture.frame.camera_to_srgb)
+    shown = render(shrunk(picture.light, THUMBNAIL, saturation=1.0), picture.frame.camera_to_srgb)
     return np.ascontiguousarray(np.rint(shown.transpose(1, 2, 0) * 255).astype(np.uint8))
 
 

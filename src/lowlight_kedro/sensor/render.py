@@ -98,10 +98,11 @@ def render(
     return shown
 
 
-def shrunk(rgb: NDArray, long_side: int) -> NDArray:
+def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
     """Means of n x n pixels of linear light (3, H, W), n the least that brings the longer side to `long_side` at most.
 
-    Up to n - 1 rows and columns at the bottom and the right are left out.
+    Up to n - 1 rows and columns at the bottom and the right are left out. Channels are clipped at `saturation` before:
+    after it, edges of saturated light would take the colour of the white balance.
     """
     n = -(-max(rgb.shape[1:]) // long_side)
     if n == 1:
@@ -109,7 +110,10 @@ def shrunk(rgb: NDArray, long_side: int) -> NDArray:
     height, width = (max(side // n, 1) for side in rgb.shape[1:])
     rows, columns = min(n, rgb.shape[1]), min(n, rgb.shape[2])
     blocks = rgb[:, : height * rows, : width * columns].reshape(3, height, rows, width, columns)
-    return blocks.mean(axis=(2, 4), dtype=rgb.dtype)
+    means = np.empty((3, height, width), rgb.dtype)
+    for row in range(height):
+        np.minimum(blocks[:, row], saturation).mean(axis=(1, 3), out=means[:, row])
+    return means
 
 
 def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
