@@ -16,11 +16,11 @@ from lowlight_kedro.datasets import colour_tags
 from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import append_exif, camera_tags, write_dng
-from lowlight_kedro.datasets.linear_dng import Levels, LinearDngDataset, LinearPicture
+from lowlight_kedro.datasets.linear_dng import Levels, LinearDngDataset, LinearPicture, fitted
 from lowlight_kedro.datasets.tags import Tags, read_tags
 from lowlight_kedro.sensor.demosaic.superpixel import superpixel
 from lowlight_kedro.sensor.frame import balanced, normalise
-from lowlight_kedro.sensor.render import camera_to_srgb, oriented
+from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65, camera_to_srgb, oriented
 from tests.conftest import SHARED, make_frame
 
 MATRIX = np.array([[0.7309, -0.1403, -0.0519], [-0.8474, 1.6008, 0.2622], [-0.2433, 0.2826, 0.8064]])
@@ -117,6 +117,13 @@ def test_levels_hold_what_they_should(lowest, highest, saturation):
     assert levels.to_dn(np.zeros(1, np.float32)) == levels.black
     assert abs(levels.to_dn(np.float32(shown)) - levels.white) <= 1
     assert 2**levels.baseline_exposure == pytest.approx(shown, rel=1e-4)
+
+
+def test_levels_fit_camera_values_not_balanced_ones(rng):
+    """Red, whose gain is 2, holds the extremes."""
+    content = picture(rng, low=0, high=0.1)
+    content.light[0, 0, :2] = 6.0, -0.06
+    assert fitted(content, 8.0, 2048) == Levels.of(-0.03, 3.0, 100.0, 8.0, 2048)
 
 
 @pytest.mark.parametrize("orientation", range(8))
@@ -225,6 +232,8 @@ def test_without_a_file_the_frames_matrix_counts(rng):
     frame = smooth_frame(rng)
     (own,) = source_colour(frame, None).calibrations
     np.testing.assert_allclose(camera_to_srgb(own.to_camera), frame.camera_to_srgb, atol=1e-5)
+    white = own.to_camera @ np.linalg.inv(SRGB_FROM_XYZ_D65).sum(axis=1)
+    np.testing.assert_allclose(white * frame.white_balance, 1, atol=1e-5)  # of D65 the camera makes its neutral
 
 
 def test_a_dng_of_a_camera_that_libraw_does_not_know_keeps_its_matrix(rng, tmp_path):
@@ -239,6 +248,7 @@ def test_a_camera_that_libraw_has_no_matrix_for(rng, tmp_path):
     frame = read_frame(source)
     saved(tmp_path / "a.dng", LinearPicture(np.full((3, 40, 60), 0.5, np.float32), frame, 10.0, source))
     np.testing.assert_allclose(developed(tmp_path / "a.dng"), 0.5, atol=2e-3)
+    assert np.linalg.matrix_rank(np.reshape(read_tags(tmp_path / "a.dng").find(50721), (3, 3))) == 3
     assert read_header(tmp_path / "a.dng")["camera"] == frame.camera
 
 
@@ -248,7 +258,12 @@ def test_the_exposure_told_is_the_cameras_own(rng, tmp_path):
     header = read_header(tmp_path / "a.dng")
     assert (header["exposure_s"], header["iso"], header["orientation"], header["camera"]) == (0.04, 102400, 6, "test ILCE-7SM2")
     with tifffile.TiffFile(tmp_path / "a.dng") as file:
-        assert file.pages.first.tags["ImageDescription"].value == "restored, 100 times brighter than exposed"
+        tags, raw = file.pages.first.tags, file.pages.first.pages[0]
+        assert tags["ImageDescription"].value == "restored, 100 times brighter than exposed"
+        assert (tags[50706].value, tags[50935].value) == (bytes((1, 4, 0, 0)), (1, 1))  # DNGVersion, NoiseReductionApplied
+        assert (tags[254].value, raw.tags[254].value) == (1, 0)  # thumbnail, full size
+        assert (raw.photometric, raw.shape) == (34892, (40, 60, 3))
+        assert raw.tags[50720].value == (60, 40)  # DefaultCropSize: width, height
 
 
 def test_readers_without_raw_support_see_a_thumbnail(rng, tmp_path):
