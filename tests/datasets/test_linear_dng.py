@@ -242,6 +242,11 @@ def test_a_dng_of_a_camera_that_libraw_does_not_know_keeps_its_matrix(rng, tmp_p
     np.testing.assert_allclose(read_frame(tmp_path / "a.dng").camera_to_srgb, camera_to_srgb(MATRIX), atol=1e-3)
 
 
+def test_a_dng_without_a_matrix_is_taken_as_srgb(rng, tmp_path):
+    frame = smooth_frame(rng)
+    np.testing.assert_array_equal(read_frame(with_tags(tmp_path / "a.dng", [], frame)).camera_to_srgb, np.eye(3))
+
+
 @pytest.mark.skipif(not (SHARED / "raw_kodak").is_dir(), reason="no raw_kodak folder in LOWLIGHT_TEST_DATA")
 def test_a_camera_that_libraw_has_no_matrix_for(rng, tmp_path):
     source = SHARED / "raw_kodak/RAW_KODAK_DC50.KDC"
