@@ -1,9 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 import tifffile
 from kedro.io import DatasetError
+from PIL import Image, ImageCms
 
-from lowlight_kedro.datasets.image import ImageDataset
+from lowlight_kedro.datasets.image import ImageDataset, srgb_profile
 
 
 @pytest.mark.parametrize(("suffix", "levels"), [("tif", 65535), ("png", 255)])
@@ -19,6 +22,33 @@ def test_tiffs_have_sixteen_bits(tmp_path, rng):
     assert tifffile.imread(tmp_path / "a.tif").dtype == np.uint16
 
 
-def test_other_kinds_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"\.tif \(16 bits\) or a \.png"):
-        ImageDataset(filepath=str(tmp_path / "a.jpg")).save(np.zeros((3, 4, 5)))
+def test_thirty_two_bits_hold_anything(tmp_path, rng):
+    image = rng.normal(0, 30, (3, 20, 30)).astype(np.float32)
+    dataset = ImageDataset(filepath=str(tmp_path / "a.tif"), bits=32)
+    dataset.save(image)
+    np.testing.assert_array_equal(dataset.load(), image)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_srgb_is_said_in_a_profile_that_does_not_change_with_time(suffix, tmp_path, rng, monkeypatch):
+    image = rng.uniform(size=(3, 20, 30))
+    contents = []
+    for day in (1, 2):
+        monkeypatch.setattr("PIL.ImageCms.ImageCmsProfile.tobytes", lambda self, day=day: bytes(24) + bytes([day] * 12) + bytes(500))
+        srgb_profile.cache_clear()
+        ImageDataset(filepath=str(tmp_path / f"a.{suffix}"), profile="srgb").save(image)
+        contents.append((tmp_path / f"a.{suffix}").read_bytes())
+    monkeypatch.undo()
+    srgb_profile.cache_clear()
+    assert contents[0] == contents[1]
+    ImageDataset(filepath=str(tmp_path / f"a.{suffix}"), profile="srgb").save(image)
+    embedded = ImageCms.ImageCmsProfile(io.BytesIO(Image.open(tmp_path / f"a.{suffix}").info["icc_profile"]))
+    assert "sRGB" in ImageCms.getProfileDescription(embedded)
+    ImageDataset(filepath=str(tmp_path / f"b.{suffix}")).save(image)
+    assert "icc_profile" not in Image.open(tmp_path / f"b.{suffix}").info
+
+
+@pytest.mark.parametrize("settings", [{"filepath": "a.jpg"}, {"filepath": "a.tif", "bits": 8}, {"filepath": "a.tif", "profile": "p3"}])
+def test_other_kinds_are_refused(settings):
+    with pytest.raises(DatasetError, match=r"a \.tif of 16 or 32 bits or a \.png, its profile srgb or null, got a\."):
+        ImageDataset(**settings)

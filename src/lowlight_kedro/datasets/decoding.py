@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.black import black_level, colours
 from lowlight_kedro.datasets.tags import DNG_VERSION, EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, STRIPS, TILES, Tags, read_tags
@@ -178,6 +179,16 @@ def _white_balance(raw: Any) -> tuple[float, float, float]:
     return 1.0, 1.0, 1.0
 
 
+def _matrix(raw: Any, tags: Tags) -> NDArray[np.float32]:
+    """Camera RGB to linear sRGB: a DNG's own, as LibRaw takes it from its tags; else by LibRaw's table of cameras.
+
+    Of a DNG whose camera is not in that table `rgb_xyz_matrix` is 0.
+    """
+    own = np.asarray(raw.color_matrix, np.float32)[:, :3]
+    is_dng = tags.find(DNG_VERSION) is not None
+    return own if is_dng and np.allclose(own.sum(axis=1), 1, atol=1e-3) else camera_to_srgb(raw.rgb_xyz_matrix)
+
+
 def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
     """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing or impossible."""
     values = tags.find(NOISE_PROFILE) or ()
@@ -204,7 +215,7 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
         frame = checked(Frame(
             mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
             white_level=float(raw.white_level), white_balance=_white_balance(raw), camera=tags.camera,
-            camera_to_srgb=camera_to_srgb(raw.rgb_xyz_matrix), noise_profile=_noise_profile(tags),
+            camera_to_srgb=_matrix(raw, tags), noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso,
         ))  # fmt: skip
     if white == "tag":

@@ -1,7 +1,8 @@
 """Pictures on disk."""
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
@@ -9,37 +10,71 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
 
+KINDS: dict[tuple[str, int], Any] = {(".tif", 16): np.uint16, (".tif", 32): np.float32, (".png", 8): np.uint8}
+ICC_DATE = slice(24, 36)  # of a profile's header (ICC.1:2022, 7.2); when it was made says nothing of the picture
+
+
+@cache
+def srgb_profile() -> bytes:
+    """An ICC profile of sRGB, the same bytes at any time."""
+    from PIL import ImageCms
+
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[ICC_DATE] = np.array([2000, 1, 1, 0, 0, 0], ">u2").tobytes()
+    return bytes(profile)
+
 
 class ImageDataset(AbstractDataset[NDArray, NDArray]):
-    """An image (3, H, W) in [0, 1]: 16 bits a value as `.tif`, 8 bits as `.png`; values outside are clipped."""
+    """An image (3, H, W) as `.tif` of 16 or 32 bits or `.png` of 8 bits.
 
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
+    Whole numbers hold [0, 1] as 0 to 65535 or 255 and clip what lies outside; 32 bits are floating point and hold anything.
+
+    Args:
+        filepath: the file.
+        bits: of a `.tif`.
+        profile: `srgb` embeds that ICC profile; null leaves the colours undefined, as for camera RGB.
+    """
+
+    def __init__(
+        self, *, filepath: str, bits: Literal[16, 32] = 16, profile: Literal["srgb"] | None = None, metadata: dict | None = None
+    ) -> None:
         self._filepath = Path(filepath)
+        self._kind = KINDS.get((self._filepath.suffix, 8 if self._filepath.suffix == ".png" else bits))
+        if self._kind is None or profile not in (None, "srgb"):
+            raise DatasetError(
+                f"an image is a .tif of 16 or 32 bits or a .png, its profile srgb or null, got {filepath}, bits={bits}, profile={profile!r}"
+            )
+        self._profile = profile
         self.metadata = metadata
 
     def load(self) -> NDArray[np.float32]:
-        """Read back as float32 in [0, 1]."""
+        """Read back as float32; whole numbers in [0, 1]."""
         import tifffile
         from PIL import Image
 
         read = tifffile.imread if self._filepath.suffix == ".tif" else Image.open
-        pixels = np.asarray(read(self._filepath))
-        return (pixels.transpose(2, 0, 1) / np.iinfo(pixels.dtype).max).astype(np.float32)
+        pixels = np.asarray(read(self._filepath)).transpose(2, 0, 1)
+        return (pixels / np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else pixels).astype(np.float32)
+
+    def _pixels(self, data: NDArray) -> NDArray:
+        pixels = data.transpose(1, 2, 0)
+        if self._kind is np.float32:
+            return np.ascontiguousarray(pixels, np.float32)
+        return np.rint(np.clip(pixels, 0, 1) * np.iinfo(self._kind).max).astype(self._kind)
 
     def save(self, data: NDArray) -> None:
         """Write atomically."""
         import tifffile
         from PIL import Image
 
-        if self._filepath.suffix not in (".tif", ".png"):
-            raise DatasetError(f"an image is a .tif (16 bits) or a .png (8 bits), got {self._filepath}")
-        kind: Any = np.uint16 if self._filepath.suffix == ".tif" else np.uint8
-        pixels = np.rint(np.clip(data, 0, 1).transpose(1, 2, 0) * np.iinfo(kind).max).astype(kind)
+        pixels, profile = self._pixels(data), srgb_profile() if self._profile else None
         with atomic_path(self._filepath) as temporary:
-            if kind is np.uint16:
-                tifffile.imwrite(temporary, pixels, photometric="rgb", compression="zlib", software="lowlight_kedro")
+            if self._filepath.suffix == ".tif":
+                tifffile.imwrite(
+                    temporary, pixels, photometric="rgb", compression="zlib", software="lowlight_kedro", iccprofile=profile,
+                )  # fmt: skip
             else:
-                Image.fromarray(pixels).save(temporary, format="PNG")
+                Image.fromarray(pixels).save(temporary, format="PNG", icc_profile=profile)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

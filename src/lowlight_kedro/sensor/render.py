@@ -1,9 +1,13 @@
 """From linear camera RGB to what a screen shows: the only place where values are clipped for good."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 SRGB_FROM_XYZ_D65 = np.array([[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]])
+STRIP = 256  # rows rendered at a time: what is held beside a whole frame stays small
+SAMPLED = 1024  # pixels along the longer side from which the brightness is judged
 
 
 def srgb_encode(linear: NDArray) -> NDArray:
@@ -16,13 +20,105 @@ def srgb_decode(encoded: NDArray) -> NDArray:
     return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0) + 0.055) / 1.055) ** 2.4)
 
 
-def render(rgb: NDArray, camera_to_srgb: NDArray) -> NDArray[np.float32]:
-    """White-balanced linear camera RGB (3, H, W) to display sRGB in [0, 1] (3, H, W).
+@dataclass(frozen=True)
+class Display:
+    """How bright a picture is shown, and how its highlights end.
 
-    Channels are clipped at white before the colour matrix, so that a saturated light stays neutral.
+    Attributes:
+        quantile: of the brightest channel of all pixels; its value decides.
+        dark: a value below it means a dark picture, which is brightened.
+        lift: how far: 0 not at all, 1 until the value is `dark`; between, a dark scene stays darker than a bright one.
+        least, most: limits of the factor.
+        knee: linear light above it is rolled off towards white, see `rolled_off`.
     """
-    linear = np.tensordot(camera_to_srgb.astype(rgb.dtype), np.clip(rgb, 0, 1), axes=1)
+
+    quantile: float
+    dark: float
+    lift: float
+    least: float
+    most: float
+    knee: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.quantile <= 1 and 0 < self.dark <= 1 and 0 <= self.lift <= 1 and 0 < self.knee < 1):
+            raise ValueError(f"quantile, dark, lift and knee must lie in (0, 1), lift may be 0 or 1, quantile and dark 1, got {self}")
+        if not 0 < self.least <= 1 <= self.most:
+            raise ValueError(f"least must lie in (0, 1] and most be at least 1, got least={self.least}, most={self.most}")
+
+
+def display_exposure(rgb: NDArray, display: Display, saturation: float = np.inf) -> float:
+    """The factor on linear light (3, H, W) with which it is shown; 1 for a picture that is neither dark nor blown.
+
+    With q the quantile: (2 - knee) / q where q lies above 2 - knee, which is what `rolled_off` shows as white;
+    (dark / q)^lift where q lies below `dark`. The brightness shown, q times the factor, never falls as q rises.
+    """
+    step = 1 + max(rgb.shape[1:]) // SAMPLED
+    brightest = np.minimum(rgb[:, ::step, ::step], saturation).max(axis=0)
+    value = max(float(np.quantile(brightest, display.quantile)), np.finfo(np.float32).tiny)
+    white = 2 - display.knee
+    factor = white / value if value > white else (display.dark / value) ** display.lift if value < display.dark else 1.0
+    return float(np.clip(factor, display.least, display.most))
+
+
+def rolled_off(linear: NDArray, knee: float) -> NDArray:
+    """Linear sRGB (3, H, W) whose highlights end softly: the ratios of the channels, so hue, stay.
+
+    The brightest channel m becomes m - (m - knee)^2 / (4 (1 - knee)) above the knee: straight on at the knee, and 1
+    with slope 0 at m = 2 - knee and beyond.
+    """
+    brightest = linear.max(axis=0)
+    above = np.clip(brightest - knee, 0, 2 * (1 - knee))
+    rolled = np.minimum(brightest, 2 - knee) - above**2 / (4 * (1 - knee))
+    return linear * np.where(brightest > knee, rolled / np.maximum(brightest, knee), 1)
+
+
+def _rendered(rgb: NDArray, matrix: NDArray, exposure: float, knee: float | None, saturation: float) -> NDArray[np.float32]:
+    linear = np.tensordot(matrix, np.clip(rgb, 0, saturation) * rgb.dtype.type(exposure), axes=1)
+    linear = linear if knee is None or knee >= 1 else rolled_off(np.maximum(linear, 0), knee)
     return srgb_encode(np.clip(linear, 0, 1)).astype(np.float32)
+
+
+def render(
+    rgb: NDArray, camera_to_srgb: NDArray, *, exposure: float = 1.0, knee: float | None = None, saturation: float = 1.0
+) -> NDArray[np.float32]:
+    """White-balanced linear camera RGB (3, H, W) to display sRGB in [0, 1] (3, H, W), a few rows at a time.
+
+    Args:
+        rgb: the light, floating point.
+        camera_to_srgb: (3, 3).
+        exposure: factor on the light, see `display_exposure`.
+        knee: where highlights begin to be rolled off, or later, so that saturated light is white; None clips each channel.
+        saturation: where the photosites saturate, in units of `rgb` before `exposure`: channels are clipped there before
+            the colour matrix, so that a saturated light stays neutral.
+    """
+    knee = None if knee is None else max(knee, 2 - max(saturation * exposure, 1))
+    shown, matrix = np.empty(rgb.shape, np.float32), camera_to_srgb.astype(rgb.dtype)
+    for top in range(0, rgb.shape[1], STRIP):
+        shown[:, top : top + STRIP] = _rendered(rgb[:, top : top + STRIP], matrix, exposure, knee, saturation)
+    return shown
+
+
+def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
+    """Means of n x n pixels of linear light (3, H, W), n the least that brings the longer side to `long_side` at most.
+
+    Up to n - 1 rows and columns at the bottom and the right are left out. Channels are clipped at `saturation` before:
+    after it, edges of saturated light would take the colour of the white balance.
+    """
+    n = -(-max(rgb.shape[1:]) // long_side)
+    if n == 1:
+        return rgb
+    height, width = (max(side // n, 1) for side in rgb.shape[1:])
+    rows, columns = min(n, rgb.shape[1]), min(n, rgb.shape[2])
+    blocks = rgb[:, : height * rows, : width * columns].reshape(3, height, rows, width, columns)
+    means = np.empty((3, height, width), rgb.dtype)
+    for row in range(height):
+        np.minimum(blocks[:, row], saturation).mean(axis=(1, 3), out=means[:, row])
+    return means
+
+
+def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
+    """Shares of the values below `low` and above `high`: what a file of that range cannot hold."""
+    return {"below": float(np.mean(light < low)), "above": float(np.mean(light > high))}
 
 
 def oriented(rgb: NDArray, orientation: int) -> NDArray:

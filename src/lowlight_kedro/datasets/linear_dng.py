@@ -1,0 +1,216 @@
+"""Restored light as linear DNG (Adobe DNG 1.7.1, LinearRaw): raw editors treat it like the camera's own file."""
+
+import logging
+from dataclasses import dataclass
+from math import ceil, log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from kedro.io import AbstractDataset, DatasetError
+from numpy.typing import NDArray
+
+from lowlight_kedro import __version__
+from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.colour_tags import source_colour
+from lowlight_kedro.datasets.dng import append_exif, camera_tags, exif_entries, text_tag
+from lowlight_kedro.datasets.tags import F_NUMBER, FOCAL_LENGTH, MAKE, MODEL, Tags, read_tags
+from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.render import render, share_outside, shrunk
+
+logger = logging.getLogger(__name__)
+
+LINEAR_RAW = 34892
+HIGHEST = 65535
+THUMBNAIL = 256  # pixels along the longer side, as DNG 1.7.1 recommends for the first image
+STRIP = 256  # rows converted at a time
+BLACK, WHITE, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
+
+
+@dataclass(frozen=True)
+class LinearPicture:
+    """Restored light and what its file should say of the camera.
+
+    Attributes:
+        light: white-balanced linear camera RGB (3, H, W), as the sensor lies; 1 = white of the long exposure.
+        frame: the raw it was restored from.
+        exposure_ratio: how many times brighter `light` is than the raw; its photosites saturate at that value of camera RGB.
+        source: the raw's file, which tells the colour matrices, the lens and the time; None: only what `frame` tells.
+    """
+
+    light: NDArray
+    frame: Frame
+    exposure_ratio: float
+    source: Path | None = None
+
+    @property
+    def gains(self) -> NDArray[np.float32]:
+        """White-balance gains (3, 1, 1): camera RGB is `light` / gains."""
+        return np.asarray(self.frame.white_balance, np.float32)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How camera RGB c becomes digital numbers: DN = black + scale c; `white` is the DN that editors show as white."""
+
+    black: int
+    white: int
+    scale: float
+
+    @classmethod
+    def of(cls, lowest: float, highest: float, saturation: float, headroom: float, pedestal: int) -> "Levels":
+        """The finest 16-bit scale that holds [lowest, highest], up to `headroom` above and `pedestal` DN below black.
+
+        At least c = 1 is held, so that all pictures without highlights have one scale. White is where the photosites
+        saturated, if that is held: above it the colour of a light is not known.
+        """
+        top = float(np.clip(highest, 1, headroom))
+        black = min(pedestal, ceil(max(-lowest, 0) * HIGHEST / top))
+        scale = (HIGHEST - black) / top
+        return cls(black, black + round(scale * min(top, saturation)), scale)
+
+    @property
+    def baseline_exposure(self) -> float:
+        """BaselineExposure, EV: with it light of 1 is shown as bright as if white were there."""
+        return log2((self.white - self.black) / self.scale)
+
+    @property
+    def held(self) -> tuple[float, float]:
+        """Least and greatest camera RGB that a file can hold."""
+        return -self.black / self.scale, (HIGHEST - self.black) / self.scale
+
+    def to_dn(self, camera: NDArray) -> NDArray[np.uint16]:
+        """Rounded; what a file cannot hold goes to its end."""
+        return np.clip(np.rint(camera * np.float32(self.scale) + self.black), 0, HIGHEST).astype(np.uint16)
+
+
+def fitted(picture: LinearPicture, headroom: float, pedestal: int) -> Levels:
+    """The levels of a picture, see `Levels.of`."""
+    gains = picture.gains.ravel()
+    lowest = min(float(plane.min() / gain) for plane, gain in zip(picture.light, gains, strict=True))
+    highest = max(float(plane.max() / gain) for plane, gain in zip(picture.light, gains, strict=True))
+    return Levels.of(lowest, highest, picture.exposure_ratio, headroom, pedestal)
+
+
+def _pixels(picture: LinearPicture, levels: Levels) -> NDArray[np.uint16]:
+    """Digital numbers (H, W, 3), a few rows at a time."""
+    pixels = np.empty((*picture.light.shape[1:], 3), np.uint16)
+    for top in range(0, len(pixels), STRIP):
+        rows = slice(top, top + STRIP)
+        pixels[rows] = levels.to_dn(picture.light[:, rows] / picture.gains).transpose(1, 2, 0)
+    return pixels
+
+
+def _thumbnail(picture: LinearPicture) -> NDArray[np.uint8]:
+    shown = render(shrunk(picture.light, THUMBNAIL, saturation=1.0), picture.frame.camera_to_srgb)
+    return np.ascontiguousarray(np.rint(shown.transpose(1, 2, 0) * 255).astype(np.uint8))
+
+
+def _names(source: Tags) -> tuple[str, str] | None:
+    """Maker and model."""
+    make, model = source.find(MAKE), source.find(MODEL)
+    return (make, model) if isinstance(make, str) and isinstance(model, str) else None
+
+
+def _first_tags(picture: LinearPicture, source: Tags, levels: Levels) -> list[Any]:
+    """Of the first directory, which holds the thumbnail: what is true of the whole file."""
+    origin = f"restored from {picture.source.name}, " if picture.source else "restored, "
+    tags = [
+        text_tag(270, f"{origin}{picture.exposure_ratio:g} times brighter than exposed"),  # ImageDescription
+        (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
+        (50707, "B", 4, bytes((1, 3, 0, 0)), True),  # DNGBackwardVersion
+        (EXPOSURE, "2i", 1, (round(levels.baseline_exposure * 1_000_000), 1_000_000), True),
+        (50935, "2I", 1, (1, 1), True),  # NoiseReductionApplied: all there is to do
+    ]
+    if picture.source:
+        tags.append(text_tag(50827, picture.source.name))  # OriginalRawFileName
+    return camera_tags(picture.frame, _names(source)) + source_colour(picture.frame, picture.source).tags() + tags
+
+
+def _raw_tags(levels: Levels, height: int, width: int) -> list[Any]:
+    """Of the directory that holds the picture."""
+    return [
+        (50713, "H", 2, (1, 1), True),  # BlackLevelRepeatDim
+        (BLACK, "H", 3, (levels.black,) * 3, True),
+        (WHITE, "H", 3, (levels.white,) * 3, True),
+        (50719, "H", 2, (0, 0), True),  # DefaultCropOrigin
+        (50720, "I", 2, (width, height), True),  # DefaultCropSize
+        (50829, "I", 4, (0, 0, height, width), True),  # ActiveArea
+    ]
+
+
+def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: float, pedestal: int) -> Levels:
+    """Write atomically, uncompressed; white balance is divided out again and told in AsShotNeutral, so editors can change it.
+
+    The exposure time is the raw's own. Returns the levels used.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    levels = fitted(picture, headroom, pedestal)
+    height, width = picture.light.shape[1:]
+    source = read_tags(picture.source) if picture.source else Tags(())
+    exif = exif_entries(picture.frame, source.taken_at, (source.number(F_NUMBER), source.number(FOCAL_LENGTH)))
+    with atomic_path(path) as temporary:
+        with tifffile.TiffWriter(temporary, byteorder="<") as writer:
+            writer.write(
+                _thumbnail(picture), photometric="rgb", subfiletype=1, subifds=1, metadata=None,
+                software=f"lowlight_kedro {__version__}", extratags=_first_tags(picture, source, levels),
+            )  # fmt: skip
+            writer.write(
+                _pixels(picture, levels), photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
+                software=False, extratags=_raw_tags(levels, height, width),
+            )  # fmt: skip
+        append_exif(temporary, exif)
+    return levels
+
+
+def read_linear_dng(path: str | Path) -> NDArray[np.float32]:
+    """The light (3, H, W) of a file of ours, to half a DN, within what it holds."""
+    with tifffile.TiffFile(path) as file:
+        first, raw = file.pages.first, file.pages.first.pages[0]
+        black, white = (np.asarray(raw.tags[tag].value, float)[:, None, None] for tag in (BLACK, WHITE))
+        (exposure, unit), neutral = first.tags[EXPOSURE].value, np.reshape(first.tags[NEUTRAL].value, (3, 2))
+        pixels = raw.asarray().transpose(2, 0, 1)
+    gains = (neutral[:, 1] / neutral[:, 0])[:, None, None]
+    return ((pixels - black) * (2 ** (exposure / unit) * gains / (white - black))).astype(np.float32)
+
+
+class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
+    """A `LinearPicture` as linear DNG; loading gives its light.
+
+    Args:
+        filepath: the file.
+        headroom: light kept, in camera RGB where 1 is the white of the long exposure; beyond it is clipped, with a warning.
+        pedestal: DN, of 65535, that the black level may take so that values below 0 survive.
+    """
+
+    def __init__(self, *, filepath: str, headroom: float, pedestal: int, metadata: dict | None = None) -> None:
+        if headroom < 1 or not 0 <= pedestal < HIGHEST // 2:
+            raise DatasetError(
+                f"headroom must be at least 1 and pedestal lie in [0, {HIGHEST // 2}), got headroom={headroom}, pedestal={pedestal}"
+            )
+        self._filepath, self._headroom, self._pedestal = Path(filepath), headroom, pedestal
+        self.metadata = metadata
+
+    def load(self) -> NDArray[np.float32]:
+        """See `read_linear_dng`."""
+        return read_linear_dng(self._filepath)
+
+    def save(self, data: LinearPicture) -> None:
+        """Write atomically; say what does not fit."""
+        levels = write_linear_dng(self._filepath, data, headroom=self._headroom, pedestal=self._pedestal)
+        low, high = (value * data.gains for value in levels.held)
+        half = 0.5 / levels.scale * data.gains
+        outside = share_outside(data.light, low - half, high + half)
+        if any(outside.values()):
+            logger.warning(
+                "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)", self._filepath, *outside.values()
+            )
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "headroom": self._headroom, "pedestal": self._pedestal}
