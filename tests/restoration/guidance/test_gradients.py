@@ -140,3 +140,10 @@ def test_a_jacobian_that_is_not_positive_gives_finite_steps(sign):
     at = scene("bayer")
     for method in (dps, mmps):
         assert method(lambda x, sigma: sign * x, at.measurement).denoiser(at.truth, level(0.3)).isfinite().all()
+
+
+@pytest.mark.parametrize("method", [dps, pigdm, mmps])
+def test_no_graph_is_left_behind(method):
+    """A graph that grows from step to step would hold every step's activations."""
+    at = scene("bayer")
+    assert not method(at.prior.denoiser, at.measurement).denoiser(at.truth, level(0.5)).requires_grad

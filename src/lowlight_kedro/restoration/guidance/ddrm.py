@@ -14,7 +14,7 @@ from lowlight_kedro.restoration.measurement import Measurement
 def ddrm(
     denoiser: DenoiserFunction, measurement: Measurement, *, eta: float = 0.85, sigma_min: float = 0.01, sigma_max: float = 10.0
 ) -> Posterior:  # fmt: skip
-    """DDRM (Kawar et al. 2022, equation 8, eta_b = 1), diagonal because the singular vectors of a mosaic are its sites.
+    """DDRM (Kawar et al. 2022, with eta_b = 1), diagonal because the singular vectors of a mosaic are its sites.
 
     From level sigma to sigma', D = D(x; sigma), n standard normal:
         measured, s <= sigma':  x <- y + sqrt(sigma'^2 - s^2) n: y's own noise is part of x's, so y is counted once

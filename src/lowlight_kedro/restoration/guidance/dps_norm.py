@@ -13,13 +13,14 @@ from lowlight_kedro.restoration.measurement import Measurement
 
 
 def dps_norm(
-    denoiser: DenoiserFunction, measurement: Measurement, *, zeta: float = 1.0, sigma_min: float = 0.01, sigma_max: float = 10.0
+    denoiser: DenoiserFunction, measurement: Measurement, *, zeta: float = 0.25, sigma_min: float = 0.01, sigma_max: float = 10.0
 ) -> Posterior:  # fmt: skip
     """DPS as published (Chung et al. 2023, algorithm 1): after each ancestral step x <- x - zeta / |y - A D| grad |y - A D|^2.
 
     Neither per pixel nor whitened: `s` is not used, and the result depends on zeta, on the number of steps and of sites.
     The paper's state has the variance-preserving scale x / sqrt(1 + sigma^2); in ours its step is
     2 zeta sqrt(1 + sigma^2) sqrt(1 + sigma'^2) J^T A^T (y - A D) / |y - A D|, sigma' the next level. No prior makes it exact.
+    The authors' code multiplies the gradient of the norm itself: its scale of .5 for inpainting is zeta = .25 here.
     1 evaluation and 1 vector-Jacobian product a step.
     """
 

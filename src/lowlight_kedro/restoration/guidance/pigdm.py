@@ -12,7 +12,7 @@ from lowlight_kedro.restoration.measurement import Measurement
 def pigdm(
     denoiser: DenoiserFunction, measurement: Measurement, *, sigma_data: float = 0.5, variance: Table | None = None
 ) -> Posterior:  # fmt: skip
-    """D_y = D + sigma^2 J^T A^T (S + r^2 A A^T)^-1 (y - A D) (Song et al. 2023, equation 7, with a step of 1).
+    """D_y = D + sigma^2 J^T A^T (S + r^2 A A^T)^-1 (y - A D) (Song et al. 2023, with a step of 1).
 
     r^2 of `surrogate_variance` stands for A V A^T, V = sigma^2 J, inside the inverse only: exact for a prior of independent
     values whose posterior variance is r^2. Where neighbours are correlated V has modes above r^2 and the step goes
