@@ -62,3 +62,9 @@ def test_the_mean_gain_is_the_mean_diagonal_of_the_jacobian(sigma):
     assert got.flatten() == pytest.approx(exact.mean().item(), abs=4 * (2 * exact.square().sum()).sqrt().item() / len(exact))
     pointwise = mean_gain(lambda x, s: 0.3 * x + x.square().mean(), x, 0.3 * x + x.square().mean(), level(1e-6))
     assert pointwise.flatten() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("gain", [0.0, 1.0, -0.5, 1.5])
+def test_a_denoiser_of_impossible_gain_gives_a_finite_mean(gain):
+    at = scene("bayer")
+    assert vamp(lambda x, sigma: gain * x, at.measurement).mean().isfinite().all()
