@@ -152,3 +152,11 @@ def test_no_graph_is_left_behind(method):
     """A graph that grows from step to step would hold every step's activations."""
     at = scene("bayer")
     assert not method(at.prior.denoiser, at.measurement).denoiser(at.truth, level(0.5)).requires_grad
+
+
+@pytest.mark.parametrize("method", [dps, pigdm, mmps])
+def test_a_measurement_that_is_met_moves_nothing(method):
+    at = scene("bayer")
+    mean = at.prior.denoiser(at.truth, level(0.5))
+    met = Measurement(at.measurement.mask * mean, at.measurement.mask, at.measurement.s)
+    torch.testing.assert_close(method(at.prior.denoiser, met).denoiser(at.truth, level(0.5)), mean)
