@@ -1,6 +1,7 @@
 """The test bed of a prior: N(mean, C) on small images, whose denoiser and posterior are known in closed form."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,15 @@ class Gaussian:
         gain = torch.linalg.solve(self.covariance + noise, self.covariance).T
         return self.mean + (y - self.mean) @ gain.T, self.covariance - gain @ self.covariance
 
+    @cached_property
+    def axes(self) -> tuple[Tensor, Tensor]:
+        """Variances (N,) and directions (N, N) of the prior's own axes."""
+        return torch.linalg.eigh(self.covariance)
+
     def denoiser(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], exact, for levels or maps that are the same for the whole batch."""
-        level = sigma.expand(x.shape)[0].flatten()
-        return self.posterior(x.flatten(1), level.pow(-2))[0].reshape(x.shape)
+        """E[x0 | x], exact, for a level per image or one map for the whole batch."""
+        if sigma[0].numel() > 1:
+            return self.posterior(x.flatten(1), sigma.expand(x.shape)[0].flatten().pow(-2))[0].reshape(x.shape)
+        values, directions = self.axes
+        gain = values / (values + sigma.reshape(-1, 1).square())
+        return (self.mean + ((x.flatten(1) - self.mean) @ directions * gain) @ directions.T).reshape(x.shape)
