@@ -159,7 +159,7 @@ def test_the_denoiser_is_asked_as_often_as_told_and_at_levels_it_knows(name, eva
     if evaluations == 1:
         torch.testing.assert_close(states[0], mean, rtol=0, atol=1e-4)
     if evaluations == 10:
-        lowest = torch.where(missing, (0.1 * one.s).clamp(min=0.01), torch.maximum(0.1 * one.s, (one.s / 2).clamp(max=0.01)))
+        lowest = torch.where(missing, (0.05 * one.s).clamp(min=0.01), torch.maximum(0.05 * one.s, (one.s / 2).clamp(max=0.01)))
         torch.testing.assert_close(sigmas[-1], lowest)
 
 

@@ -12,7 +12,7 @@ from lowlight_kedro.restoration.measurement import Measurement
 
 
 def noise_map(
-    denoiser: DenoiserFunction, measurement: Measurement, *, sigma_start: float = 2.5, end: float = 0.1, sigma_min: float = 0.01
+    denoiser: DenoiserFunction, measurement: Measurement, *, sigma_start: float = 2.5, end: float = 0.05, sigma_min: float = 0.01
 ) -> Posterior:
     """Exact, for a prior trained on noise maps: y and x_t are two independent looks at x0, so weigh them into one.
 
