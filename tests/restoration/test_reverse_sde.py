@@ -181,6 +181,8 @@ def test_levels_start_unknown_sites_above_the_spread_and_halve_the_variance_last
     ratios = torch.stack([levels(i)[measured] / one.s[measured] for i in range(30)])
     wide = one.s[measured] > 0.1
     assert torch.allclose(ratios[:, wide], ratios[:, wide][:, :1].expand(-1, wide.sum()))  # one proportion for all
+    steps = -ratios[:-1, wide][:, 0].log().diff()
+    assert (steps.diff() > 0).all()  # small ones first, before modes part
 
 
 def test_a_draw_is_reproducible_changes_no_input_and_works_in_float32():
