@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--prior")
     parser.add_argument("--refreshes", type=int, default=0)
-    parser.add_argument("--memory-mb", type=float, default=600)
+    parser.add_argument("--memory-mb", type=float, default=400)
     parser.add_argument("--size", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of white, linear light")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

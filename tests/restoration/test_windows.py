@@ -228,10 +228,18 @@ def test_live_bytes_are_counted():
         a = torch.zeros(1000)
         b = a + 1
         b = b.reshape(10, 100) * 2
-    assert (found.peak, found.total) == (12_000, 12_000)
+    assert found.peak == 12_000
     del a, b
     assert found.live == 0
-    assert bytes_per_pixel(lambda x, sigma: x * 2 + sigma, torch.zeros(1, 3, 1, 1), 32, gradient=False) == pytest.approx(36)
+
+
+@pytest.mark.parametrize(("gradient", "values"), [(False, 2), (True, 4)])
+def test_bytes_of_an_evaluation_are_those_at_once_and_those_that_autograd_keeps(gradient, values):
+    def exponentials(x, sigma):
+        return (2 * x).exp().exp()  # two at once; each exponential keeps its result
+
+    found = bytes_per_pixel(exponentials, torch.zeros(1, 3, 1, 1), 32, gradient=gradient)
+    assert found == pytest.approx(values * 3 * 4)
 
 
 def peak_beyond_the_result(side, **options):
@@ -248,7 +256,7 @@ def test_the_memory_of_windows_does_not_grow_with_the_frame():
 
 
 def test_the_memory_of_windows_is_what_was_asked_for():
-    assert 3 * 2**20 < peak_beyond_the_result(400, reach=20, memory_mb=10) < 10 * 2**20
+    assert 2 * 2**20 < peak_beyond_the_result(400, reach=20, memory_mb=10) < 10 * 2**20
 
 
 SCRIPT = """
@@ -268,7 +276,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - x.n
 
 def test_a_process_takes_no_more_memory_than_it_may():
     found = subprocess.run([sys.executable, "-c", SCRIPT, "100"], capture_output=True, text=True, check=True)
-    assert float(found.stdout) < 115
+    assert float(found.stdout) < 105
 
 
 class SmallDevice:
@@ -284,6 +292,7 @@ class SmallDevice:
         return local(x, sigma)
 
 
+@pytest.mark.filterwarnings("ignore:out of memory")
 def test_out_of_memory_ends_in_smaller_windows_with_the_same_result_and_says_so():
     x, sigma, device, shares = torch.randn(1, 3, 96, 128, dtype=torch.float64), ONE.double(), SmallDevice(4000), []
     frame = windowed(device, multiple=8, reach=REACH, on_share=shares.append)

@@ -16,12 +16,12 @@ SAFETY = 8.0  # the probe sees a small part of the frame: its largest error must
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made inside: `peak` at once, and `total` ever, which bounds what autograd keeps."""
+    """Counts the bytes of tensors made inside: `live` now, and `peak` at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.owners: Counter[int] = Counter()
-        self.live = self.peak = self.total = 0
+        self.live = self.peak = 0
 
     def _release(self, pointer: int, size: int) -> None:
         self.owners[pointer] -= 1
@@ -32,7 +32,7 @@ class LiveBytes(TorchDispatchMode):
         storage = tensor.untyped_storage()
         pointer, size = storage.data_ptr(), storage.nbytes()
         if not self.owners[pointer]:
-            self.live, self.total = self.live + size, self.total + size
+            self.live += size
             self.peak = max(self.peak, self.live)
         self.owners[pointer] += 1
         weakref.finalize(tensor, self._release, pointer, size)
@@ -50,12 +50,23 @@ class LiveBytes(TorchDispatchMode):
 def bytes_per_pixel(denoiser: DenoiserFunction, like: Tensor, side: int, *, gradient: bool) -> float:
     """Memory of one evaluation over the pixels of its window (side, side), from tensors alone, without any scratch space.
 
-    With `gradient` all that the evaluation makes counts, for autograd may keep it.
+    With `gradient`, what autograd keeps for the backward pass comes on top of what is in use at once.
     """
     x = torch.zeros(1, like.shape[1], side, side, dtype=like.dtype, device=like.device)
-    with torch.no_grad(), LiveBytes() as bytes_:
-        denoiser(x, torch.ones_like(x))
-    return (bytes_.total if gradient else bytes_.peak) / side**2
+    sigma, kept = torch.ones_like(x), {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other tensor gets its place
+        return tensor
+
+    with torch.no_grad(), LiveBytes() as found:
+        denoiser(x, sigma)
+    if gradient:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            denoiser(x.requires_grad_(), sigma)
+    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()} if isinstance(denoiser, torch.nn.Module) else set()
+    saved = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in weights)
+    return (found.peak + saved) / side**2
 
 
 def rim_errors(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor) -> Tensor:

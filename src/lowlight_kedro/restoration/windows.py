@@ -15,7 +15,7 @@ from lowlight_kedro.restoration.reach import bytes_per_pixel, effective_reach
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
-SCRATCH = 1.4  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
+SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
 
 Window = tuple[Span, Span]  # along rows, along columns
 

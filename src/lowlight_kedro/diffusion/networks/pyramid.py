@@ -65,21 +65,32 @@ class PyramidUNet(nn.Module):
         self.multiple = self.unet.multiple
         self.reach = (self.unet.reach or 0) + max(self.reaches, default=0)
 
-    def candidates(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
-        """F_0, F_1, ... as (B, K, C, H, W), from the network's two inputs."""
+    def candidates(self, scaled: Tensor, c_noise: Tensor) -> list[Tensor]:
+        """F_0, F_1, ... (B, C, H, W) each, from the network's two inputs."""
         sigma = (4 * c_noise.float()).exp()
         c_skip, c_out, _ = coefficients(sigma, self.sigma_data)
         x = scaled.float() * (sigma.square() + self.sigma_data**2).sqrt()  # scaled / c_in
-        means = [x, *(precision_weighted_mean(x, sigma, reach) for reach in self.reaches)]
-        free = torch.stack([(mean - c_skip * x) / c_out for mean in means], dim=1)
-        return free * torch.rsqrt(1 + free.square() / SOFT_LIMIT**2)
+        kept = c_skip * x
+
+        def free(mean: Tensor) -> Tensor:
+            wanted = (mean - kept) / c_out
+            return wanted * torch.rsqrt(1 + wanted.square() / SOFT_LIMIT**2)
+
+        return [free(x), *(free(precision_weighted_mean(x, sigma, reach)) for reach in self.reaches)]
 
     def forward(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
-        """Images (B, C, H, W) and ln(sigma) / 4 of the same shape to F."""
+        """Images (B, C, H, W) and ln(sigma) / 4 of the same shape to F.
+
+        One candidate at a time: stacks of them would be the largest tensors of a whole frame's window.
+        """
+        self.unet.check(scaled)
         candidates = self.candidates(scaled, c_noise)
-        out = self.unet(torch.cat([scaled, candidates[:, 1:].flatten(1, 2)], dim=1), c_noise).unflatten(1, (-1, self.channels)).float()
-        gates, residual = out[:, :-1].softmax(dim=1), out[:, -1]
-        return (gates * candidates).sum(dim=1) + residual
+        x = self.unet.first(F.pixel_unshuffle(torch.cat([scaled, *candidates[1:], c_noise], dim=1), self.unet.patch))
+        out = self.unet.trunk(x).unflatten(1, (-1, self.channels)).float()
+        total = out[:, -1]
+        for gate, candidate in zip(out[:, :-1].softmax(dim=1).unbind(1), candidates, strict=True):
+            total = total + gate * candidate
+        return total
 
 
 def pyramid_unet(*, widths: Sequence[int], blocks: int, reaches: Sequence[int] = (1, 2, 4, 8), sigma_data: float = 0.5) -> PyramidUNet:

@@ -119,9 +119,16 @@ class UNet(nn.Module):
         Raises:
             ValueError: H or W is no multiple of `multiple`.
         """
+        self.check(x)
+        return self.trunk(self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch)))
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ValueError where H or W of `x` is no multiple of `multiple`."""
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(f"image sides must be multiples of {self.multiple} for this network, got {tuple(x.shape[-2:])}")
-        x = self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """What follows the first layer: (B, widths[0], H / patch, W / patch) to (B, outputs, H, W)."""
         skips = []
         for down, shrink in zip(self.down, self.shrink, strict=False):
             x = down(x)
