@@ -305,6 +305,21 @@ def test_out_of_memory_ends_in_smaller_windows_with_the_same_result_and_says_so(
     assert device.failures == failures  # what did not fit is not tried again
 
 
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_shares_of_an_evaluation_that_is_begun_anew_are_taken_back():
+    calls, shares = [], []
+
+    def fails_late(x, sigma):
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return local(x, sigma)
+
+    windowed(fails_late, size=64, multiple=8, reach=REACH, on_share=shares.append)(torch.randn(1, 3, 96, 128), ONE)
+    assert min(shares) < 0
+    assert sum(shares) == pytest.approx(1)
+
+
 def test_out_of_memory_in_the_backward_pass_too():
     x, device = torch.randn(1, 3, 96, 128, dtype=torch.float64, requires_grad=True), SmallDevice(20_000)
     out = windowed(device, multiple=8, reach=REACH)(x, ONE.double())
