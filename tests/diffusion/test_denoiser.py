@@ -60,11 +60,12 @@ def test_an_untrained_pyramid_already_smooths():
     assert denoiser(noise, torch.full((1, 1, 1, 1), 0.3)).std() < 0.5 * noise.std()
 
 
-def test_precision_weighted_means_are_the_sums_they_say(rng):
+@pytest.mark.parametrize("reach", [1, 2, 3, 8])
+def test_precision_weighted_means_are_the_sums_they_say(rng, reach):
     """Pixel by pixel, borders included."""
-    x, sigma = (torch.from_numpy(rng.uniform(0.1, 1, (1, 2, 7, 9))) for _ in range(2))
-    got = precision_weighted_mean(x, sigma, reach=2)
-    for row, column in ((0, 0), (3, 4), (6, 8), (5, 1)):
-        where = (0, 1, slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3))
+    x, sigma = (torch.from_numpy(rng.uniform(0.1, 1, (1, 2, 27, 29))) for _ in range(2))
+    got = precision_weighted_mean(x, sigma, reach=reach)
+    for row, column in ((0, 0), (13, 14), (26, 28), (5, 1)):
+        where = (0, 1, slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
         expected = (x[where] / sigma[where] ** 2).sum() / (1 / sigma[where] ** 2).sum()
         torch.testing.assert_close(got[0, 1, row, column], expected)

@@ -1,71 +1,230 @@
 """A denoiser for frames of any size: overlapping windows, blended inside every evaluation."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.sensor.tiles import starts
+from lowlight_kedro.restoration.placement import BLEND, Placement, PlacementError, Span, place, reflected, up_to
+from lowlight_kedro.restoration.reach import bytes_per_pixel, effective_reach
+
+UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
+PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels
+UNBOUNDED = 2**62  # pixels
+SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
+
+Window = tuple[Span, Span]  # along rows, along columns
 
 
-def blend_weight(size: int, overlap: int, like: Tensor) -> Tensor:
-    """(size, size) weights: 1 inside, falling linearly to near 0 at the rim over `overlap` pixels."""
-    distance = torch.minimum(torch.arange(size), torch.arange(size).flip(0)) + 0.5
-    ramp = (distance / max(overlap, 1)).clamp(max=1).to(like)
-    return ramp[:, None] * ramp[None, :]
+def _read(window: Window, shape: torch.Size) -> tuple[Any, ...]:
+    """Index of the pixels that a window reads: slices, or mirrored indices where it sticks out of the frame."""
+    row, column = window
+    if row.stop <= shape[-2] and column.stop <= shape[-1]:
+        return ..., slice(row.start, row.stop), slice(column.start, column.stop)
+    return ..., reflected(row, shape[-2])[:, None], reflected(column, shape[-1])
 
 
-def _windows(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor, size: int, overlap: int) -> Tensor:
-    weight = blend_weight(size, overlap, x)
-    total, norm = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-    for top in starts(x.shape[-2], size, size - overlap):
-        for left in starts(x.shape[-1], size, size - overlap):
-            where = (..., slice(top, top + size), slice(left, left + size))
-            if torch.is_grad_enabled() and x.requires_grad:
-                part = checkpoint(denoiser, x[where], sigma[where], use_reentrant=False)
-            else:
-                part = denoiser(x[where], sigma[where])
-            total[where] += weight * part
-            norm[where] += weight
-    return total / norm
+def _cut(x: Tensor, windows: Sequence[Window]) -> Tensor:
+    return torch.cat([x[_read(window, x.shape)] for window in windows])
+
+
+def _core(window: Window, like: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...], Tensor]:
+    """Where a window counts, in the frame and in itself, and its weight there."""
+    row, column = window
+    frame = (..., slice(row.first, row.last), slice(column.first, column.last))
+    own = (..., *(slice(span.first - span.start, span.last - span.start) for span in window))
+    return frame, own, (row.weight[:, None] * column.weight).to(like)
+
+
+@dataclass
+class _Frames:
+    """Evaluations of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so."""
+
+    denoiser: DenoiserFunction
+    multiple: int
+    size: int | None
+    overlap: int | None
+    reach: int
+    memory_mb: float | None
+    tolerance: float | None
+    device: torch.device | None
+    precision: str
+    on_share: Callable[[float], object]
+    pixels: dict[bool, int] = field(default_factory=dict)  # with and without a gradient
+    shrunk: bool = False
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """One batch of windows, on the device and in the precision asked for; the result lies where `x` lies."""
+        device = self.device or x.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.denoiser(x.to(device), sigma.to(device)).to(x)
+
+    def allowed(self, x: Tensor, gradient: bool) -> int:
+        """Pixels that may go through the network at once."""
+        if gradient not in self.pixels:
+            self.pixels[gradient] = self.size**2 if self.size else UNBOUNDED
+            if self.memory_mb is not None:
+                each = SCRATCH * bytes_per_pixel(self.denoise, x, up_to(PROBE, self.multiple), gradient=gradient)
+                self.pixels[gradient] = int(self.memory_mb * 2**20 / max(each, 1))
+        return self.pixels[gradient]
+
+    def overlap_for(self, x: Tensor, sigma: Tensor) -> int:
+        """What neighbours must share: the margins at both rims, measured where a tolerance is given, and the blend."""
+        if self.overlap is not None:
+            return self.overlap
+        margin = self.reach
+        if self.tolerance is not None:
+            margin = effective_reach(
+                self.denoise, lambda rows, columns: (x[..., rows, columns], sigma[..., rows, columns]), (x.shape[-2], x.shape[-1]),
+                most=self.reach, multiple=self.multiple, tolerance=self.tolerance,
+            )  # fmt: skip
+        return up_to(2 * margin + BLEND, self.multiple)
+
+    def place(self, x: Tensor, sigma: Tensor, gradient: bool) -> Placement:
+        """One window where the frame allows it; only then nothing needs to be measured."""
+        shape, pixels = (x.shape[-2], x.shape[-1]), self.allowed(x, gradient)
+        height, width = (up_to(length, self.multiple) for length in shape)
+        single = height * width <= pixels and (self.size is None or max(height, width) <= self.size)
+        overlap = 0 if single else self.overlap_for(x, sigma)
+        try:
+            return place(shape, pixels=pixels, overlap=overlap, multiple=self.multiple, most=self.size)
+        except PlacementError as error:
+            if self.shrunk:
+                raise torch.OutOfMemoryError(f"the device has no memory for even the smallest windows: {error}") from error
+            raise
+
+    def retried(self, run: Callable[[Placement], Tensor], x: Tensor, sigma: Tensor, gradient: bool) -> Tensor:
+        """`run` with smaller and smaller windows until they fit into the memory of the device."""
+        placement = self.place(x, sigma, gradient)
+        try:
+            return run(placement)
+        except torch.OutOfMemoryError:
+            self.shrink(gradient, placement)
+        return self.retried(run, x, sigma, gradient)  # out of the except clause, which holds on to the tensors of `run`
+
+    def shrink(self, gradient: bool, placement: Placement) -> None:
+        """Half the pixels, from now on."""
+        height, width = placement.side
+        before = height * width * min(placement.batch, len(placement.windows))
+        self.pixels[gradient], self.shrunk = before // 2, True
+        torch.cuda.empty_cache()
+        warnings.warn(f"out of memory with {before / 1e6:.3g} megapixels at once; going on with half as many", stacklevel=2)
+
+    def evaluate(self, x: Tensor, sigma: Tensor, placement: Placement) -> Tensor:
+        """D of the frame, window by window; nothing of the size of the frame is made but the result."""
+        out, done, share = torch.zeros_like(x), 0.0, 1 / len(placement.windows)
+        try:
+            for windows in placement.batches():
+                parts = self.denoise(_cut(x, windows), _cut(sigma, windows))
+                for window, part in zip(windows, parts.split(len(x)), strict=True):
+                    frame, own, weight = _core(window, part)
+                    out[frame] += weight * part[own]
+                self.on_share(share * len(windows))
+                done += share * len(windows)
+        except torch.OutOfMemoryError:
+            self.on_share(-done)
+            raise
+        return out
+
+    def pull_back(self, x: Tensor, sigma: Tensor, cotangent: Tensor, placement: Placement) -> Tensor:
+        """The vector-Jacobian product of `evaluate` at x: every window is evaluated again, so that none is kept."""
+        gradient = torch.zeros_like(x)
+        for windows in placement.batches():
+            with torch.enable_grad():
+                pieces = _cut(x, windows).requires_grad_()
+                parts = self.denoise(pieces, _cut(sigma, windows))
+            seeds = torch.zeros_like(parts)
+            for window, seed in zip(windows, seeds.split(len(x)), strict=True):
+                frame, own, weight = _core(window, seed)
+                seed[own] = weight * cotangent[frame]
+            pulled = torch.autograd.grad(parts, pieces, seeds)[0]
+            for window, part in zip(windows, pulled.split(len(x)), strict=True):
+                _add(gradient, _read(window, x.shape), part)
+        return gradient
+
+
+def _add(total: Tensor, where: tuple[Any, ...], part: Tensor) -> None:
+    """total[where] += part, also where an index occurs twice."""
+    if isinstance(where[-1], slice):
+        total[where] += part
+    else:
+        every = [torch.arange(length)[(...,) + (None,) * (3 - axis)] for axis, length in enumerate(total.shape[:2])]
+        total.index_put_((*every, *where[1:]), part, accumulate=True)
+
+
+class _Windowed(torch.autograd.Function):
+    """`_Frames` as one differentiable function of x; sigma is taken as given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sigma: Tensor, frames: _Frames) -> Tensor:
+        def run(placement: Placement) -> Tensor:
+            ctx.placement = placement
+            return frames.evaluate(x, sigma, placement)
+
+        out = frames.retried(run, x, sigma, gradient=True)
+        ctx.frames = frames
+        ctx.save_for_backward(x, sigma)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        x, sigma = ctx.saved_tensors
+        first = [ctx.placement]  # the windows of the forward pass, unless they prove too large for this one
+
+        def run(placement: Placement) -> Tensor:
+            return ctx.frames.pull_back(x, sigma, cotangent, first.pop() if first else placement)
+
+        return ctx.frames.retried(run, x, sigma, gradient=True), None, None
 
 
 def windowed(
-    denoiser: DenoiserFunction, *, size: int, overlap: int, multiple: int, on_evaluation: Callable[[], object] = lambda: None
-) -> DenoiserFunction:
-    """`denoiser` for frames (B, C, H, W) of any H and W; memory is that of one window plus the frame.
+    denoiser: DenoiserFunction, *, multiple: int, size: int | None = None, overlap: int | None = None,
+    reach: int | None = None, memory_mb: float | None = None, tolerance: float | None = None,
+    device: torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32",
+    on_evaluation: Callable[[], object] = lambda: None, on_share: Callable[[float], object] = lambda _: None,
+) -> DenoiserFunction:  # fmt: skip
+    """`denoiser` for frames (B, C, H, W) of any H and W; its memory is bounded, and its result one for all placements.
 
-    The frame is padded by reflection to a multiple of `multiple`; a frame no larger than `size` is one window.
-    Because windows are blended inside the denoiser, any sampler over it has one global state and no seams. Under
-    autograd each window is evaluated again in the backward pass instead of keeping its activations.
+    Windows are blended inside the denoiser, so that any sampler over it has one global state and no seams. A pixel near a
+    window's rim, where D lacks its neighbours, does not count; the rim of the frame itself is no such rim. Under autograd
+    every window is evaluated again in the backward pass instead of keeping its activations. Where the device runs out of
+    memory, windows of half the pixels take over, with a warning.
 
     Args:
-        size, overlap: of the square windows, pixels; both multiples of `multiple`.
-        multiple: sides that the network accepts.
+        multiple: sides that the network accepts; the frame is mirrored up to it, and windows start at multiples of it.
+        size: largest side of a window, pixels, a multiple of `multiple`; None: as large as memory allows.
+        overlap: of neighbouring windows, a multiple of `multiple`; None: as `reach` and `tolerance` tell.
+        reach: pixels that the network sees in each direction, if it tells.
+        memory_mb: of what the network works with, beyond x, sigma and the result; without it `size` alone tells.
+        tolerance: of the result, network units, before margins shorter than `reach` are taken; None: exact.
+        device: where windows are evaluated; x, sigma and the result stay where they are.
+        precision: of the network; bf16 is autocast.
         on_evaluation: called once per evaluation of the whole frame.
+        on_share: called with the share of an evaluation that has just been done; negative when it is begun anew.
 
     Raises:
         ValueError: overlap is not in [0, size), or a number is no multiple of `multiple`.
     """
-    if not 0 <= overlap < size:
+    if overlap is not None and not 0 <= overlap < (size or UNBOUNDED):
         raise ValueError(f"overlap must be in [0, size), got overlap={overlap}, size={size}")
-    if size % multiple or overlap % multiple:
+    if (size or 0) % multiple or (overlap or 0) % multiple:
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
+    most = UNKNOWN_REACH if reach is None else reach
+    frames = _Frames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_share)
 
     def whole(x: Tensor, sigma: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        pad = (0, -width % multiple, 0, -height % multiple)
-        x, sigma = (F.pad(t.expand(x.shape), pad, mode="reflect") for t in (x, sigma))
-        if max(x.shape[-2:]) <= size:
-            out = denoiser(x, sigma)
+        sigma = sigma.expand(x.shape)
+        if torch.is_grad_enabled() and x.requires_grad:
+            out: Tensor = _Windowed.apply(x, sigma, frames)  # type: ignore[no-untyped-call]
         else:
-            extra = (0, max(0, size - x.shape[-1]), 0, max(0, size - x.shape[-2]))
-            x, sigma = (F.pad(t, extra, mode="replicate") for t in (x, sigma))
-            out = _windows(denoiser, x, sigma, size, overlap)
+            with torch.no_grad():
+                out = frames.retried(lambda placement: frames.evaluate(x, sigma, placement), x, sigma, gradient=False)
         on_evaluation()
-        return out[..., :height, :width]
+        return out
 
     return whole

@@ -56,6 +56,27 @@ class Attention(nn.Module):
         return x + self.out(mixed.transpose(-1, -2).reshape(batch, width, height, columns))
 
 
+def unet_reach(levels: int, blocks: int, patch: int) -> int:
+    """Pixels that a U-Net of 3 x 3 convolutions, without normalisation and attention, sees in each direction, at most.
+
+    Followed backwards through its layers for one row of pixels: each block widens an interval of cells by 2, the first and
+    the last layer by 1, and a level halves or doubles it; the most over all places of a pixel in the coarsest cell.
+    """
+
+    def seen(first: int, last: int, level: int) -> tuple[int, int]:
+        first, last = first - 2 * blocks, last + 2 * blocks
+        if level + 1 < levels:
+            below, above = seen(first // 2, last // 2, level + 1)
+            first, last = min(first, 2 * below), max(last, 2 * above + 1)
+        return first - 2 * blocks, last + 2 * blocks
+
+    reaches = []
+    for pixel in range(patch * 2 ** (levels - 1)):
+        first, last = seen(pixel // patch - 1, pixel // patch + 1, 0)
+        reaches += [pixel - patch * (first - 1), patch * (last + 2) - 1 - pixel]
+    return max(reaches)
+
+
 class UNet(nn.Module):
     """A U-Net over pixel-unshuffled input: `patch` = 2 works at half resolution and quarter cost.
 
@@ -77,6 +98,7 @@ class UNet(nn.Module):
         super().__init__()
         self.patch = patch
         self.multiple = patch * 2 ** (len(widths) - 1)
+        self.reach = None if norm or attention else unet_reach(len(widths), blocks, patch)
 
         def stage(width: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, norm=norm) for _ in range(blocks)))
@@ -97,9 +119,16 @@ class UNet(nn.Module):
         Raises:
             ValueError: H or W is no multiple of `multiple`.
         """
+        self.check(x)
+        return self.trunk(self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch)))
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ValueError where H or W of `x` is no multiple of `multiple`."""
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(f"image sides must be multiples of {self.multiple} for this network, got {tuple(x.shape[-2:])}")
-        x = self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """What follows the first layer: (B, widths[0], H / patch, W / patch) to (B, outputs, H, W)."""
         skips = []
         for down, shrink in zip(self.down, self.shrink, strict=False):
             x = down(x)
