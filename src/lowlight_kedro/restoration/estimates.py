@@ -164,8 +164,5 @@ def estimate(
     if kind == "mean_of_k":
         light, std = running_moments(draw, sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
-    if kind == "mean":
-        light = posterior_mean(exposure, denoiser, scaling, asked, refreshes=refreshes, device=device)
-    else:
-        light = draw(0)
+    light = posterior_mean(exposure, denoiser, scaling, asked, refreshes=refreshes, device=device) if kind == "mean" else draw(0)
     return Estimate(light, *_probed(asked, scaling, probing, generator_for(f"probes of {name}", seed, 0, device)))

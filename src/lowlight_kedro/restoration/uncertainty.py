@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lowlight_kedro.restoration.measurement import Measurement
 
-LARGEST_SHARE = 0.99  # of a virtual measurement in the mean: above it Var = s^2 w / (1 - w) is only noise
+LARGEST_RATIO = 100.0  # of A to s^2: beyond it 1 - w is all error
 PSEUDO_COUNT = 0.05  # probed values that the frame's mean counts for in every window: all that a window without one shows
 
 
@@ -42,11 +42,22 @@ def comb(mask: Tensor, spacing: int, generator: torch.Generator) -> Comb:
     return Comb(where, F.one_hot(score.argmax(1), 3).movedim(-1, 1).bool())
 
 
+def with_virtual_levels(measurement: Measurement, mean: Tensor, reach: int) -> Measurement:
+    """The same with the level that virtual measurements get: s_v^2 = s^2 + t^2, t the local contrast of the mean at one pixel.
+
+    s_v should be about as large as what is not known: far below it w is 1 - a little, and s_v^2 w / (1 - w) all error. Where
+    nothing was measured, the neighbours leave a value uncertain by their noise and by how much they vary.
+    """
+    contrast = box((mean - box(mean, 1)).square(), reach)
+    level = (measurement.s.square() + contrast).sqrt()
+    return replace(measurement, s=torch.where(measurement.mask > 0, measurement.s, level))
+
+
 def moved(measurement: Measurement, mean: Tensor, teeth: Comb, step: float, generator: torch.Generator) -> tuple[Measurement, Tensor]:
     """The values of a comb moved by +- `step` of their noise level, the sign drawn; and how far (1, 3, h, w).
 
     A value that was not measured gets a virtual measurement of level s at its posterior mean, and that is moved: by itself
-    it says what is believed anyway, and does not change the mean.
+    it says what is believed anyway, and does not change the mean. `measurement` has s from `with_virtual_levels`.
     """
     here, chosen = teeth.where, teeth.chosen
     sign = torch.randint(2, chosen.shape, generator=generator, device=generator.device).to(mean) * 2 - 1
@@ -67,21 +78,23 @@ def box(x: Tensor, reach: int) -> Tensor:
     return x
 
 
-def spread(total: Tensor, count: Tensor, reach: int) -> Tensor:
-    """Local mean of what was probed, per channel; `total` and `count` (1, 3, H, W) are 0 where nothing was."""
-    every = total.sum() / count.sum().clamp(min=1)  # where a small frame has no probed value of a channel
-    channel = (total.sum((2, 3), keepdim=True) + PSEUDO_COUNT * every) / (count.sum((2, 3), keepdim=True) + PSEUDO_COUNT)
+def spread(total: Tensor, reach: int) -> Tensor:
+    """Local mean, per channel, of what was probed; `total` (2, 3, H, W) holds numerator and denominator, 0 where nothing was."""
+    every = total.mean((1, 2, 3), keepdim=True)  # where a small frame has no probed value of a channel
     few = PSEUDO_COUNT / (2 * reach + 1) ** 2
-    return (box(total, reach) + few * channel) / (box(count, reach) + few)
+    return box(total, reach) + few * (total.mean((2, 3), keepdim=True) + PSEUDO_COUNT * every)
 
 
-def variance_from_shares(share: Tensor, measured: Tensor, s: Tensor) -> Tensor:
-    """Posterior variance from the share w of a value's move that its mean follows.
+def without_own(total: Tensor, s: Tensor, reach: int) -> Tensor:
+    """Variance A (1, 3, H, W) that values have without their own measurement, from sums `total` of s^2 w and 1 - w.
 
-    Measured: w = Var / s^2 (Miyasawa 1961: Cov = s^2 dD/dy). Virtual: w = Var / (Var + s^2), for it is not yet in Var.
+    w is the share of a value's move that its mean follows. A measured value has Var = A s^2 / (A + s^2) and w = Var / s^2
+    (Miyasawa 1961: Cov = s^2 dD/dy), a virtual one Var = A and w = A / (A + s^2). So for both s^2 w = A (1 - w), and A is
+    the ratio of the local means of the two sides, however s varies.
     """
-    virtual = share.clamp(0, LARGEST_SHARE)
-    return s.square() * torch.where(measured, share.clamp(0, 1), virtual / (1 - virtual))
+    upper, lower = spread(total, reach)
+    ratio = upper.clamp(min=0) / lower.clamp(min=torch.finfo(lower.dtype).tiny)
+    return torch.minimum(ratio[None], LARGEST_RATIO * s.square())
 
 
 def response_std(
@@ -92,21 +105,21 @@ def response_std(
 
     In each a comb of values moves by delta_i = +- step s_i, and w_i = (change of the mean at i) / delta_i. What leaks over
     from the other moved values, sum_j C_ij delta_j / s_j^2, has mean 0 by the random signs and is small where `spacing`
-    exceeds the range of the posterior's correlations. w is averaged over neighbours of the same channel, measured and
-    unmeasured ones apart; the level s keeps its full resolution.
+    exceeds the range of the posterior's correlations. Averaged over neighbours of the same channel, measured and unmeasured
+    ones apart, in the form that `without_own` says.
 
     Args:
         mean_of: measurement -> E[x0 | y]; the answer is as exact as this is.
         mean: mean_of(measurement).
         reach: pixels; the window is a box of 2 reach + 1, twice.
     """
-    total, count = torch.zeros_like(mean), torch.zeros_like(mean)
+    measurement = with_virtual_levels(measurement, mean, reach)
+    measured, square = measurement.mask > 0, measurement.s.square()
+    total = torch.zeros(2, *mean.shape[1:], dtype=mean.dtype, device=mean.device)
     for _ in range(probes):
         teeth = comb(measurement.mask, spacing, generator)
         other, shift = moved(measurement, mean, teeth, step, generator)
-        change = mean_of(other)[teeth.where] - mean[teeth.where]
-        total[teeth.where] += torch.where(teeth.chosen, change / shift, 0)
-        count[teeth.where] += teeth.chosen
-    measured = measurement.mask > 0
-    share = torch.where(measured, spread(total * measured, count * measured, reach), spread(total * ~measured, count * ~measured, reach))
-    return variance_from_shares(share, measured, measurement.s).sqrt()
+        share = (mean_of(other)[teeth.where] - mean[teeth.where]) / shift
+        total[teeth.where] += teeth.chosen * torch.cat([square[teeth.where] * share, 1 - share])
+    own, virtual = (without_own(total * kind, measurement.s, reach) for kind in (measured, ~measured))
+    return torch.where(measured, own * square / (own + square), virtual).sqrt()
