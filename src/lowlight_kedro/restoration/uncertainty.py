@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lowlight_kedro.restoration.measurement import Measurement
 
 LARGEST_RATIO = 100.0  # of A to s^2: beyond it 1 - w is all error
-PSEUDO_COUNT = 0.05  # probed values that the frame's mean counts for in every window: all that a window without one shows
+PSEUDO_COUNT = 1e-3  # probed values that the frame's mean counts for in every window: all that a window without one shows
 
 
 @dataclass(frozen=True)
