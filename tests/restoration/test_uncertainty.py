@@ -66,9 +66,9 @@ def test_a_map_agrees_with_the_exact_one(name, level, measured_error, virtual_er
 
 
 def test_measured_values_of_any_prior_are_exact_for_a_small_step():
-    """Two-point prior, x0 = +-1: D = tanh(y / s^2) and Var = 1 - D^2, far from Gaussian."""
+    """Two-point prior, x0 = +-1: D = tanh(y / s^2) and Var = 1 - D^2, far from Gaussian; s > 1, so that no value is less known after its own measurement."""
     y = torch.randn(1, 3, 9, 9, dtype=torch.float64)
-    s = torch.full_like(y, 0.8)
+    s = torch.full_like(y, 1.2)
     measurement = Measurement(y, torch.ones_like(y), s)
 
     def mean_of(asked):
@@ -78,7 +78,7 @@ def test_measured_values_of_any_prior_are_exact_for_a_small_step():
     std = response_std(mean_of, measurement, mean_of(measurement), probes=1, spacing=1, reach=0, step=1e-5, generator=ran())
     exact = (1 - mean_of(measurement).square()).sqrt()
     # the pseudo-count mixes in a little of the whole frame
-    torch.testing.assert_close(std[teeth.chosen], exact[teeth.chosen], rtol=0.05, atol=0.02)
+    torch.testing.assert_close(std[teeth.chosen], exact[teeth.chosen], rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", MASKS)

@@ -90,7 +90,7 @@ def without_own(total: Tensor, s: Tensor, reach: int) -> Tensor:
 
     w is the share of a value's move that its mean follows. A measured value has Var = A s^2 / (A + s^2) and w = Var / s^2
     (Miyasawa 1961: Cov = s^2 dD/dy), a virtual one Var = A and w = A / (A + s^2). So for both s^2 w = A (1 - w), and A is
-    the ratio of the local means of the two sides, however s varies.
+    the ratio of the local means of the two sides, however s varies. Var > s^2, as between two modes, is told as s^2.
     """
     upper, lower = spread(total, reach)
     ratio = upper.clamp(min=0) / lower.clamp(min=torch.finfo(lower.dtype).tiny)
