@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lowlight_kedro.restoration.measurement import Measurement
 
-LARGEST_RATIO = 100.0  # of A to s^2: beyond it 1 - w is all error
+LARGEST_RATIO = 100.0  # of A to s^2 and the inverse: beyond them what is left of w, or of 1 - w, is all error
 PSEUDO_COUNT = 1e-3  # probed values that the frame's mean counts for in every window: all that a window without one shows
 
 
@@ -93,8 +93,8 @@ def without_own(total: Tensor, s: Tensor, reach: int) -> Tensor:
     the ratio of the local means of the two sides, however s varies. Var > s^2, as between two modes, is told as s^2.
     """
     upper, lower = spread(total, reach)
-    ratio = upper.clamp(min=0) / lower.clamp(min=torch.finfo(lower.dtype).tiny)
-    return torch.minimum(ratio[None], LARGEST_RATIO * s.square())
+    ratio = upper / lower.clamp(min=torch.finfo(lower.dtype).tiny)
+    return torch.minimum(torch.maximum(ratio[None], s.square() / LARGEST_RATIO), LARGEST_RATIO * s.square())
 
 
 def response_std(
