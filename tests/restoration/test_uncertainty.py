@@ -66,7 +66,7 @@ def test_a_map_agrees_with_the_exact_one(name, level, measured_error, virtual_er
 
 
 def test_measured_values_of_any_prior_are_exact_for_a_small_step():
-    """Two-point prior, x0 = +-1: D = tanh(y / s^2) and Var = 1 - D^2, far from Gaussian; s > 1, so that no value is less known after its own measurement."""
+    """Two-point prior, x0 = +-1: D = tanh(y / s^2) and Var = 1 - D^2, far from Gaussian; s > 1, so that Var < s^2."""
     y = torch.randn(1, 3, 9, 9, dtype=torch.float64)
     s = torch.full_like(y, 1.2)
     measurement = Measurement(y, torch.ones_like(y), s)
