@@ -52,6 +52,18 @@ def contact_sheet(images: Mapping[str, NDArray], columns: int = 3, width: float 
     return figure
 
 
+def heat(values: NDArray, longest: int = 1000) -> NDArray[np.float32]:
+    """A small picture (3, h, w) in [0, 1] of non-negative `values` (3, H, W): their mean over channels in matplotlib's magma.
+
+    Black is 0, the lightest colour the 99.5th percentile. Every n-th pixel, so that no side is above `longest`.
+    """
+    step = -(-max(values.shape[1:]) // longest)
+    seen = values[:, ::step, ::step].mean(axis=0)
+    white = max(float(np.percentile(seen, 99.5)), 1e-12)
+    colours = plt.get_cmap("magma")(np.arange(256))[:, :3].astype(np.float32)
+    return np.ascontiguousarray(colours[(np.clip(seen / white, 0, 1) * 255).astype(np.uint8)].transpose(2, 0, 1))
+
+
 def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> Figure:
     """Two figures per frame, side by side, with their numbers."""
     figure, axis = plt.subplots(figsize=(max(5, 1.6 * len(before)), 4), layout="constrained")

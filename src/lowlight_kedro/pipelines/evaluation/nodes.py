@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowlight_kedro.evaluation.coverage import coverage, reference_variance
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.evaluation.pictures import bars, comparison
 from lowlight_kedro.evaluation.reference import refer
@@ -74,9 +75,16 @@ def _brightness(pair: _Pair, used: float, options: EvaluationOptions) -> float:
     return (pair.measured if options.ratio == "measured" and pair.measured else pair.nominal) / used
 
 
+def _covered(restored: NDArray, light: NDArray, std: NDArray, mask: NDArray, record: dict, long: Frame) -> dict[str, Any]:
+    """Coverage of the long exposure; its own noise counts where it has the ISO, and so the noise, of the short one."""
+    known = long.iso == record["iso"] and {"gain", "read_noise"} <= record["noise"].keys()
+    variance = std.astype(np.float64) ** 2 + (reference_variance(light, long.white_balance, record["noise"]) if known else 0)
+    return coverage(restored, light, variance, mask) | {"coverage_with_noise_of_long": known}
+
+
 def _evaluate(
     frames: tuple[Frame, Frame], pair: _Pair, restored: NDArray, record: dict,
-    preprocessing: PreprocessingOptions, options: EvaluationOptions,
+    preprocessing: PreprocessingOptions, options: EvaluationOptions, std: NDArray | None = None,
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:  # fmt: skip
     """Figures of one frame, and the images compared."""
     short, long = same_white(frames)
@@ -87,13 +95,16 @@ def _evaluate(
         raise ValueError("nothing can be compared: all of the frame moved or is saturated")
     scaled = preprocessing.demosaicer.demosaic(crop(short, *record["crop"]) if record["crop"] else short)
     factor = _brightness(pair, record["exposure_ratio"], options)
+    brightness = np.float32(factor * range_dn(frames[0]) / range_dn(short))
     images = {
         "scaled": reference.of(scaled) * np.float32(record["exposure_ratio"] * factor),
-        "restored": reference.of(restored) * np.float32(factor * range_dn(frames[0]) / range_dn(short)),
+        "restored": reference.of(restored) * brightness,
         "long": reference.light,
     }
     mask = reference.mask if options.mask else np.ones_like(reference.mask)
     figures, display = _compare(images, long, options.metrics, mask)
+    if std is not None:
+        figures |= _covered(images["restored"], reference.light, reference.of(std) * brightness, mask, record, long)
     measured = {
         "nominal_ratio": pair.nominal, "measured_ratio": pair.measured, "brightness": factor,
         "shift_y": pair.shift[0], "shift_x": pair.shift[1], "compared_share": float(mask.mean()),
@@ -121,7 +132,8 @@ def evaluate_frames(
         record, pair = restored[name]["record"](), pairs[name]
         try:
             frames = raw_frames[name](), raw_frames[pair.long]()
-            figures, display = _evaluate(frames, pair, restored[name]["linear"](), record, preprocessing, options)
+            std = None if record.get("mean_std") is None else restored[name]["std"]()  # a file may be left of another run
+            figures, display = _evaluate(frames, pair, restored[name]["linear"](), record, preprocessing, options, std)
         except ValueError as error:
             logger.warning("not evaluated: %s: %s", name, error)
             yield {name: {"frame": name, "error": str(error)}}, {}
@@ -151,7 +163,7 @@ def summarise(
     if not rows:
         raise ValueError("no frame could be evaluated; see the warnings above")
     table = pd.DataFrame(rows)
-    figures = table.filter(regex="^(scaled|restored)_").mean()
+    figures = table.filter(regex="^(scaled|restored)_|^coverage_[0-9]+$|^chi2$").mean()
     return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}
 
 

@@ -33,12 +33,21 @@ class WindowOptions(Options):
 
 
 class SampleOptions(Options):
-    """For `estimate: sample`."""
+    """How a draw of the posterior is made, for `estimate: sample` and `mean_of_k`."""
 
     sampler: str
     evaluations: Annotated[int, Field(ge=1)]
     sigma_min: Positive
     start: Positive
+
+
+class UncertaintyOptions(Options):
+    """The standard deviation without sampling, see `restoration.uncertainty.response_std`."""
+
+    probes: Annotated[int, Field(ge=0)]
+    spacing: Annotated[int, Field(ge=1)]
+    reach: Annotated[int, Field(ge=0)]
+    step: Positive
 
 
 class InferenceOptions(Options):
@@ -48,9 +57,12 @@ class InferenceOptions(Options):
     exposure_ratio: RatioOptions
     crop: tuple[int, int, int, int] | None
     guidance: Choice
-    estimate: Literal["mean", "sample"]
+    estimate: Literal["mean", "sample", "mean_of_k"]
+    draws: Annotated[int, Field(ge=2)]
     refreshes: Annotated[int, Field(ge=0)]
+    uncertainty: UncertaintyOptions
     sample: SampleOptions
+    max_saturated: Annotated[float, Field(ge=0, le=1)]
     window: WindowOptions
     seed: int
     device: str

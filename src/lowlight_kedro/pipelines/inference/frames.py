@@ -1,0 +1,131 @@
+"""One frame from raw to its outputs, as a worker does it."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.samplers import SAMPLERS
+from lowlight_kedro.evaluation.pictures import heat
+from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
+from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate
+from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.windows import windowed
+from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
+from lowlight_kedro.sensor.render import oriented, render
+
+logger = logging.getLogger(__name__)
+
+
+def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options: RatioOptions) -> tuple[float, str]:
+    """How many times longer the result should look exposed, and why: see `RatioOptions`.
+
+    Raises:
+        ValueError: the target exposure needs an exposure time and the file has none, or the frame is black.
+    """
+    if options.value is not None:
+        return options.value, "parameter exposure_ratio.value"
+    if options.target_exposure_s is not None:
+        if not np.isfinite(frame.exposure_s):
+            raise ValueError("the file does not tell its exposure time; give inference.exposure_ratio.value")
+        return options.target_exposure_s / frame.exposure_s, f"{options.target_exposure_s:g} s over EXIF {frame.exposure_s:g} s"
+    if paired is not None:
+        return paired, "exposure times of the pair"
+    mean = float(signal.mean())
+    if mean <= 0:
+        raise ValueError("the frame holds no light above black; give inference.exposure_ratio.value")
+    return max(options.target_brightness / mean, 1.0), f"mean brightness to {options.target_brightness:g}"
+
+
+def saturated_share(signal: NDArray, most: float) -> float:
+    """The share of photosites at white.
+
+    Raises:
+        ValueError: it is more than `most`.
+    """
+    share = float((signal >= 1).mean())
+    if share > most:
+        raise ValueError(
+            f"the frame is over-exposed: {share:.0%} of its photosites are at white, expected at most {most:.0%}; "
+            "choose a shorter exposure, or raise inference.max_saturated"
+        )
+    return share
+
+
+def expected_evaluations(options: InferenceOptions) -> int:
+    """Of the whole frame, for a progress bar; a mean that takes more than one evaluation takes as many times more."""
+    probes = options.uncertainty.probes
+    counts = {
+        "mean": 1 + options.refreshes + probes,
+        "sample": options.sample.evaluations + (probes and 1 + probes),
+        "mean_of_k": options.sample.evaluations * options.draws,
+    }
+    return counts[options.estimate]
+
+
+def _denoiser(shared: Restoration, progress: tqdm) -> DenoiserFunction:
+    """The prior's, in windows; every evaluation of the whole frame moves `progress` on."""
+    prior, window = shared.prior, shared.options.window
+    return windowed(
+        prior.denoiser, size=window.size, overlap=window.overlap, multiple=getattr(prior.denoiser.network, "multiple", 1),
+        on_evaluation=lambda: progress.update(),
+    )  # fmt: skip
+
+
+def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, int]:
+    """The restored light with its standard deviation, and the number of evaluations of the whole frame."""
+    options, sample = shared.options, shared.options.sample
+    sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.start, options.draws)
+    with tqdm(total=expected_evaluations(options), desc=f"{options.estimate} of {name}", unit="evaluation", leave=False) as progress:
+        result = estimate(
+            options.estimate, exposure, _denoiser(shared, progress), shared.prior.scaling, shared.guidance,
+            name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling,
+            probing=Probing(**options.uncertainty.model_dump()), device=choose_device(options.device),
+        )  # fmt: skip
+        return result, int(progress.n)
+
+
+def _pictures(result: Estimate, frame: Frame) -> dict[str, NDArray]:
+    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright."""
+    display = oriented(render(result.light, frame.camera_to_srgb), frame.orientation)
+    pictures = {"linear": result.light, "srgb": display, "preview": display}
+    if result.std is not None:
+        pictures |= {"std": result.std, "std_preview": oriented(heat(result.std), frame.orientation)}
+    return pictures
+
+
+def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
+    """The pictures of a frame, and the record of how they were made."""
+    begin, options = time.perf_counter(), shared.options
+    frame = raw()
+    frame = crop(frame, *options.crop) if options.crop else frame
+    signal = normalise(frame)
+    saturated = saturated_share(signal, options.max_saturated)
+    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
+    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
+    noise, source, passed_over = shared.sensor.noise_model(
+        frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
+    )
+    logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
+    unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
+    if unfamiliar:
+        logger.warning("%s: %s", name, unfamiliar)
+    result, evaluations = _estimate(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared, name)
+    record = {
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source,
+        "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
+        "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
+        "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
+        "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
+        "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
+    }  # fmt: skip
+    return _pictures(result, frame) | {"record": record}

@@ -1,0 +1,133 @@
+"""Mean, draw and mean of draws of one exposure, with their standard deviation in linear light."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lowlight_kedro.diffusion.samplers import heun
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.estimates import Probing, Sampling, capabilities, estimate, light_std, missing_capability, running_moments
+from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map
+from lowlight_kedro.restoration.guidance.posterior import Posterior
+from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.noise import PoissonGaussian
+from lowlight_kedro.sensor.tiles import from_tile_domain
+from tests.diffusion.gaussian import Gaussian
+
+CPU = torch.device("cpu")
+SCALING = Scaling(-0.4, 0.3)
+SAMPLING = Sampling(heun, evaluations=15, sigma_min=0.01, start=2.0, draws=3)
+PROBING = Probing(probes=2, spacing=5, reach=2, step=0.5)
+PRIOR = Gaussian.smooth((3, 6, 6))
+
+
+class Counter:
+    """The exact denoiser, counted."""
+
+    def __init__(self):
+        self.evaluations = 0
+
+    def __call__(self, x, sigma):
+        self.evaluations += 1
+        return PRIOR.denoiser(x.double(), sigma.double()).to(x)
+
+
+def exposure():
+    signal = np.random.default_rng(0).uniform(0.1, 0.4, (6, 6)).astype(np.float32) / 10
+    return Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, PoissonGaussian(1e-4, 3e-3))
+
+
+def restored(kind, guidance=noise_map, *, denoiser=None, name="a", seed=0, sampling=SAMPLING, probing=PROBING):
+    return estimate(
+        kind, exposure(), denoiser or Counter(), SCALING, guidance,
+        name=name, seed=seed, refreshes=1, sampling=sampling, probing=probing, device=CPU,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_running_moments_are_the_moments(count):
+    draws = np.random.default_rng(0).normal(1000, 0.1, (count, 3, 4, 5))  # far from 0: sums of squares would lose it
+    before = draws.copy()
+    mean, std = running_moments(lambda number: draws[number], count)
+    np.testing.assert_allclose(mean, draws.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, draws.std(0, ddof=1), rtol=1e-6)
+    np.testing.assert_array_equal(draws, before)
+
+
+def test_the_mean_of_k_draws_loses_what_theory_says():
+    """Mean squared error (1 + 1/K) times that of the exact mean: truth and draws are of one distribution."""
+    rng, sizes = np.random.default_rng(0), 40000
+    truth = rng.normal(0, 1, sizes)
+    for count in (1, 2, 8):
+        draws = rng.normal(0, 1, (count, sizes))
+        mean = running_moments(lambda number, draws=draws: draws[number], count)[0] if count > 1 else draws[0]
+        assert np.mean((mean - truth) ** 2) == pytest.approx(1 + 1 / count, rel=5 * (2 / sizes) ** 0.5)
+
+
+def test_mean_of_k_is_that_of_its_draws_and_each_draw_has_its_own_seed():
+    one = restored("sample").light
+    two = restored("mean_of_k", sampling=replace(SAMPLING, draws=2))
+    second = 2 * two.light - one  # what the mean says of draw 1
+    np.testing.assert_allclose(two.std, np.abs(one - second) / 2**0.5, atol=1e-6)
+    assert two.std.min() >= 0
+    assert two.std.mean() > 1e-3
+    assert two.std_from == "2 draws"
+
+
+@pytest.mark.parametrize("kind", ["sample", "mean_of_k"])
+def test_draws_follow_seed_and_name_of_the_frame(kind):
+    first = restored(kind).light
+    np.testing.assert_array_equal(first, restored(kind).light)
+    assert not np.allclose(first, restored(kind, name="b").light)
+    assert not np.allclose(first, restored(kind, seed=1).light)
+
+
+def test_draws_and_probes_agree_about_the_spread():
+    """Two ways to the same number, in the same units."""
+    draws = restored("mean_of_k", sampling=replace(SAMPLING, draws=40, evaluations=31)).std
+    probes = restored("mean", probing=replace(PROBING, probes=20)).std
+    assert probes.mean() == pytest.approx(draws.mean(), rel=0.12)
+
+
+def test_a_standard_deviation_has_the_units_of_light():
+    x = torch.randn(1, 3, 2, 2)
+    slope = from_tile_domain(SCALING.to_tile(x + 1)) - from_tile_domain(SCALING.to_tile(x))
+    np.testing.assert_allclose(light_std(torch.ones_like(x), SCALING), slope[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "probes", "expected"), [("mean", 0, 2), ("mean", 2, 4), ("sample", 0, 15), ("sample", 2, 18)])
+def test_evaluations_are_what_is_told(kind, probes, expected):
+    """Mean: 1 + refreshes + probes. Sample: its own, and for the standard deviation one of the mean + probes."""
+    denoiser = Counter()
+    result = restored(kind, denoiser=denoiser, probing=replace(PROBING, probes=probes))
+    assert denoiser.evaluations <= expected
+    assert denoiser.evaluations >= expected - (kind == "sample")  # Heun's evaluations are odd or even as its steps are
+    assert (result.std is None) == (probes == 0)
+
+
+def test_what_a_guidance_cannot_tell_is_left_out_with_the_reason():
+    result = restored("sample", diffpir)
+    assert result.std is None
+    assert "does not know the posterior mean" in result.std_from
+
+
+@pytest.mark.parametrize("name", GUIDANCE)
+def test_capabilities_are_asked_without_an_evaluation(name):
+    denoiser = Counter()
+    offered = capabilities(GUIDANCE[name], denoiser, 2, CPU)
+    assert denoiser.evaluations == 0
+    assert (missing_capability("mean", offered) is None) == (offered.mean is not None)
+    assert missing_capability("sample", offered) is None or (offered.draw, offered.denoiser) == (None, None)
+
+
+def test_a_missing_capability_says_what_to_do():
+    nothing = Posterior()
+    assert "inference.estimate to sample or mean_of_k" in missing_capability("mean", nothing)
+    for kind in ("sample", "mean_of_k"):
+        assert "inference.estimate=mean" in missing_capability(kind, nothing)
+        assert missing_capability(kind, Posterior(draw=lambda *_: iter(()))) is None
+        assert missing_capability(kind, Posterior(denoiser=lambda x, sigma: x)) is None
+    assert missing_capability("mean", Posterior(mean=lambda: torch.zeros(1))) is None
