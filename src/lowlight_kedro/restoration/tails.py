@@ -1,0 +1,33 @@
+"""Residuals of a denoised estimate: how much of each measurement the estimate has taken over, and outliers among them."""
+
+import torch
+from torch import Tensor
+
+from lowlight_kedro.restoration.measurement import Measurement
+
+LARGEST, HIGHEST = 9.0, 0.95  # squared residuals count up to 3 standard deviations; D never takes over more than this
+
+
+def leverage(measurement: Measurement, mean: Tensor) -> float:
+    """h = dD/dy of an average photosite: E[(y - D)^2] = (1 - h) s^2 where D is the posterior mean.
+
+    Hot pixels would hide it, so residuals count up to three standard deviations. The posterior variance of a photosite is h s^2,
+    and what all others say of it has the variance s^2 h / (1 - h).
+    """
+    squares = ((measurement.y - mean) / measurement.s).square_().clamp_(max=LARGEST)
+    sites = measurement.mask.sum(dtype=torch.float64).clamp(min=1)
+    left = float((squares * measurement.mask).sum(dtype=torch.float64) / sites)
+    return min(max(1 - left, 0.0), HIGHEST)
+
+
+def student_factor(measurement: Measurement, mean: Tensor, h: float, nu: float, before: Tensor | None = None) -> Tensor:
+    """Factors f (1, 3, H, W) on s^2 for noise with the tails of Student's t: f = (nu + e^2 / (r^2 + s^2)) / (nu + 1).
+
+    e is the residual of what all *other* photosites say, e = (y - D) (1 + r^2 / s'^2) with r^2 = s^2 h / (1 - h) and
+    s'^2 = s^2 f' what D was computed with (`before` = f'): D follows an outlier, its own residual would hide it.
+    """
+    others = h / (1 - h)
+    factor = torch.ones_like(measurement.s) if before is None else before
+    residual = (measurement.y - mean) / measurement.s * measurement.mask
+    squared = residual.square_() * factor * (1 + others / factor).square_() / (1 + others)
+    return squared.add_(nu).div_(nu + 1)
