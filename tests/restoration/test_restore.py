@@ -17,12 +17,13 @@ from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.noise.camera import CameraNoise
 from tests.diffusion.gaussian import Gaussian
 
-SHAPE, CPU = (3, 12, 16), torch.device("cpu")
+SHAPE, CPU = (3, 12, 14), torch.device("cpu")
 SCALING, WHITE_BALANCE = Scaling(0.0, 1.0), (1.25, 1.0, 1.5)
 OPERATOR = Operator.of(BAYER_RGGB, WHITE_BALANCE, 1.0, SCALING)
 GAINS = torch.tensor(OPERATOR.gains).double().reshape(1, 3, 1, 1)
 SITES = np.flatnonzero(masks(BAYER_RGGB, SHAPE[1:]).ravel())
 PRIOR = Gaussian.smooth(SHAPE)
+FULL = Structure()
 PLAIN = Structure(saturation=False, rows=False, black=False)
 
 
@@ -39,7 +40,7 @@ def exposure_of(signal, noise):
     return Exposure(np.asarray(signal, np.float32), BAYER_RGGB, WHITE_BALANCE, 1.0, noise)
 
 
-def restored(exposure, refreshes=2, structure=Structure()):
+def restored(exposure, refreshes=2, structure=FULL):
     light = posterior_mean(exposure, denoiser, SCALING, noise_map, refreshes=refreshes, device=CPU, structure=structure)
     return SCALING.to_network(2 * light.astype(float) - 1)
 
@@ -68,10 +69,10 @@ def test_offsets_are_restored_as_the_exact_joint_posterior_does(spread, rng):
     noise = camera(row_noise=spread.rows, black_error=spread.black)
     channels, (gain, std) = masks(BAYER_RGGB, SHAPE[1:]).argmax(0), joint(spread)
     biases = []
-    for truth in truths(8):
+    for truth in truths(4):
         signal = noise.sample(OPERATOR.signal(truth).numpy(), rng, channels)
         exact = exact_mean(signal, gain)
-        ways = [(2, PLAIN), (0, Structure()), (1, Structure()), (2, Structure())]
+        ways = [(2, PLAIN), (0, FULL), (1, FULL), (2, FULL)]
         errors = [(restored(exposure_of(signal, noise), *way) - exact).ravel() / std for way in ways]
         biases.append([np.square(error).mean() for error in errors])
     counted, alone, once, twice = np.sqrt(np.mean(biases, 0))
@@ -87,7 +88,7 @@ def test_a_noise_model_without_structure_changes_nothing(noise, rng):
     assert np.array_equal(restored(exposure), restored(exposure, structure=PLAIN))
 
 
-def sampled_truncation(signal, level, rng, sweeps=150, chains=200):
+def sampled_truncation(signal, level, rng, sweeps=120, chains=100):
     """E[x0 | y] with clipped values at least at the level, by Gibbs sampling of what they would have been; and standard deviations."""
     gain, std = joint(Spread())
     s = (GAINS * 0.05).expand(1, *SHAPE).flatten()[SITES].numpy()
@@ -110,19 +111,18 @@ def sampled_truncation(signal, level, rng, sweeps=150, chains=200):
 def test_clipped_photosites_are_restored_as_the_one_sided_likelihood_says(rng):
     noise = camera(white=0.65)
     biases = []
-    for truth in truths(4):
+    for truth in truths(3):
         signal = noise.sample(OPERATOR.signal(truth).numpy(), rng)
         exact, std, hit = sampled_truncation(signal, 0.65, rng)
         elsewhere = np.ones(exact.size, bool)
         elsewhere[hit] = False
-        errors = [((restored(exposure_of(signal, noise), 2, way) - exact) / std).ravel() for way in (PLAIN, Structure())]
+        errors = [((restored(exposure_of(signal, noise), 2, way) - exact) / std).ravel() for way in (PLAIN, FULL)]
         biases.append([np.square(error[elsewhere]).mean() for error in errors] + [np.square(error[hit]).mean() for error in errors])
-        print(len(hit))
     as_measured, ours, as_measured_there, ours_there = np.sqrt(np.mean(biases, 0))
     print("clipped", as_measured, ours, as_measured_there, ours_there)
-    assert ours < 0.15
-    assert ours < 0.4 * as_measured
-    assert ours_there < 0.5 * as_measured_there
+    assert ours < 0.2
+    assert ours < 0.3 * as_measured
+    assert ours_there < 0.15 * as_measured_there
 
 
 @pytest.mark.parametrize("way", ["mean", "sample"])
@@ -147,20 +147,21 @@ def test_a_blown_lamp_is_neither_dark_nor_coloured(rng):
     noise = camera(white=0.6)
     rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
     lamp = 0.3 + 2.0 * np.exp(-((rows - 5.5) ** 2 + (columns - 7.5) ** 2) / 12)
-    signal = noise.sample(OPERATOR.signal(torch.from_numpy(2 * np.tile(lamp, (3, 1, 1)) - 1)).numpy(), rng)
+    unclipped = camera().sample(OPERATOR.signal(torch.from_numpy(2 * np.tile(lamp, (3, 1, 1)) - 1)).numpy(), rng)
+    signal = np.minimum(unclipped, 0.6)
     light = (restored(exposure_of(signal, noise)) + 1) / 2
     inside = lamp > 1.4  # all channels clip, neighbours included: the lowest level is .6, the highest .9
     assert inside.sum() > 10
     for channel, gain in enumerate(WHITE_BALANCE):
         assert light[channel][inside].min() >= 0.6 * gain - 1e-6
-    outside = lamp < 0.35
-    assert np.abs(light[:, outside] - 0.3).mean() < 0.1
+    unclipped = (restored(exposure_of(unclipped, noise)) + 1) / 2
+    assert np.abs(light - unclipped)[:, lamp < 0.35].mean() < 0.02
 
 
-@pytest.mark.parametrize("structure", [Structure(), Structure(tails_nu=4.0)], ids=["gaussian", "student"])
+@pytest.mark.parametrize("structure", [FULL, Structure(tails_nu=4.0)], ids=["gaussian", "student"])
 def test_an_outlier_moves_its_neighbours_less_than_the_noise_does(structure, rng):
     """One photosite 30 standard deviations off: with long tails the mean elsewhere moves by less than one of them."""
-    noise = camera()
+    noise = CameraNoise(1e-9, 0.2, white=None)
     signal = noise.sample(OPERATOR.signal(truths(1)[0]).numpy(), rng)
     hot = signal.copy()
     hot[6, 8] += 30 * noise.read_noise
@@ -172,29 +173,27 @@ def test_an_outlier_moves_its_neighbours_less_than_the_noise_does(structure, rng
 
 
 def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
-    """With a guidance that draws exactly, over 600 draws: mean and variance of the exact joint posterior."""
-    spread, draws = Spread(rows=0.05), 600
+    """With a guidance that draws exactly, over 400 draws: mean and variance of the exact joint posterior."""
+    spread, draws = Spread(rows=0.05), 400
     noise, (gain, std) = camera(row_noise=spread.rows), joint(spread)
     signal = noise.sample(OPERATOR.signal(truths(1)[0]).numpy(), rng)
 
+    # s is the same at all passes: there are next to no photons
+    alone, _ = joint(Spread())
+    covariance = PRIOR.covariance.numpy() - alone @ PRIOR.covariance.numpy()[SITES]
+    root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(covariance)))
+
     def exactly(denoiser, measurement):
-        precision = (measurement.mask / measurement.s.square()).double().flatten()
-        if "root" not in cache:
-            cache["root"] = torch.linalg.cholesky(
-                PRIOR.posterior(measurement.y.double().flatten(1), precision)[1] + 1e-12 * torch.eye(len(precision))
-            )
+        y = measurement.y.double().numpy().ravel()[SITES]
+        mean = PRIOR.mean.numpy() + alone @ (y - PRIOR.mean.numpy()[SITES])
 
         def draw(first, evaluations, generator):
             assert evaluations == 3
-            x = mean() + (cache["root"] @ torch.randn(len(precision), dtype=torch.float64, generator=generator)).reshape(1, *SHAPE)
-            return iter([x])
+            x = mean + root @ torch.randn(len(mean), dtype=torch.float64, generator=generator).numpy()
+            return iter([torch.from_numpy(x.reshape(1, *SHAPE)).float()])
 
-        def mean():
-            return noise_map(PRIOR.denoiser, measurement).mean().double()
+        return Posterior(mean=lambda: torch.from_numpy(mean.reshape(1, *SHAPE)).float(), draw=draw)
 
-        return Posterior(mean=mean, draw=draw)
-
-    cache: dict = {}
     generator = torch.Generator().manual_seed(0)
     options = {"sampler": heun, "evaluations": 6, "sigma_min": 0.01, "start": 2.0, "device": CPU, "generator": generator, "refreshes": 3}
     light = np.stack([posterior_sample(exposure_of(signal, noise), denoiser, SCALING, exactly, **options) for _ in range(draws)])
@@ -217,7 +216,7 @@ def test_a_guidance_without_a_mean_takes_row_offsets_from_the_local_mean(rng):
     signal = noise.sample(np.full((24, 60), 0.4), rng)
     options = {"sampler": heun, "evaluations": 1, "sigma_min": 0.01, "start": 2.0, "device": CPU}
     flat = lambda x, sigma: torch.zeros_like(x)  # noqa: E731
-    for structure in (Structure(), PLAIN):
+    for structure in (FULL, PLAIN):
         posterior_sample(exposure_of(signal, noise), flat, SCALING, watching, generator=torch.Generator(), structure=structure, **options)
     rows = [(m.y.sum(dim=(1, 3)) / m.mask.sum(dim=(1, 3))).std() for m in seen]
     assert rows[0] < 0.5 * rows[1]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lowlight_kedro.restoration.measurement import Measurement
 
+ROUNDS = 8  # of the fixed point; each costs no evaluation
 LARGEST, HIGHEST = 9.0, 0.95  # squared residuals count up to 3 standard deviations; D never takes over more than this
 
 
@@ -21,13 +22,21 @@ def leverage(measurement: Measurement, mean: Tensor) -> float:
 
 
 def student_factor(measurement: Measurement, mean: Tensor, h: float, nu: float, before: Tensor | None = None) -> Tensor:
-    """Factors f (1, 3, H, W) on s^2 for noise with the tails of Student's t: f = (nu + e^2 / (r^2 + s^2)) / (nu + 1).
+    """Factors f (1, 3, H, W) on s^2 for noise with the tails of Student's t, by variational EM photosite by photosite.
 
-    e is the residual of what all *other* photosites say, e = (y - D) (1 + r^2 / s'^2) with r^2 = s^2 h / (1 - h) and
-    s'^2 = s^2 f' what D was computed with (`before` = f'): D follows an outlier, its own residual would hide it.
+    All others say x ~ N(c, r^2) with r^2 = s^2 h / (1 - h). c follows from D, which was computed with s^2 f' (`before`): the residual
+    y - c = (y - D) (1 + r^2 / (s^2 f')), because D follows an outlier and its own residual hides it. Then, to convergence,
+
+        f <- (nu + E[(y - x)^2] / s^2) / (nu + 1),   x with mean and variance of its posterior for s^2 f.
+
+    Where noise is as expected f is 1 on average.
     """
     others = h / (1 - h)
     factor = torch.ones_like(measurement.s) if before is None else before
     residual = (measurement.y - mean) / measurement.s * measurement.mask
-    squared = residual.square_() * factor * (1 + others / factor).square_() / (1 + others)
-    return squared.add_(nu).div_(nu + 1)
+    squared = residual.square_() * factor * (1 + others / factor).square_()
+    factor = torch.ones_like(squared)
+    for _ in range(ROUNDS):
+        left = factor / (factor + others)
+        factor = (nu + squared * left.square() + others * left) / (nu + 1)
+    return factor
