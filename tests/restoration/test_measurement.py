@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration import measurement
 from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_map, observe
 from lowlight_kedro.sensor.cfa import masks
 from lowlight_kedro.sensor.frame import balanced
@@ -94,3 +95,17 @@ def test_the_noise_level_is_not_biased_by_the_noise(cfa, rng):
 def test_the_local_mean_of_a_flat_mosaic_is_flat(cfa):
     y, mask = observe(np.full((24, 30), 0.3, np.float32), Operator.of(cfa, (1, 1, 1), 1.0, SCALING))
     torch.testing.assert_close(local_mean(y, mask, 4), torch.full_like(y, SCALING.to_network(-0.4)))
+
+
+def test_strips_do_not_show(monkeypatch):
+    """What is computed some rows at a time is what is computed at once, edges included."""
+    x, noise = torch.rand(1, 3, 37, 20), PoissonGaussian(1e-3, 1e-3)
+    y, mask = observe(np.random.default_rng(0).uniform(size=(37, 20)), operator_of(CFAS[0]))
+    told = []
+    for rows in (1000, 8, 1):
+        monkeypatch.setattr(measurement, "STRIP", rows)
+        told.append((noise_map(x, noise, RATIO, WHITE_BALANCE, SCALING), local_mean(y, mask, 4)))
+    for other in told[1:]:
+        torch.testing.assert_close(other, told[0])
+    reference = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(y, (4,) * 4, mode="reflect"), 9, stride=1)
+    torch.testing.assert_close(measurement._smooth(y, 4), reference)

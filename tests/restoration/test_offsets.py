@@ -91,7 +91,7 @@ def smooth():
 
 def test_gather_is_the_adjoint_of_shift():
     b, field = torch.randn(SHAPE[1] + 3, dtype=torch.float64), torch.randn(1, *SHAPE, dtype=torch.float64)
-    torch.testing.assert_close((shift(b, GAINS) * field).sum(), (b * gather(GAINS * field)).sum())
+    torch.testing.assert_close((shift(b, GAINS) * field).sum(), (b * torch.cat(gather(GAINS * field))).sum())
 
 
 @pytest.mark.parametrize(("scene", "bounds"), [("rows", (0.30, 0.15, 0.07)), ("smooth", (0.20, 0.12, 0.07))])
@@ -144,3 +144,11 @@ def test_a_black_level_error_is_taken_off_as_far_as_the_prior_can_tell():
     assert biases[0] < 0.6 * counted
     assert biases[1] < 0.2 * counted
     assert biases[2] < 0.05 * counted
+
+
+def test_strips_do_not_show(rows, monkeypatch):
+    told = []
+    for height in (1000, 5):
+        monkeypatch.setattr("lowlight_kedro.restoration.measurement.STRIP", height)
+        told.append(estimate(Measurement(rows.y[:1], MASK, rows.s), rows.mean[:1], Spread(0.1, 0.1), GAINS).b)
+    torch.testing.assert_close(*told)

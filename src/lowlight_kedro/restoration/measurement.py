@@ -14,6 +14,8 @@ from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
+STRIP = 256  # rows at a time
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -28,6 +30,10 @@ class Measurement:
     y: Tensor
     mask: Tensor
     s: Tensor
+
+    def part(self, rows: slice) -> "Measurement":
+        """Some of its rows, as views."""
+        return Measurement(self.y[..., rows, :], self.mask[..., rows, :], self.s[..., rows, :])
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,21 @@ def observe(signal: NDArray, operator: Operator) -> tuple[Tensor, Tensor]:
     return y[None], operator.mask(signal.shape)[None]
 
 
+def strips(height: int) -> Iterator[slice]:
+    """Rows of a frame, some at a time, so that what is computed on the way is never as large as the frame."""
+    for top in range(0, height, STRIP):
+        yield slice(top, min(top + STRIP, height))
+
+
 def _smooth(x: Tensor, reach: int) -> Tensor:
     """Mean over (2 reach + 1)^2; frames smaller than the window are continued by their edge, which reflection cannot."""
-    mode = "reflect" if min(x.shape[-2:]) > reach else "replicate"
-    return F.avg_pool2d(F.pad(x, (reach,) * 4, mode=mode), 2 * reach + 1, stride=1)
+    height, mode = x.shape[-2], "reflect" if min(x.shape[-2:]) > reach else "replicate"
+    out = torch.empty_like(x)
+    for rows in strips(height):
+        top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
+        beyond = (reach, reach, reach - (rows.start - top), reach - (bottom - rows.stop))
+        out[..., rows, :] = F.avg_pool2d(F.pad(x[..., top:bottom, :], beyond, mode=mode), 2 * reach + 1, stride=1)
+    return out
 
 
 def noise_map(
@@ -119,8 +136,11 @@ def noise_map(
     """
     operator = Operator.of((), white_balance, exposure_ratio, scaling)
     gains = clean.new_tensor(operator.gains).reshape(1, 3, 1, 1)
-    signal = _smooth(clean, reach).sub_(operator.zero).div_(gains)
-    return noise.variance(signal).sqrt_().mul_(gains)
+    s = _smooth(clean, reach)
+    for rows in strips(s.shape[-2]):
+        signal = (s[..., rows, :] - operator.zero) / gains
+        s[..., rows, :] = noise.variance(signal).sqrt() * gains
+    return s
 
 
 def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:

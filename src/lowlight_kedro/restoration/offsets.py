@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.measurement import Measurement, strips
 
 SHORTEST_STEP, LONGEST_STEP = 0.25, 4.0  # of the line search: the score is not quite linear, and s is refreshed between
 
@@ -72,10 +72,21 @@ def shift(b: Tensor, gains: Tensor) -> Tensor:
     return gains * (b[:-3].reshape(1, 1, -1, 1) + b[-3:].reshape(1, 3, 1, 1))
 
 
-def gather(field: Tensor) -> Tensor:
-    """G^T of a field (1, 3, H, W), or of what is left of it after a sum over columns: (H + 3,)."""
+def gather(field: Tensor) -> tuple[Tensor, Tensor]:
+    """G^T of a field (1, 3, H, W) times gains: its sums per row (H,) and per channel (3,)."""
     lines = field.sum(dim=-1, dtype=torch.float64)
-    return torch.cat([lines.sum(dim=(0, 1)), lines.sum(dim=(0, 2))])
+    return lines.sum(dim=(0, 1)), lines.sum(dim=(0, 2))
+
+
+def _score(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
+    """G^T (y - D) / s^2 and the diagonal of G^T G / s^2, each (H + 3,)."""
+    sums: list[tuple[Tensor, ...]] = []
+    for rows in strips(mean.shape[-2]):
+        part = measurement.part(rows)
+        weight = part.mask * gains / part.s.square()
+        sums.append((*gather(weight * (part.y - mean[..., rows, :])), *gather(weight * gains)))
+    score, score_black, gram, gram_black = zip(*sums, strict=True)
+    return torch.cat([*score, torch.stack(score_black).sum(0)]), torch.cat([*gram, torch.stack(gram_black).sum(0)])
 
 
 def _information(score: Tensor, gram: Tensor, variance: Tensor) -> Tensor:
@@ -117,10 +128,9 @@ def estimate(measurement: Measurement, mean: Tensor, spread: Spread, gains: Tens
 
     `gains` (1, 3, 1, 1): network units per unit of signal. What is not in the mask tells nothing.
     """
-    weight = measurement.mask * gains / measurement.s.square()
     variance = spread.variance(measurement.y).double()
-    score = gather(weight * (measurement.y - mean))
+    score, gram = _score(measurement, mean, gains)
     if before is None:
-        return _first(score * (variance > 0), gather(weight * gains), variance)
+        return _first(score * (variance > 0), gram, variance)
     prior = torch.where(variance > 0, before.b / variance, 0.0)
     return _next(before, (score - prior) * (variance > 0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import offsets, saturation, tails
-from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_map, observe
+from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_map, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
@@ -123,11 +123,14 @@ class Readout:
         y, mask = self.observed()
         s = self.noise_level(clean, learned.apart)
         if learned.offsets is not None:
-            y -= mask * offsets.shift(learned.offsets.b, self._gains).to(y)
+            taken = offsets.shift(learned.offsets.b, self._gains).to(y)
+            for rows in strips(y.shape[-2]):
+                y[..., rows, :] -= mask[..., rows, :] * taken[..., rows, :]
         if learned.clipped is not None:
             self._replace_clipped(y, mask, s, learned.clipped, learned.h)
         if learned.factor is not None:
-            s *= learned.factor.sqrt()
+            for rows in strips(s.shape[-2]):
+                s[..., rows, :] *= learned.factor[..., rows, :].sqrt()
         return Measurement(y, mask, s)
 
     def _replace_clipped(self, y: Tensor, mask: Tensor, s: Tensor, before: Clipped, h: float) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.measurement import Measurement, strips
 
 ROUNDS = 8  # of the fixed point; each costs no evaluation
 LARGEST, HIGHEST = 9.0, 0.95  # squared residuals count up to 3 standard deviations; D never takes over more than this
@@ -15,9 +15,12 @@ def leverage(measurement: Measurement, mean: Tensor) -> float:
     Hot pixels would hide it, so residuals count up to three standard deviations. The posterior variance of a photosite is h s^2,
     and what all others say of it has the variance s^2 h / (1 - h).
     """
-    squares = ((measurement.y - mean) / measurement.s).square_().clamp_(max=LARGEST)
-    sites = measurement.mask.sum(dtype=torch.float64).clamp(min=1)
-    left = float((squares * measurement.mask).sum(dtype=torch.float64) / sites)
+    total = 0.0
+    for rows in strips(mean.shape[-2]):
+        part = measurement.part(rows)
+        squares = ((part.y - mean[..., rows, :]) / part.s).square().clamp(max=LARGEST)
+        total += float((squares * part.mask).sum(dtype=torch.float64))
+    left = total / max(int(measurement.mask.sum()), 1)
     return min(max(1 - left, 0.0), HIGHEST)
 
 
@@ -31,10 +34,16 @@ def student_factor(measurement: Measurement, mean: Tensor, h: float, nu: float, 
 
     Where noise is as expected f is 1 on average.
     """
-    others = h / (1 - h)
-    factor = torch.ones_like(measurement.s) if before is None else before
-    residual = (measurement.y - mean) / measurement.s * measurement.mask
-    squared = residual.square_() * factor * (1 + others / factor).square_()
+    out = torch.empty_like(measurement.s)
+    for rows in strips(mean.shape[-2]):
+        used = 1.0 if before is None else before[..., rows, :]
+        out[..., rows, :] = _factor(measurement.part(rows), mean[..., rows, :], h / (1 - h), nu, used)
+    return out
+
+
+def _factor(measurement: Measurement, mean: Tensor, others: float, nu: float, used: Tensor | float) -> Tensor:
+    residual = measurement.mask * (measurement.y - mean) / measurement.s
+    squared = residual.square() * used * (1 + others / used) ** 2  # of y - c, in units of s
     factor = torch.ones_like(squared)
     for _ in range(ROUNDS):
         left = factor / (factor + others)
