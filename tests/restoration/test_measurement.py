@@ -108,4 +108,4 @@ def test_strips_do_not_show(monkeypatch):
     for other in told[1:]:
         torch.testing.assert_close(other, told[0])
     reference = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(y, (4,) * 4, mode="reflect"), 9, stride=1)
-    torch.testing.assert_close(measurement._smooth(y, 4), reference)
+    torch.testing.assert_close(measurement._smooth(y, slice(0, 37), 4), reference)

@@ -173,8 +173,8 @@ def test_an_outlier_moves_its_neighbours_less_than_the_noise_does(structure, rng
 
 
 def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
-    """With a guidance that draws exactly, over 400 draws: mean and variance of the exact joint posterior."""
-    spread, draws = Spread(rows=0.05), 400
+    """With a guidance that draws exactly, over 150 draws: mean and variance of the exact joint posterior."""
+    spread, draws = Spread(rows=0.05), 150
     noise, (gain, std) = camera(row_noise=spread.rows), joint(spread)
     signal = noise.sample(OPERATOR.signal(truths(1)[0]).numpy(), rng)
 
@@ -202,7 +202,7 @@ def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
     ratio = x.reshape(draws, -1).var(0).mean() / np.square(std).mean()
     print("draws", np.sqrt(np.square(bias).mean()), ratio)
     assert np.sqrt(np.square(bias).mean()) < 0.1 + draws**-0.5
-    assert ratio == pytest.approx(1, abs=0.08)
+    assert ratio == pytest.approx(1, abs=0.1)
 
 
 def test_a_guidance_without_a_mean_takes_row_offsets_from_the_local_mean(rng):
