@@ -91,6 +91,15 @@ def test_the_noise_level_is_not_biased_by_the_noise(cfa, rng):
     assert float(torch.stack(at_the_pixel).mean()) < 0.9
 
 
+def test_the_noise_map_does_not_follow_the_noise_that_an_estimate_has_left(rng):
+    """Of an estimate with noise of its own: where that is negative the level is the true one all the same."""
+    noise, clean = PoissonGaussian(1e-3, 1e-3), torch.full((1, 3, 80, 80), SCALING.to_network(-0.9))
+    truth = noise_map(clean, noise, RATIO, WHITE_BALANCE, SCALING)
+    left = 0.4 * truth * torch.from_numpy(rng.normal(size=clean.shape)).float()
+    told = noise_map(clean + left, noise, RATIO, WHITE_BALANCE, SCALING)[left < 0] / truth[left < 0]
+    assert float(told.mean()) == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize("cfa", CFAS)
 def test_the_local_mean_of_a_flat_mosaic_is_flat(cfa):
     y, mask = observe(np.full((24, 30), 0.3, np.float32), Operator.of(cfa, (1, 1, 1), 1.0, SCALING))

@@ -230,3 +230,12 @@ def test_the_exposure_is_not_changed(rng):
     light = restored(exposure, structure=Structure(tails_nu=4.0))
     assert np.array_equal(exposure.signal, before)
     assert np.isfinite(light).all()
+
+
+@pytest.mark.parametrize("tails_nu", [None, 4.0])
+def test_a_frame_that_is_clipped_everywhere_stays_finite_and_white(tails_nu):
+    noise = camera(white=0.6, row_noise=0.02, black_error=0.02)
+    light = (restored(exposure_of(np.full(SHAPE[1:], 0.6), noise), structure=Structure(tails_nu=tails_nu)) + 1) / 2
+    assert np.isfinite(light).all()
+    for channel, gain in enumerate(WHITE_BALANCE):
+        assert light[channel].min() >= 0.6 * gain - 1e-6

@@ -144,11 +144,13 @@ class Readout:
         """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`."""
         if not self.teaches:
             return before
-        h, nu = tails.leverage(measurement, mean), self.structure.tails_nu
-        factor = None if nu is None else tails.student_factor(measurement, mean, h, nu, before.factor)
-        clipped = self._clipped(measurement, mean)
-        found = offsets.estimate(self._unclipped(measurement), mean, self.spread, self._gains, before.offsets) if self.spread else None
-        return Learned(self.spread, h, found, clipped, factor)
+        seen, nu = self._unclipped(measurement), self.structure.tails_nu
+        h = tails.leverage(seen, mean)
+        factor = None if nu is None else tails.student_factor(seen, mean, h, nu, before.factor)
+        if factor is not None:
+            factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
+        found = offsets.estimate(seen, mean, self.spread, self._gains, before.offsets) if self.spread else None
+        return Learned(self.spread, h, found, self._clipped(measurement, mean), factor)
 
     def learn_from_local_mean(self, mean: Tensor) -> Learned:
         """Row offsets only: a local mean is no posterior mean, and takes a black-level error for light."""
