@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lowlight_kedro.restoration.measurement import Measurement
-from lowlight_kedro.restoration.offsets import Spread, estimate, gather, shift
+from lowlight_kedro.restoration.offsets import Offsets, Spread, _information, _next, estimate, gather, shift
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from tests.diffusion.gaussian import Gaussian
 
@@ -152,3 +152,22 @@ def test_strips_do_not_show(rows, monkeypatch):
         monkeypatch.setattr("lowlight_kedro.restoration.measurement.STRIP", height)
         told.append(estimate(Measurement(rows.y[:1], MASK, rows.s), rows.mean[:1], Spread(0.1, 0.1), GAINS).b)
     torch.testing.assert_close(*told)
+
+
+def test_scores_that_offsets_and_noise_cannot_explain_shrink_the_step():
+    """Then it is the linear least-squares estimate, T score / E[score^2] in units of the information."""
+    gram, variance = torch.full((50,), 4.0, dtype=torch.float64), torch.full((50,), 0.25, dtype=torch.float64)
+    score = 20.0 * torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    excess = (score.square() / gram).mean()
+    torch.testing.assert_close(score / (1 / variance + _information(score, gram, variance)), score * 0.25 / excess)
+
+
+def test_conjugate_gradients_end_after_as_many_steps_as_there_are_offsets():
+    generator = torch.Generator().manual_seed(0)
+    root, right = torch.randn(4, 4, dtype=torch.float64, generator=generator), torch.randn(4, dtype=torch.float64, generator=generator)
+    matrix = 3 * torch.eye(4, dtype=torch.float64) + 0.5 * root @ root.T
+    step = right / matrix.diag()
+    found = Offsets(step, torch.zeros_like(step), right, step, matrix.diag(), right @ step)
+    for _ in range(4):
+        found = _next(found, right - matrix @ found.b)
+    torch.testing.assert_close(found.base, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
