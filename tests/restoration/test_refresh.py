@@ -1,5 +1,7 @@
 """What a pass teaches the next one about clipped photosites."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +49,10 @@ def test_clipped_photosites_do_not_show_offsets(readout):
     seen = readout._unclipped(measurement)
     assert int(measurement.mask.sum()) - int(seen.mask.sum()) == len(readout.places) == 4
     assert not seen.mask.view(-1)[readout.places].any()
+
+
+def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
+    noise = CameraNoise(1e-9, 0.05, row_noise=0.02, black_error=0.03, white=0.6)
+    readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
+    learned = readout.learn_from_local_mean(readout.first(4))
+    assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
