@@ -1,6 +1,6 @@
 """One exposure as the posterior sees it: which values were measured, and how well."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.sensor.cfa import Cfa, embed, masks
+from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
-from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
+from lowlight_kedro.sensor.tiles import TILE_SLOPE
+
+STRIP = 64  # rows at a time: what a strip needs stays in cache
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Measurement:
 
     Attributes:
         y: (1, 3, H, W), 0 where nothing was measured: A^T of the mosaic.
-        mask: (1, 3, H, W) of 0 and 1: A^T A.
+        mask: (1, 3, H, W) of 0 and 1, any type: A^T A.
         s: (1, 3, H, W) standard deviation of the noise on every channel, measured or not.
     """
 
@@ -29,17 +31,106 @@ class Measurement:
     mask: Tensor
     s: Tensor
 
-
-def observe(light: NDArray, cfa: Cfa, scaling: Scaling) -> tuple[Tensor, Tensor]:
-    """A white-balanced mosaic (H, W), scaled to the long exposure (1 = its white, not clipped), as `y` and `mask`."""
-    y = scaling.to_network(TILE_SLOPE * embed(light, cfa) - 1)
-    mask = masks(cfa, light.shape).astype(np.float32)
-    return torch.from_numpy((y * mask).astype(np.float32))[None], torch.from_numpy(mask)[None]
+    def part(self, rows: slice) -> "Measurement":
+        """Some of its rows, as views."""
+        return Measurement(self.y[..., rows, :], self.mask[..., rows, :], self.s[..., rows, :])
 
 
-def _smooth(x: Tensor, reach: int) -> Tensor:
-    side = 2 * reach + 1
-    return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="reflect"), side, stride=1)
+@dataclass(frozen=True)
+class Operator:
+    """A: light of the long exposure, network units -> signal of the photosites of the short one, and its adjoint.
+
+    (A x)_i = x_{c(i), i} / g_c and signal = A (x0 - zero) + noise, c(i) the channel that photosite i measures.
+    A A^T = diag(1 / g^2): every inverse is diagonal.
+
+    Attributes:
+        gains: g of R, G, B, network units per unit of signal: ratio * white balance * slope of both affine maps.
+        zero: network value of no light.
+    """
+
+    cfa: Cfa
+    gains: tuple[float, float, float]
+    zero: float
+
+    @classmethod
+    def of(cls, cfa: Cfa, white_balance: Sequence[float], exposure_ratio: float, scaling: Scaling) -> "Operator":
+        """For a short exposure that is to look `exposure_ratio` times longer, balanced by `white_balance`."""
+        red, green, blue = (gain * exposure_ratio * TILE_SLOPE / scaling.scale for gain in white_balance)
+        return cls(cfa, (red, green, blue), scaling.to_network(-1.0))
+
+    def _sites(self) -> Iterator[tuple[int, slice, slice]]:
+        """Channel, rows and columns of each place of the colour filter's period: no index arrays as large as the frame."""
+        period = len(self.cfa)
+        for row, channels in enumerate(self.cfa):
+            for column, channel in enumerate(channels):
+                yield channel, slice(row, None, period), slice(column, None, period)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """A x: (..., 3, H, W) -> (..., H, W)."""
+        mosaic = x.new_empty((*x.shape[:-3], *x.shape[-2:]))
+        for channel, rows, columns in self._sites():
+            mosaic[..., rows, columns] = x[..., channel, rows, columns] / self.gains[channel]
+        return mosaic
+
+    def adjoint(self, mosaic: Tensor) -> Tensor:
+        """A^T m: (..., H, W) -> (..., 3, H, W), 0 where nothing is measured."""
+        x = mosaic.new_zeros((*mosaic.shape[:-2], 3, *mosaic.shape[-2:]))
+        for channel, rows, columns in self._sites():
+            x[..., channel, rows, columns] = mosaic[..., rows, columns] / self.gains[channel]
+        return x
+
+    def signal(self, x0: Tensor) -> Tensor:
+        """What the photosites would show of `x0` without noise: A (x0 - zero)."""
+        return self.apply(x0 - self.zero)
+
+    def embed(self, signal: Tensor) -> Tensor:
+        """The measured values in network units, A^T (A A^T)^-1 signal + zero; 0 where nothing was measured."""
+        y = signal.new_zeros((*signal.shape[:-2], 3, *signal.shape[-2:]))
+        for channel, rows, columns in self._sites():
+            y[..., channel, rows, columns] = signal[..., rows, columns] * self.gains[channel] + self.zero
+        return y
+
+    def mask(self, shape: tuple[int, ...]) -> Tensor:
+        """(3, H, W) uint8, 1 where a channel is measured."""
+        mask = torch.zeros((3, *shape), dtype=torch.uint8)
+        for channel, rows, columns in self._sites():
+            mask[channel, rows, columns] = 1
+        return mask
+
+    def channels(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The channel that each of the photosites (rows, columns) measures."""
+        pattern, period = torch.tensor(self.cfa, device=rows.device), len(self.cfa)
+        return pattern[rows % period, columns % period]
+
+
+def observe(signal: NDArray, operator: Operator) -> tuple[Tensor, Tensor]:
+    """A mosaic (H, W), 0 = black, 1 = white of the short exposure, not clipped, as `y` and `mask`, both (1, 3, H, W)."""
+    y = operator.embed(torch.from_numpy(np.asarray(signal, np.float32)))
+    return y[None], operator.mask(signal.shape)[None]
+
+
+def strips(height: int) -> Iterator[slice]:
+    """Rows of a frame, some at a time, so that what is computed on the way is never as large as the frame."""
+    for top in range(0, height, STRIP):
+        yield slice(top, min(top + STRIP, height))
+
+
+def _sums(x: Tensor, axis: int, length: int) -> Tensor:
+    """Sums of `length` neighbours, by sums of half as many: a tenth of the time of an average pool."""
+    if length == 1:
+        return x
+    half, count = _sums(x, axis, length // 2), x.shape[axis] - length + 1
+    total = half.narrow(axis, 0, count) + half.narrow(axis, length // 2, count)
+    return total + x.narrow(axis, length - 1, count) if length % 2 else total
+
+
+def _smooth(x: Tensor, rows: slice, reach: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Mean over (2 reach + 1)^2 in some rows; frames smaller than the window are continued by their edge, which reflection cannot."""
+    height, side, mode = x.shape[-2], 2 * reach + 1, "reflect" if min(x.shape[-2:]) > reach else "replicate"
+    top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
+    beyond = (reach, reach, reach - (rows.start - top), reach - (bottom - rows.stop))
+    part = F.pad(x[..., top:bottom, :].to(dtype or x.dtype), beyond, mode=mode)
+    return _sums(_sums(part, -2, side), -1, side) / side**2
 
 
 def noise_map(
@@ -50,11 +141,18 @@ def noise_map(
     s = g sqrt(Var(x / g)) with g = ratio * white balance of the channel, and x a *denoised* estimate, smoothed over
     (2 reach + 1)^2 pixels: at the noisy pixel itself the variance would be low wherever the noise is negative.
     """
-    gains = exposure_ratio * clean.new_tensor(white_balance).reshape(1, 3, 1, 1)
-    light = from_tile_domain(scaling.to_tile(_smooth(clean, reach)))
-    return gains * noise.variance(light / gains).sqrt() * (TILE_SLOPE / scaling.scale)
+    operator = Operator.of((), white_balance, exposure_ratio, scaling)
+    gains = clean.new_tensor(operator.gains).reshape(1, 3, 1, 1)
+    s = torch.empty_like(clean)
+    for rows in strips(s.shape[-2]):
+        signal = (_smooth(clean, rows, reach) - operator.zero) / gains
+        s[..., rows, :] = noise.variance(signal).sqrt() * gains
+    return s
 
 
 def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:
     """Mean of the measured values in (2 reach + 1)^2 windows, per channel: a first estimate that needs no prior."""
-    return _smooth(y, reach) / _smooth(mask, reach).clamp(min=1e-6)
+    mean = torch.empty_like(y)
+    for rows in strips(y.shape[-2]):
+        mean[..., rows, :] = _smooth(y, rows, reach) / _smooth(mask, rows, reach, y.dtype).clamp(min=1e-6)
+    return mean

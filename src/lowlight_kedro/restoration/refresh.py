@@ -1,0 +1,175 @@
+"""A measurement, and what each estimate of the clean light teaches about it: noise level, offsets, clipping, outliers."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration import offsets, saturation, tails
+from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_map, observe, strips
+from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
+from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.noise import NoiseModel
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which parts of the noise are handled as what they are; a part that the noise model lacks changes nothing.
+
+    Attributes:
+        saturation: clipped photosites say "at least"; otherwise they count as measured values.
+        rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
+        black: likewise the black-level error of each channel.
+        tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
+    """
+
+    saturation: bool = True
+    rows: bool = True
+    black: bool = True
+    tails_nu: float | None = None
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A short exposure ready to be restored.
+
+    Attributes:
+        signal: mosaic (H, W), 0 = black, 1 = white of the short exposure.
+        white_balance: gains of R, G, B; the result is balanced.
+        exposure_ratio: how much longer the exposure is that the result should look like.
+        noise: the noise of the short exposure, in units of `signal`.
+    """
+
+    signal: NDArray
+    cfa: Cfa
+    white_balance: tuple[float, float, float]
+    exposure_ratio: float
+    noise: NoiseModel
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """At the clipped photosites (K,): an estimate of x0, and what it was computed from (s infinite = nothing)."""
+
+    x: Tensor
+    y: Tensor
+    s: Tensor
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an estimate of x0 taught: leverage h, offsets, clipped photosites, factors on s^2; None = nothing yet.
+
+    `apart`: the offsets that are not in s, because they are estimated, or will be from what is measured here.
+    """
+
+    apart: Spread = NO_OFFSETS
+    h: float = 0.0
+    offsets: Offsets | None = None
+    clipped: Clipped | None = None
+    factor: Tensor | None = None
+
+
+NOTHING = Learned()
+
+
+class Readout:
+    """An exposure on a device, in a prior's units. Holds the exposure and the places of clipped photosites, no frame of its own."""
+
+    def __init__(self, exposure: Exposure, scaling: Scaling, device: torch.device, structure: Structure) -> None:
+        self.exposure, self.scaling, self.device, self.structure = exposure, scaling, device, structure
+        self.operator = Operator.of(exposure.cfa, exposure.white_balance, exposure.exposure_ratio, scaling)
+        self.white = saturation.level(exposure.noise)
+        self.spread = Spread.of(exposure.noise, structure.rows, structure.black)
+        self.places = torch.empty(0, dtype=torch.int64, device=device)
+        if structure.saturation:
+            self.places = saturation.clipped(torch.from_numpy(exposure.signal), self.operator, self.white).to(device)
+
+    @property
+    def _gains(self) -> Tensor:
+        return torch.tensor(self.operator.gains, device=self.device).reshape(1, 3, 1, 1)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is anything but the noise level to be learned from an estimate."""
+        return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
+
+    def observed(self) -> tuple[Tensor, Tensor]:
+        """y and mask as they were recorded, new tensors."""
+        y, mask = observe(self.exposure.signal, self.operator)
+        return y.to(self.device), mask.to(self.device)
+
+    def first(self, reach: int) -> Tensor:
+        """A first estimate of x0 that needs no prior."""
+        return local_mean(*self.observed(), reach)
+
+    def project(self, x: Tensor) -> Tensor:
+        """`x` with what is known to be clipped at or above the clipping level."""
+        return saturation.at_least_level(x, self.places, self.operator, self.white)
+
+    def noise_level(self, clean: Tensor, apart: Spread) -> Tensor:
+        """s where the clean light is `clean`, without the offsets `apart`."""
+        exposure = self.exposure
+        noise: Any = exposure.noise
+        if apart:
+            noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
+        return noise_map(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+
+    def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
+        """What was measured, with the noise level that belongs to `clean` and all that was learned."""
+        y, mask = self.observed()
+        s = self.noise_level(clean, learned.apart)
+        if learned.offsets is not None:
+            taken = offsets.shift(learned.offsets.b, self._gains).to(y)
+            for rows in strips(y.shape[-2]):
+                y[..., rows, :] -= mask[..., rows, :] * taken[..., rows, :]
+        if learned.clipped is not None:
+            self._replace_clipped(y, mask, s, learned.clipped, learned.h)
+        if learned.factor is not None:
+            for rows in strips(s.shape[-2]):
+                s[..., rows, :] *= learned.factor[..., rows, :].sqrt()
+        return Measurement(y, mask, s)
+
+    def _replace_clipped(self, y: Tensor, mask: Tensor, s: Tensor, before: Clipped, h: float) -> None:
+        at, level = s.view(-1)[self.places], y.view(-1)[self.places]
+        others = at.square() * h / (1 - h)  # variance of what all other photosites say of this one
+        centre = before.x + others / before.s.square() * (before.x - before.y)
+        value, spread = saturation.one_sided(level, at, centre, others)
+        saturation.replace_clipped(y, mask, s, self.places, value, spread)
+
+    def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING) -> Learned:
+        """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`."""
+        if not self.teaches:
+            return before
+        seen, nu = self._unclipped(measurement), self.structure.tails_nu
+        h = tails.leverage(seen, mean)
+        factor = None if nu is None else tails.student_factor(seen, mean, h, nu, before.factor)
+        if factor is not None:
+            factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
+        found = offsets.estimate(seen, mean, self.spread, self._gains, before.offsets) if self.spread else None
+        return Learned(self.spread, h, found, self._clipped(measurement, mean), factor)
+
+    def learn_from_local_mean(self, mean: Tensor) -> Learned:
+        """Row offsets only: a local mean is no posterior mean, and takes a black-level error for light."""
+        if not self.spread.rows:
+            return NOTHING
+        spread = replace(self.spread, black=0.0)
+        measurement = self._unclipped(self.measurement(mean, Learned(spread)))
+        return Learned(spread, offsets=offsets.estimate(measurement, mean, spread, self._gains))
+
+    def _clipped(self, measurement: Measurement, mean: Tensor) -> Clipped | None:
+        if not len(self.places):
+            return None
+        x, y, s, mask = (t.reshape(-1)[self.places] for t in (mean, measurement.y, measurement.s, measurement.mask))
+        return Clipped(x, y, torch.where(mask > 0, s, torch.inf))
+
+    def _unclipped(self, measurement: Measurement) -> Measurement:
+        """Without the clipped photosites, which do not show their offset."""
+        if not len(self.places):
+            return measurement
+        mask = measurement.mask.clone()
+        mask.view(-1)[self.places] = 0
+        return replace(measurement, mask=mask)

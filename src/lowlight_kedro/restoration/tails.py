@@ -1,0 +1,51 @@
+"""Residuals of a denoised estimate: how much of each measurement the estimate has taken over, and outliers among them."""
+
+import torch
+from torch import Tensor
+
+from lowlight_kedro.restoration.measurement import Measurement, strips
+
+ROUNDS = 8  # of the fixed point; each costs no evaluation
+LARGEST, HIGHEST = 9.0, 0.95  # squared residuals count up to 3 standard deviations; D never takes over more than this
+
+
+def leverage(measurement: Measurement, mean: Tensor) -> float:
+    """h = dD/dy of an average photosite: E[(y - D)^2] = (1 - h) s^2 where D is the posterior mean.
+
+    Hot pixels would hide it, so residuals count up to three standard deviations. The posterior variance of a photosite is h s^2,
+    and what all others say of it has the variance s^2 h / (1 - h).
+    """
+    total = 0.0
+    for rows in strips(mean.shape[-2]):
+        part = measurement.part(rows)
+        squares = ((part.y - mean[..., rows, :]) / part.s).square().clamp(max=LARGEST)
+        total += float((squares * part.mask).sum(dtype=torch.float64))
+    left = total / max(int(measurement.mask.sum()), 1)
+    return min(max(1 - left, 0.0), HIGHEST)
+
+
+def student_factor(measurement: Measurement, mean: Tensor, h: float, nu: float, before: Tensor | None = None) -> Tensor:
+    """Factors f (1, 3, H, W) on s^2 for noise with the tails of Student's t, by variational EM photosite by photosite.
+
+    All others say x ~ N(c, r^2) with r^2 = s^2 h / (1 - h). c follows from D, which was computed with s^2 f' (`before`): the residual
+    y - c = (y - D) (1 + r^2 / (s^2 f')), because D follows an outlier and its own residual hides it. Then, to convergence,
+
+        f <- (nu + E[(y - x)^2] / s^2) / (nu + 1),   x with mean and variance of its posterior for s^2 f.
+
+    Where noise is as expected f is 1 on average.
+    """
+    out = torch.empty_like(measurement.s)
+    for rows in strips(mean.shape[-2]):
+        used = 1.0 if before is None else before[..., rows, :]
+        out[..., rows, :] = _factor(measurement.part(rows), mean[..., rows, :], h / (1 - h), nu, used)
+    return out
+
+
+def _factor(measurement: Measurement, mean: Tensor, others: float, nu: float, used: Tensor | float) -> Tensor:
+    residual = measurement.mask * (measurement.y - mean) / measurement.s
+    squared = residual.square() * used * (1 + others / used) ** 2  # of y - c, in units of s
+    factor = torch.ones_like(squared)
+    for _ in range(ROUNDS):
+        left = factor / (factor + others)
+        factor = (nu + squared * left.square() + others * left) / (nu + 1)
+    return factor

@@ -1,0 +1,58 @@
+"""What a pass teaches the next one about clipped photosites."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.refresh import Clipped, Learned, Readout, Structure
+from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.saturation import one_sided
+from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.noise.camera import CameraNoise
+
+
+@pytest.fixture
+def readout():
+    signal = np.full((16, 16), 0.1, np.float32)
+    signal[4:6, 4:6] = 0.6
+    exposure = Exposure(signal, BAYER_RGGB, (1.0, 1.0, 1.0), 1.0, CameraNoise(1e-9, 0.05, white=0.6))
+    return Readout(exposure, Scaling(0.0, 1.0), torch.device("cpu"), Structure())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_stands_for_a_clipped_photosite_does_not_count_twice(readout, known):
+    """All others say N(c, r^2). Whatever stood for the photosite in the pass before, the next pass starts from c again."""
+    s, h, level, c = 0.1, 0.6, 0.2, torch.linspace(-0.2, 0.3, 4).double()
+    r2 = s**2 * h / (1 - h)
+    y, told = one_sided(torch.full_like(c, level), torch.full_like(c, s), c, torch.full_like(c, r2))
+    before = (y - 0.1, 2 * told) if known else (torch.zeros_like(c), torch.full_like(c, torch.inf))
+    weight = r2 / (r2 + before[1] ** 2)
+    clean = torch.zeros(1, 3, 16, 16)
+    learned = Learned(h=h, clipped=Clipped(c + weight * (before[0] - c), *before))
+    measurement = readout.measurement(clean, learned)
+    torch.testing.assert_close(measurement.y.view(-1)[readout.places].double(), y, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(measurement.s.view(-1)[readout.places].double(), told, rtol=1e-3, atol=1e-3)
+
+
+def test_clipped_photosites_that_told_nothing_are_remembered_so(readout):
+    measurement = readout.measurement(torch.zeros(1, 3, 16, 16))
+    measurement.mask.view(-1)[readout.places[0]] = 0
+    clipped = readout._clipped(measurement, torch.zeros(1, 3, 16, 16))
+    assert torch.isinf(clipped.s).tolist() == [True, False, False, False]
+
+
+def test_clipped_photosites_do_not_show_offsets(readout):
+    measurement = readout.measurement(torch.zeros(1, 3, 16, 16))
+    seen = readout._unclipped(measurement)
+    assert int(measurement.mask.sum()) - int(seen.mask.sum()) == len(readout.places) == 4
+    assert not seen.mask.view(-1)[readout.places].any()
+
+
+def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
+    noise = CameraNoise(1e-9, 0.05, row_noise=0.02, black_error=0.03, white=0.6)
+    readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
+    learned = readout.learn_from_local_mean(readout.first(4))
+    assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
