@@ -29,6 +29,7 @@ class Schedule:
         ema_halflife_kimg: half-life of the weights' running mean. ema_rampup: half-life is at most this share of
             the images seen, so that early weights are forgotten (Karras et al. 2022, .05).
         kimg_per_tick: a row of the history each. snapshot_ticks: a state is yielded each.
+        max_gradient: norm to which a larger gradient of an update is shortened; None: never.
         crop: side of the random crops taken from tiles; None for whole tiles.
         precision: `fp32`, or `bf16` for autocast of the network.
     """
@@ -43,6 +44,7 @@ class Schedule:
     ema_rampup: float
     kimg_per_tick: float
     snapshot_ticks: int
+    max_gradient: float | None
     crop: int | None
     precision: str
     seed: int
@@ -102,6 +104,8 @@ def train_step(
             loss = denoising_loss(state.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean() / len(passes)
         loss.backward()
         total += loss.detach()
+    if schedule.max_gradient is not None:
+        torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), schedule.max_gradient)
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.rate_at(state.images)
     state.optimizer.step()

@@ -16,7 +16,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.restoration.measurement import Measurement
-from lowlight_kedro.restoration.restore import Exposure, posterior_mean, posterior_sample
+from lowlight_kedro.restoration.restore import Exposure, Structure, posterior_mean, posterior_sample
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
@@ -30,7 +30,7 @@ class Sampling:
     sampler: Sampler
     evaluations: int
     sigma_min: float
-    start: float
+    sigma_max: float
     draws: int
 
 
@@ -143,7 +143,7 @@ def _probed(asked: Listener, scaling: Scaling, probing: Probing, generator: torc
 
 def estimate(
     kind: Kind, exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, name: str, seed: int,
-    refreshes: int, sampling: Sampling, probing: Probing, device: torch.device,
+    refreshes: int, structure: Structure, sampling: Sampling, probing: Probing, device: torch.device,
 ) -> Estimate:  # fmt: skip
     """The restored frame as `kind` asks. Every draw's randomness is a function of `seed`, its number and the frame's `name`.
 
@@ -157,12 +157,15 @@ def estimate(
     def draw(number: int) -> NDArray[np.float32]:
         return posterior_sample(
             exposure, denoiser, scaling, asked, sampler=sampling.sampler, evaluations=sampling.evaluations,
-            sigma_min=sampling.sigma_min, start=sampling.start, device=device,
+            sigma_min=sampling.sigma_min, sigma_max=sampling.sigma_max, device=device, refreshes=refreshes, structure=structure,
             generator=generator_for(f"draw of {name}", seed, number, device),
         )  # fmt: skip
 
     if kind == "mean_of_k":
         light, std = running_moments(draw, sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
-    light = posterior_mean(exposure, denoiser, scaling, asked, refreshes=refreshes, device=device) if kind == "mean" else draw(0)
+    if kind == "mean":
+        light = posterior_mean(exposure, denoiser, scaling, asked, refreshes=refreshes, device=device, structure=structure)
+    else:
+        light = draw(0)
     return Estimate(light, *_probed(asked, scaling, probing, generator_for(f"probes of {name}", seed, 0, device)))

@@ -71,15 +71,15 @@ def _drawn(learned: Learned, generator: torch.Generator) -> Learned:
 @torch.no_grad()
 def posterior_sample(
     exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, sampler: Sampler, evaluations: int,
-    sigma_min: float, start: float, device: torch.device, generator: torch.Generator,
+    sigma_min: float, sigma_max: float, device: torch.device, generator: torch.Generator,
     on_step: Callable[[], object] = lambda: None, refreshes: int = 0, structure: Structure = Structure(),  # noqa: B008 - frozen
 ) -> NDArray[np.float32]:  # fmt: skip
     """One draw of P(x0 | y) as linear RGB (3, H, W), within so many `evaluations` of the denoiser.
 
     First, `refreshes` posterior means, one evaluation each, tell noise level, offsets, clipping and outliers, if the guidance
     knows the mean; otherwise the local mean tells noise level and offsets. Then a guidance with a sampler of its own uses that.
-    Otherwise `sampler` begins at sigma_max = `start` times the largest noise level of the frame, at that estimate
-    plus noise of that level: higher levels cost evaluations and tell nothing.
+    Otherwise `sampler` goes from `sigma_max`, or twice the largest noise of the frame if that is more, to `sigma_min`. It begins
+    at that estimate plus noise of the first level, which has to drown what the estimate gets wrong.
 
     Raises:
         ValueError: the guidance cannot sample.
@@ -97,7 +97,7 @@ def posterior_sample(
         return _to_light(readout.project(finish(posterior.draw(first, evaluations, generator), on_step)), scaling)
     if posterior.denoiser is None:
         raise ValueError("this guidance cannot sample; set inference.estimate=mean")
-    sigma_max = start * float(readout.noise_level(first, learned.apart).max())
+    sigma_max = max(sigma_max, 2 * float(readout.noise_level(first, learned.apart).max()))
     x = first + sigma_max * standard_normal(first, generator)
     sigmas = karras_sigmas(steps_within(sampler, evaluations), sigma_min, sigma_max)
     return _to_light(readout.project(finish(sampler(posterior.denoiser, x, sigmas, generator), on_step)), scaling)

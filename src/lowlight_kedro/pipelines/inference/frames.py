@@ -3,27 +3,32 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowlight_kedro.datasets.linear_dng import LinearPicture
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.pictures import heat
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
-from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
+from lowlight_kedro.pipelines.inference.options import DisplayOptions, InferenceOptions, RatioOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
-from lowlight_kedro.sensor.render import oriented, render
+from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, share_outside, shrunk
+from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 logger = logging.getLogger(__name__)
+
+BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} evaluations [{elapsed}<{remaining}]"
 
 
 def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options: RatioOptions) -> tuple[float, str]:
@@ -72,35 +77,51 @@ def expected_evaluations(options: InferenceOptions) -> int:
     return counts[options.estimate]
 
 
-def _denoiser(shared: Restoration, progress: tqdm) -> DenoiserFunction:
-    """The prior's, in windows; every evaluation of the whole frame moves `progress` on."""
+def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> DenoiserFunction:
+    """The prior's, in windows; each moves `progress` on by its share, each evaluation of the whole frame adds to `evaluated`."""
     prior, window = shared.prior, shared.options.window
+    network = prior.denoiser.network
     return windowed(
-        prior.denoiser, size=window.size, overlap=window.overlap, multiple=getattr(prior.denoiser.network, "multiple", 1),
-        on_evaluation=lambda: progress.update(),
+        prior.denoiser, size=window.size, memory_mb=window.memory_mb, tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
+        multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=window.precision,
+        device=choose_device(shared.options.device), on_evaluation=lambda: evaluated.append(1), on_share=progress.update,
     )  # fmt: skip
 
 
 def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, int]:
     """The restored light with its standard deviation, and the number of evaluations of the whole frame."""
     options, sample = shared.options, shared.options.sample
-    sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.start, options.draws)
-    with tqdm(total=expected_evaluations(options), desc=f"{options.estimate} of {name}", unit="evaluation", leave=False) as progress:
+    sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws)
+    evaluated: list[int] = []
+    with tqdm(total=expected_evaluations(options), desc=f"{options.estimate} of {name}", bar_format=BAR, leave=False) as progress:
         result = estimate(
-            options.estimate, exposure, _denoiser(shared, progress), shared.prior.scaling, shared.guidance,
+            options.estimate, exposure, _denoiser(shared, evaluated, progress), shared.prior.scaling, shared.guidance,
             name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling,
+            structure=Structure(**options.measurement.model_dump()),
             probing=Probing(**options.uncertainty.model_dump()), device=choose_device(options.device),
         )  # fmt: skip
-        return result, int(progress.n)
+    return result, len(evaluated)
 
 
-def _pictures(result: Estimate, frame: Frame) -> dict[str, NDArray]:
-    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright."""
-    display = oriented(render(result.light, frame.camera_to_srgb), frame.orientation)
-    pictures = {"linear": result.light, "srgb": display, "preview": display}
+def _pictures(
+    result: Estimate, frame: Frame, ratio: float, source: Path | None, options: DisplayOptions
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright. And facts for the record."""
+    saturation = ratio * min(frame.white_balance)
+    display = Display(**options.model_dump(exclude={"preview_side"}))
+    shown = display_exposure(result.light, display, saturation)
+
+    def picture(light: NDArray) -> NDArray:
+        drawn = render(light, frame.camera_to_srgb, exposure=shown, knee=display.knee, saturation=saturation)
+        return oriented(drawn, frame.orientation)
+
+    pictures: dict[str, Any] = {
+        "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source),
+        "srgb": picture(result.light), "preview": picture(shrunk(result.light, options.preview_side, saturation)),
+    }  # fmt: skip
     if result.std is not None:
         pictures |= {"std": result.std, "std_preview": oriented(heat(result.std), frame.orientation)}
-    return pictures
+    return pictures, {"display_exposure": shown, "clipped_in_linear": share_outside(result.light)}
 
 
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
@@ -120,7 +141,8 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
     result, evaluations = _estimate(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared, name)
-    record = {
+    pictures, shown = _pictures(result, frame, ratio, getattr(raw, "path", None), options.display)
+    record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
@@ -128,4 +150,4 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
     }  # fmt: skip
-    return _pictures(result, frame) | {"record": record}
+    return pictures | {"record": record}

@@ -35,7 +35,7 @@ def _guidance(prior: Prior, options: InferenceOptions) -> Guidance:
     if getattr(guidance, "needs_noise_maps", False) and not prior.noise_maps:
         raise ValueError(
             f"guidance {name!r} needs a prior trained on noise maps; this one saw uniform noise only: "
-            "train with training.corruption.name=noise_map, or choose guidance diffpir or dps"
+            "train with training.corruption.name=noise_map, or choose guidance dps or mmps"
         )
     bound = configured("guidance", GUIDANCE, name, options.guidance.chosen)
     side = getattr(prior.denoiser.network, "multiple", 1)

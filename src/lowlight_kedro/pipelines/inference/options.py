@@ -26,10 +26,33 @@ class RatioOptions(Options):
 
 
 class WindowOptions(Options):
-    """Overlapping windows, pixels."""
+    """Overlapping windows, see `restoration.windows.windowed`; `tolerance` in linear light, 1 = white."""
 
-    size: Annotated[int, Field(ge=32)]
-    overlap: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=32)] | None
+    memory_mb: Positive
+    tolerance: Positive
+    precision: Literal["fp32", "bf16"]
+
+
+class MeasurementOptions(Options):
+    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`."""
+
+    saturation: bool
+    rows: bool
+    black: bool
+    tails_nu: Positive | None
+
+
+class DisplayOptions(Options):
+    """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels."""
+
+    quantile: Annotated[float, Field(gt=0, le=1)]
+    dark: Annotated[float, Field(gt=0, le=1)]
+    lift: Annotated[float, Field(ge=0, le=1)]
+    least: Annotated[float, Field(gt=0, le=1)]
+    most: Annotated[float, Field(ge=1)]
+    knee: Annotated[float, Field(gt=0, lt=1)]
+    preview_side: Annotated[int, Field(ge=16)]
 
 
 class SampleOptions(Options):
@@ -38,7 +61,7 @@ class SampleOptions(Options):
     sampler: str
     evaluations: Annotated[int, Field(ge=1)]
     sigma_min: Positive
-    start: Positive
+    sigma_max: Positive
 
 
 class UncertaintyOptions(Options):
@@ -63,6 +86,8 @@ class InferenceOptions(Options):
     uncertainty: UncertaintyOptions
     sample: SampleOptions
     max_saturated: Annotated[float, Field(ge=0, le=1)]
+    measurement: MeasurementOptions
     window: WindowOptions
+    display: DisplayOptions
     seed: int
     device: str

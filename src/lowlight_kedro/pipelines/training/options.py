@@ -46,6 +46,7 @@ class TrainingOptions(Options):
     ema_rampup: Positive
     kimg_per_tick: Positive
     snapshot_ticks: Annotated[int, Field(ge=1)]
+    max_gradient: Positive | None
     crop: Annotated[int, Field(ge=16)] | None
     precision: Literal["fp32", "bf16"]
     seed: int

@@ -25,18 +25,19 @@ def noise_map(
         end: lowest level of a draw, in units of s.
         sigma_min: the denoiser is not asked for less, except at sites measured better than twice that.
     """
-    precision_y = measurement.mask / measurement.s.square()
 
     def posterior(x: Tensor, sigma: Tensor) -> Tensor:
         unknown = sigma >= SIGMA_UNKNOWN
         x = torch.where(unknown, torch.zeros_like(x), x)
         precision_x = torch.where(unknown, 0.0, sigma.pow(-2)).expand_as(x)
+        precision_y = measurement.mask / measurement.s.square()
         precision = precision_y + precision_x
         z = (measurement.y * precision_y + x * precision_x) / precision.clamp(min=1e-12)
         return denoiser(z, precision.clamp(min=SIGMA_UNKNOWN**-2).rsqrt())
 
     def mean() -> Tensor:
-        return posterior(torch.zeros_like(measurement.y), torch.full_like(measurement.y[:1, :1, :1, :1], SIGMA_UNKNOWN))
+        s = measurement.s.clamp(max=SIGMA_UNKNOWN)  # two frames and no more: this runs on whole frames
+        return denoiser(measurement.mask * measurement.y, s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN))
 
     def draw(first: Tensor, evaluations: int, generator: torch.Generator) -> Iterator[Tensor]:
         del first  # y is the start

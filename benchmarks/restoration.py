@@ -1,0 +1,210 @@
+"""How well each method restores photographs that training never saw: `python benchmarks/restoration.py --prior FILE --photographs FOLDER`.
+
+FILE is a prior trained with `kedro run --env photographs --pipelines photographs,validation,training`, FOLDER the photographs. The
+scenes are the photographs of the split `test`, as the metadata of the tiles beside the prior list them: the middle
+`--side` pixels, in a camera's colours, through its measured noise. RGB means that every site has all channels, each with its
+own noise. Mean over scenes of PSNR and SSIM, data range 1, linear and in sRGB, evaluations of the prior, and seconds.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowlight_kedro.datasets.atomic import AtomicJSONDataset
+from lowlight_kedro.datasets.checkpoint import CheckpointDataset
+from lowlight_kedro.datasets.photographs import PhotographFolderDataset
+from lowlight_kedro.diffusion.checkpoint import Prior, build_prior, prior_of
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
+from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.restoration.guidance import GUIDANCE
+from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
+from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean, posterior_sample
+from lowlight_kedro.sensor.cameras import noise_from_table
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS
+from lowlight_kedro.sensor.noise import PoissonGaussian
+from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.render import camera_to_srgb, render
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
+
+ROOT = Path(__file__).parent.parent
+RANGE_DN = 15871.0  # white - black of the cameras below: 14 bits, black 512
+SETTINGS = {
+    "x100": ("ILCE-7SM2", 1600, 100.0), "x250": ("ILCE-7SM2", 1600, 250.0), "x300": ("ILCE-7SM2", 3200, 300.0),
+    "d850": ("NIKON D850", 6400, 100.0), "daylight": ("ILCE-7SM2", 100, 1.0),
+}  # fmt: skip
+LAYOUTS: dict[str, Cfa | None] = {"rgb": None, "bayer": BAYER_RGGB, "xtrans": XTRANS}
+CLASSICAL = {"bayer": "malvar2004", "xtrans": "directional_lmmse"}
+BALANCE = (2.0, 1.0, 1.6)  # white-balance gains: daylight on most cameras
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Clean light (3, H, W) of a held-out photograph, and the matrix that shows it."""
+
+    name: str
+    light: NDArray[np.float32]
+    to_srgb: NDArray
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What was recorded of a scene: signal of the short exposure, (3, H, W) or a mosaic (H, W), and how."""
+
+    signal: NDArray
+    cfa: Cfa | None
+    noise: PoissonGaussian
+    ratio: float
+
+
+def settings_of(name: str) -> dict:
+    """A file of the base configuration; interpolations stay as text."""
+    return yaml.safe_load((ROOT / "conf/base" / name).read_text())
+
+
+def held_out(prior: Path, folder: Path, count: int, side: int) -> Iterator[Scene]:
+    """`count` photographs of the split `test`, spread over those that are large enough, in the colours of one camera."""
+    matrix = np.reshape(settings_of("parameters_photographs.yml")["photographs"]["cameras"]["ILCE-7SM2"], (3, 3))
+    files = AtomicJSONDataset(filepath=str(prior.parent.parent / "03_primary/metadata.json")).load()["files"]
+    photographs = PhotographFolderDataset(filepath=str(folder)).load()
+    large = []
+    for file in (file for file in files if file["split"] == "test"):
+        light = clean_light(photographs[file["frame"]](), file["shrink"], matrix)
+        top, left = ((length - side) // 2 for length in light.shape[1:])
+        if min(top, left) >= 0:
+            large.append(Scene(file["frame"], light[:, top : top + side, left : left + side].copy(), camera_to_srgb(matrix)))
+    yield from large[:: max(1, len(large) // count)][:count]
+
+
+def shoot(scene: Scene, setting: str, layout: str, seed: int) -> Shot:
+    """The scene through the setting's noise; the short exposure is not white-balanced."""
+    camera, iso, ratio = SETTINGS[setting]
+    table, _ = noise_from_table(camera, iso, RANGE_DN, settings_of("globals.yml")["cameras"])
+    noise, cfa = PoissonGaussian(table["gain"], table["read_noise"]), LAYOUTS[layout]
+    light = scene.light / np.reshape(BALANCE, (3, 1, 1)) / ratio
+    signal = light if cfa is None else sample(light, cfa)
+    return Shot(noise.sample(signal, np.random.default_rng(seed)).astype(np.float32), cfa, noise, ratio)
+
+
+def scaled(shot: Shot) -> NDArray:
+    """The exposure-scaled input, demosaiced by the classical method of its layout."""
+    gains = np.reshape(BALANCE, (3, 1, 1)).astype(np.float32) * shot.ratio
+    if shot.cfa is None:
+        return shot.signal * gains
+    flat = sample(np.broadcast_to(gains, (3, *shot.signal.shape)), shot.cfa) * shot.signal
+    return DEMOSAICERS[CLASSICAL["bayer" if shot.cfa == BAYER_RGGB else "xtrans"]](flat, shot.cfa)
+
+
+@torch.no_grad()
+def restore_rgb(
+    shot: Shot, prior: Prior, name: str, kind: str, evaluations: int, draws: int, denoiser: DenoiserFunction
+) -> NDArray:  # fmt: skip
+    """The same where every site has three channels: a measurement without a mosaic. Only methods with a mean or draws of their own."""
+    y = torch.from_numpy(prior.scaling.to_network(TILE_SLOPE * scaled(shot) - 1).astype(np.float32))[None]
+    mask = torch.ones_like(y, dtype=torch.uint8)
+    x = local_mean(y, mask, LOCAL_REACH)
+    for number in range(evaluations if kind == "mean" else 2):
+        posterior = GUIDANCE[name](denoiser, Measurement(y, mask, noise_map(x, shot.noise, shot.ratio, BALANCE, prior.scaling)))
+        if (kind == "mean" or number == 0) and posterior.mean is not None:
+            x = posterior.mean()
+    if kind != "mean":
+        sampled = []
+        for draw in range(draws):
+            generator = torch.Generator().manual_seed(draw)
+            assert posterior.draw is not None, f"{name} has no sampler of its own"
+            sampled.append(finish(posterior.draw(x, evaluations - 1, generator)))
+        x = torch.stack(sampled).mean(0)
+    return from_tile_domain(prior.scaling.to_tile(x[0])).numpy()
+
+
+def restore(shot: Shot, prior: Prior, method: str, evaluations: int, draws: int) -> tuple[NDArray, int]:
+    """The restored light and the evaluations it took; `mean` methods with `evaluations` passes, else the mean of `draws` samples."""
+    name, _, kind = method.partition("/")
+    count: list[int] = []
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        count.append(1)
+        return prior.denoiser(x, sigma.expand(x.shape))
+
+    if shot.cfa is None:
+        return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), len(count)
+    exposure = Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise)
+    run = {"exposure": exposure, "denoiser": denoiser, "scaling": prior.scaling, "guidance": GUIDANCE[name], "device": torch.device("cpu")}
+    if kind == "mean":
+        return posterior_mean(**run, refreshes=evaluations - 1), len(count)
+    results = [
+        posterior_sample(
+            **run, sampler=SAMPLERS["heun"], evaluations=evaluations, sigma_min=0.01, sigma_max=3.0,
+            generator=torch.Generator().manual_seed(draw), refreshes=1 if name == "noise_map" else 0,
+        )
+        for draw in range(draws)
+    ]  # fmt: skip
+    return np.mean(results, axis=0), len(count)
+
+
+def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, methods: list[tuple[str, int, int]]) -> Iterator[dict]:
+    """Figures of every method on every scene."""
+    for number, scene in enumerate(scenes):
+        shot = shoot(scene, setting, layout, number)
+        for method, evaluations, draws in methods:
+            begin = time.perf_counter()
+            light, count = (scaled(shot), 0) if method == "scaled" else restore(shot, prior, method, evaluations, draws)
+            figures = {"setting": setting, "layout": layout, "method": method, "draws": draws, "evaluations": count}
+            figures["seconds"] = time.perf_counter() - begin
+            shown = {"linear": (light, scene.light), "srgb": (render(light, scene.to_srgb), render(scene.light, scene.to_srgb))}
+            for space, (image, truth) in shown.items():
+                figures |= {f"{metric}_{space}": value for metric, value in measure(image, truth, METRICS).items()}
+            yield figures | {"scene": scene.name}
+
+
+def parsed(method: str) -> tuple[str, int, int]:
+    """`name/mean:2` or `name/sample:40x8`: kind, evaluations of each, draws."""
+    name, _, numbers = method.partition(":")
+    evaluations, _, draws = numbers.partition("x")
+    return name, int(evaluations or 1), int(draws or 1)
+
+
+def load_prior(path: Path) -> Prior:
+    """A prior or a training state."""
+    checkpoint = CheckpointDataset(filepath=str(path)).load()
+    if checkpoint is None:
+        raise FileNotFoundError(path)
+    checkpoint = prior_of(checkpoint) if "history" in checkpoint.description else checkpoint
+    network = checkpoint.description["network"]
+    return build_prior(checkpoint, NETWORKS[network["name"]](**network["options"]))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prior", type=Path, required=True)
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=6)
+    parser.add_argument("--side", type=int, default=192)
+    parser.add_argument("--settings", nargs="+", default=["x100"], choices=SETTINGS)
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
+    options = parser.parse_args()
+    prior, methods = load_prior(options.prior), [parsed(method) for method in options.methods]
+    scenes = list(held_out(options.prior, options.photographs, options.scenes, options.side))
+    table = pd.DataFrame(
+        [row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, methods)]
+    )
+    keys = ["setting", "layout", "method", "draws", "evaluations"]
+    print(f"{len(scenes)} scenes: {', '.join(scene.name for scene in scenes)}")
+    print(table.drop(columns="scene").groupby(keys, sort=False).mean().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
