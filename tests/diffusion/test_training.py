@@ -21,7 +21,7 @@ def schedule(**changes):
     return Schedule(**({
         "total_kimg": 0.08, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "cooldown": 0.5,
         "ema_halflife_kimg": 0.5,
-        "ema_rampup": 0.05, "kimg_per_tick": 0.016, "snapshot_ticks": 2, "crop": 8, "precision": "fp32", "seed": 1,
+        "ema_rampup": 0.05, "kimg_per_tick": 0.016, "snapshot_ticks": 2, "max_gradient": None, "crop": 8, "precision": "fp32", "seed": 1,
     } | changes))  # fmt: skip
 
 
@@ -77,6 +77,18 @@ def test_a_tiny_network_overfits_one_tile():
     state = run(fresh(widths=(32, 32)), tiles=TILES[:1], total_kimg=4, crop=None, learning_rate=4e-3, ramp_kimg=0.1, kimg_per_tick=0.1)
     losses = [row["loss"] for row in state.history]
     assert losses[-1] < 0.35 * losses[0], losses
+
+
+def test_a_large_gradient_is_shortened_and_a_small_one_is_left():
+    def first_gradient(**changes):
+        state = run(fresh(), stop_after=1, **changes)
+        moments = [state.optimizer.state[p]["exp_avg"] for p in state.denoiser.parameters()]
+        return torch.cat([moment.flatten() for moment in moments]) / (1 - 0.9)  # Adam's first mean is (1 - beta1) of it
+
+    free = first_gradient()
+    norm = float(free.norm())
+    torch.testing.assert_close(first_gradient(max_gradient=norm / 10), free / 10, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(first_gradient(max_gradient=norm * 1.01), free)
 
 
 def test_the_ema_is_the_mean_it_says_it_is():

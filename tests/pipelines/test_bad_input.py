@@ -169,7 +169,7 @@ def test_a_pickle_is_never_opened_as_a_checkpoint(project):
 
 
 @pytest.mark.parametrize(("parameters", "words"), [
-    ({"guidance": {"name": "magic"}}, r"unknown guidance 'magic'; choose one of: diffpir, dps, noise_map"),
+    ({"guidance": {"name": "magic"}}, r"unknown guidance 'magic'; choose one of: ddrm, diffpir, dps, dps_norm, mmps, noise_map, pigdm"),
     ({"guidance": {"name": "diffpir"}}, r"estimate 'mean': guidance 'diffpir' does not know the posterior mean; set "),
     ({"select": {"splits": ["val"], "data_types": ["long"]}, "exposure_ratio": {"value": 1.0}, "crop": [0, 0, 500, 500]},
      r"no frame could be restored:\n  Sony/long/20001_00_10s: crop .* must lie inside the frame of 128 x 160"),

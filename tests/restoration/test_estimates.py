@@ -11,7 +11,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.estimates import Probing, Sampling, capabilities, estimate, light_std, missing_capability, running_moments
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map
 from lowlight_kedro.restoration.guidance.posterior import Posterior
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.tiles import from_tile_domain
@@ -19,7 +19,7 @@ from tests.diffusion.gaussian import Gaussian
 
 CPU = torch.device("cpu")
 SCALING = Scaling(-0.4, 0.3)
-SAMPLING = Sampling(heun, evaluations=15, sigma_min=0.01, start=2.0, draws=3)
+SAMPLING = Sampling(heun, evaluations=15, sigma_min=0.01, sigma_max=3.0, draws=3)
 PROBING = Probing(probes=2, spacing=5, reach=2, step=0.5)
 PRIOR = Gaussian.smooth((3, 6, 6))
 
@@ -43,7 +43,7 @@ def exposure():
 def restored(kind, guidance=noise_map, *, denoiser=None, name="a", seed=0, sampling=SAMPLING, probing=PROBING):
     return estimate(
         kind, exposure(), denoiser or Counter(), SCALING, guidance,
-        name=name, seed=seed, refreshes=1, sampling=sampling, probing=probing, device=CPU,
+        name=name, seed=seed, refreshes=1, structure=Structure(), sampling=sampling, probing=probing, device=CPU,
     )  # fmt: skip
 
 

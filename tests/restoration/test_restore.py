@@ -132,7 +132,7 @@ def test_clipped_photosites_are_never_below_the_level(way, rng):
     light = (
         posterior_mean(exposure, denoiser, SCALING, noise_map, refreshes=1, device=CPU) if way == "mean"
         else posterior_sample(
-            exposure, denoiser, SCALING, diffpir, sampler=heun, evaluations=7, sigma_min=0.01, start=2.0, device=CPU,
+            exposure, denoiser, SCALING, diffpir, sampler=heun, evaluations=7, sigma_min=0.01, sigma_max=3.0, device=CPU,
             generator=torch.Generator().manual_seed(0),
         )
     )  # fmt: skip
@@ -195,8 +195,18 @@ def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
         return Posterior(mean=lambda: torch.from_numpy(mean.reshape(1, *SHAPE)).float(), draw=draw)
 
     generator = torch.Generator().manual_seed(0)
-    options = {"sampler": heun, "evaluations": 6, "sigma_min": 0.01, "start": 2.0, "device": CPU, "generator": generator, "refreshes": 3}
-    light = np.stack([posterior_sample(exposure_of(signal, noise), denoiser, SCALING, exactly, **options) for _ in range(draws)])
+    options = {
+        "sampler": heun,
+        "evaluations": 6,
+        "sigma_min": 0.01,
+        "sigma_max": 3.0,
+        "device": CPU,
+        "generator": generator,
+        "refreshes": 3,
+    }
+    light = np.stack(
+        [posterior_sample(exposure_of(signal, noise), denoiser, SCALING, exactly, refreshes=3, **options) for _ in range(draws)]
+    )
     x = 2 * light - 1
     bias = (x.mean(0) - exact_mean(signal, gain)).ravel() / std
     ratio = x.reshape(draws, -1).var(0).mean() / np.square(std).mean()
@@ -214,7 +224,7 @@ def test_a_guidance_without_a_mean_takes_row_offsets_from_the_local_mean(rng):
         return diffpir(denoiser, measurement)
 
     signal = noise.sample(np.full((24, 60), 0.4), rng)
-    options = {"sampler": heun, "evaluations": 1, "sigma_min": 0.01, "start": 2.0, "device": CPU}
+    options = {"sampler": heun, "evaluations": 1, "sigma_min": 0.01, "sigma_max": 3.0, "device": CPU}
     flat = lambda x, sigma: torch.zeros_like(x)  # noqa: E731
     for structure in (FULL, PLAIN):
         posterior_sample(exposure_of(signal, noise), flat, SCALING, watching, generator=torch.Generator(), structure=structure, **options)

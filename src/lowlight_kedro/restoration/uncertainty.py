@@ -37,7 +37,7 @@ def comb(mask: Tensor, spacing: int, generator: torch.Generator) -> Comb:
     where = (..., slice(top % mask.shape[-2], None, spacing), slice(left % mask.shape[-1], None, spacing))
     measured = mask[where] > 0
     shapes = (measured[:, :1].shape, measured.shape)
-    coin, lot = (torch.rand(shape, generator=generator, device=generator.device).to(mask) for shape in shapes)
+    coin, lot = (torch.rand(shape, generator=generator, device=generator.device).to(mask.device) for shape in shapes)
     score = lot + (measured == (coin < 0.5))
     return Comb(where, F.one_hot(score.argmax(1), 3).movedim(-1, 1).bool())
 
