@@ -14,6 +14,7 @@ export MPLBACKEND ?= Agg
 
 demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, with figures
 	$(BIN)/kedro run --env demo
+	$(BIN)/kedro run --env demo --pipelines comparison  # the same frames by other guidances
 
 test: lint  ## linters, types, architecture, then the laws
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile

@@ -12,6 +12,14 @@ COLUMNS = {
     "restored_psnr_srgb": "restored PSNR",
     "scaled_ssim_srgb": "scaled SSIM",
     "restored_ssim_srgb": "restored SSIM",
+    "coverage_90": "90 % coverage",
+    "evaluations": "evaluations",
+    "seconds": "seconds",
+}
+METHOD_COLUMNS = {
+    "psnr_linear": "PSNR linear",
+    "psnr_srgb": "PSNR",
+    "ssim_srgb": "SSIM",
     "evaluations": "evaluations",
     "seconds": "seconds",
 }
@@ -23,6 +31,15 @@ def results_text(table: Any, pictures: list[str]) -> str:
     mean = shown.mean(numeric_only=True).to_frame().T.assign(frame="mean")
     lines = type(table)(shown.to_dict("records") + mean.to_dict("records")).to_string(index=False, float_format="%.3f")
     return "\n".join(["", "sRGB, data range 1:", lines, "", "pictures:", *(f"  {path}" for path in pictures)])
+
+
+def methods_text(table: Any, folder: str) -> str:
+    """What each method gave, mean over frames (a DataFrame), and where the pictures are."""
+    means = table.groupby("method", sort=False).mean(numeric_only=True)
+    shown = means[[name for name in METHOD_COLUMNS if name in means]].rename(columns=METHOD_COLUMNS)
+    return "\n".join(
+        ["", "methods, mean over frames, sRGB unless linear:", shown.to_string(float_format="%.3f"), "", f"pictures: {folder}"]
+    )
 
 
 def calibration_text(table: Any, folder: str) -> str:
@@ -48,6 +65,8 @@ class ShowResults:
             measured = catalog.load("calibration_table")
             if len(measured):
                 print(calibration_text(measured, _folder(catalog.get("calibration_figures"))))  # noqa: T201
+        if "method_table" in pipeline.all_outputs():
+            print(methods_text(catalog.load("method_table"), _folder(catalog.get("method_pictures"))))  # noqa: T201
         if "evaluation_table" in pipeline.all_outputs():
             table, folder = catalog.load("evaluation_table"), _folder(catalog.get("comparisons"))
             print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201

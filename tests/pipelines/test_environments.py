@@ -7,6 +7,7 @@ from kedro.framework.session import KedroSession
 
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
+from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -22,7 +23,7 @@ OPTIONS = {
     "preprocessing": PreprocessingOptions, "validation": ValidationOptions, "training": TrainingOptions,
     "inference": InferenceOptions, "evaluation": EvaluationOptions, "sensor": SensorOptions,
     "executor": ExecutorOptions, "calibration": CalibrationOptions, "import_tiles": ImportOptions,
-    "photographs": PhotographOptions,
+    "photographs": PhotographOptions, "comparison": ComparisonOptions,
 }  # fmt: skip
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

@@ -1,7 +1,7 @@
 """Nodes of the evaluation pipeline."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ Restored = dict[str, Lazy]
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """A row of the table of pairs; what was not measured is None, and then the frames are taken to be aligned."""
 
     long: str
@@ -37,13 +37,14 @@ class _Pair:
     shift: tuple[float, float]
 
 
-def _pairs(known_pairs: pd.DataFrame) -> dict[str, _Pair]:
+def pairs_of(known_pairs: pd.DataFrame) -> dict[str, Pair]:
+    """By the name of the short exposure."""
     pairs = {}
     for row in known_pairs.to_dict("records"):
         measured = float(row.get("measured_ratio", np.nan))
         checked = bool(np.isfinite(measured))
         shift = (row["shift_y"] + row["residual_y"], row["shift_x"] + row["residual_x"]) if checked else (0.0, 0.0)
-        pairs[row["short"]] = _Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
+        pairs[row["short"]] = Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
     return pairs
 
 
@@ -68,7 +69,7 @@ def _compare(
     return figures, display
 
 
-def _brightness(pair: _Pair, used: float, options: EvaluationOptions) -> float:
+def _brightness(pair: Pair, used: float, options: EvaluationOptions) -> float:
     """What brings a frame restored with the ratio `used` to the long exposure."""
     if options.ratio == "restored":
         return 1.0
@@ -82,11 +83,14 @@ def _covered(restored: NDArray, light: NDArray, std: NDArray, mask: NDArray, rec
     return coverage(restored, light, variance, mask) | {"coverage_with_noise_of_long": known}
 
 
-def _evaluate(
-    frames: tuple[Frame, Frame], pair: _Pair, restored: NDArray, record: dict,
+def evaluate_frame(
+    frames: tuple[Frame, Frame], pair: Pair, restored: Mapping[str, NDArray], record: dict,
     preprocessing: PreprocessingOptions, options: EvaluationOptions, std: NDArray | None = None,
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:  # fmt: skip
-    """Figures of one frame, and the images compared."""
+    """Figures of one frame, and the images compared: the scaled input, those `restored` by title, and the long exposure.
+
+    `record` is of the restoration, `std` the standard deviation of the one called `restored`.
+    """
     short, long = same_white(frames)
     if preprocessing.demosaicer.scale(short.cfa) != 1:
         raise ValueError("the reference must have the size of the restored frame: choose a demosaicer other than superpixel")
@@ -98,7 +102,7 @@ def _evaluate(
     brightness = np.float32(factor * range_dn(frames[0]) / range_dn(short))
     images = {
         "scaled": reference.of(scaled) * np.float32(record["exposure_ratio"] * factor),
-        "restored": reference.of(restored) * brightness,
+        **{title: reference.of(light) * brightness for title, light in restored.items()},
         "long": reference.light,
     }
     mask = reference.mask if options.mask else np.ones_like(reference.mask)
@@ -124,7 +128,7 @@ def evaluate_frames(
     Raises:
         ValueError: there is nothing to compare.
     """
-    pairs = _pairs(known_pairs)
+    pairs = pairs_of(known_pairs)
     names = _comparable(selected, known_pairs, restored)
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and the records of restored)")
@@ -133,20 +137,20 @@ def evaluate_frames(
         try:
             frames = raw_frames[name](), raw_frames[pair.long]()
             std = None if record.get("mean_std") is None else restored[name]["std"]()  # a file may be left of another run
-            figures, display = _evaluate(frames, pair, restored[name]["linear"](), record, preprocessing, options, std)
+            figures, display = evaluate_frame(frames, pair, {"restored": restored[name]["linear"]()}, record, preprocessing, options, std)
         except ValueError as error:
             logger.warning("not evaluated: %s: %s", name, error)
             yield {name: {"frame": name, "error": str(error)}}, {}
             continue
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "long": pair.long} | {key: record[key] for key in kept} | figures
-        yield {name: row}, {name: comparison(display, _captions(figures, options.metrics), options.picture_crop)}
+        yield {name: row}, {name: comparison(display, captions(figures, options.metrics, ("scaled", "restored")), options.picture_crop)}
 
 
-def _captions(figures: dict[str, Any], metrics: list[str]) -> dict[str, str]:
+def captions(figures: Mapping[str, Any], metrics: list[str], titles: Iterable[str]) -> dict[str, str]:
+    """What stands under each title of a picture."""
     return {
-        title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in metrics) + " (sRGB)"
-        for title in ("scaled", "restored")
+        title: ", ".join(f"{metric.upper()} {figures[f'{title}_{metric}_srgb']:.3g}" for metric in metrics) + " (sRGB)" for title in titles
     }
 
 

@@ -1,0 +1,31 @@
+"""Parameters of the comparison pipeline."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.pipelines.options import Options
+
+
+class Method(Options):
+    """One way to restore; whatever it does not say is as in `inference`."""
+
+    guidance: str
+    estimate: Literal["mean", "sample", "mean_of_k"]
+    evaluations: Annotated[int, Field(ge=1)] | None = None
+
+    def of(self, inference: InferenceOptions) -> InferenceOptions:
+        """The options of inference with this method; no standard deviation."""
+        return inference.model_copy(update={
+            "guidance": inference.guidance.model_copy(update={"name": self.guidance}),
+            "estimate": self.estimate,
+            "sample": inference.sample.model_copy(update={"evaluations": self.evaluations or inference.sample.evaluations}),
+            "uncertainty": inference.uncertainty.model_copy(update={"probes": 0}),
+        })  # fmt: skip
+
+
+class ComparisonOptions(Options):
+    """All of `params:comparison`."""
+
+    methods: Annotated[dict[str, Method], Field(min_length=1)]

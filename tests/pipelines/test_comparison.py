@@ -1,0 +1,34 @@
+"""The same frames by several methods."""
+
+import pandas as pd
+import pytest
+
+METHODS = {
+    "noise_map": {"guidance": "noise_map", "estimate": "mean"},
+    "dps": {"guidance": "dps", "estimate": "sample", "evaluations": 3},
+    "diffpir": {"guidance": "diffpir", "estimate": "sample", "evaluations": 3},
+}
+SMALL = {"select": {"splits": ["val"]}}
+
+
+def test_every_method_is_measured_as_evaluation_measures_it(project):
+    project.run("inference", "evaluation", inference=SMALL)
+    project.run("comparison", inference=SMALL, comparison={"methods": METHODS})
+    table = pd.read_csv(project.data / "08_reporting/methods.csv").set_index("method")
+    alone = pd.read_csv(project.data / "08_reporting/evaluation.csv").iloc[0]
+    assert list(table.index) == ["scaled", "noise_map", "dps", "diffpir"]
+    assert table.loc["scaled", "psnr_srgb"] == pytest.approx(alone["scaled_psnr_srgb"])
+    # evaluation reads 16 bits, clipped to what a picture holds
+    assert table.loc["noise_map", "psnr_srgb"] == pytest.approx(alone["restored_psnr_srgb"], abs=1e-3)
+    assert table["psnr_linear"].nunique() == 4
+    assert list(table["evaluations"]) == [0, 2, 3, 3]
+    assert (project.data / f"08_reporting/methods/{alone['frame']}.png").stat().st_size > 10_000
+
+
+def test_what_cannot_be_compared_is_said_before_any_frame(project):
+    methods = METHODS | {"dps": {"guidance": "dps", "estimate": "mean"}}
+    with pytest.raises(ValueError, match="estimate 'mean': guidance 'dps' does not know the posterior mean"):
+        project.run("comparison", comparison={"methods": methods})
+    with pytest.raises(ValueError, match="unknown guidance 'magic'"):
+        project.run("comparison", comparison={"methods": {"dps": {"guidance": "magic"}}})
+    assert not list((project.data / "07_model_output/methods").rglob("*.tif"))
