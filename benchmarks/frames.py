@@ -6,7 +6,6 @@ the resident memory of the process during the stage. Without `--prior` the demo'
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from restoration import load_prior
 
-from lowlight_kedro.datasets.checkpoint import CheckpointDataset
-from lowlight_kedro.diffusion.checkpoint import Prior, build_prior
+from lowlight_kedro.diffusion.checkpoint import Prior
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import GUIDANCE
-from lowlight_kedro.restoration.measurement import local_mean
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.reach import LiveBytes
-from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, _measurement, _observe, posterior_mean
+from lowlight_kedro.restoration.refresh import Readout, Structure
+from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise.poisson_gaussian import PoissonGaussian
@@ -65,10 +65,9 @@ def load(path: str | None) -> Prior:
     if path is None:
         network = NETWORKS["pyramid_unet"](widths=[32, 64, 96], blocks=1)
         return Prior(Denoiser(network, 0.5).requires_grad_(False), Scaling(-0.725, 0.861), True)
-    checkpoint = CheckpointDataset(filepath=path).load()
-    assert checkpoint is not None
-    network = checkpoint.description["network"]
-    return build_prior(checkpoint, NETWORKS[network["name"]](**network["options"]))
+    prior = load_prior(Path(path))
+    prior.denoiser.to(memory_format=torch.channels_last)
+    return prior
 
 
 def frame_denoiser(prior: Prior, options: argparse.Namespace, **callbacks: Callable) -> DenoiserFunction:
@@ -88,21 +87,19 @@ def stages(prior: Prior, options: argparse.Namespace) -> None:
     with stage("(the frame itself)", mp):
         pass
     with torch.no_grad():
-        with stage("y and mask", mp):
-            y, mask = _observe(shot, prior.scaling, CPU)
-        with stage("local mean", mp):
-            first = local_mean(y, mask, LOCAL_REACH)
-        with stage("noise map", mp):
-            measurement = _measurement(y, mask, first, shot, prior.scaling)
+        readout = Readout(shot, prior.scaling, CPU, Structure())
+        with stage("first estimate", mp):
+            first = readout.first(LOCAL_REACH)
+        with stage("measurement", mp):
+            measurement = readout.measurement(first)
         del first
-        sigma = torch.where(mask > 0, measurement.s, 80.0)
-        del measurement, mask
+        y, sigma = measurement.y, measurement.s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN)
+        del measurement
         with stage("denoiser, one evaluation", mp):
             frame_denoiser(prior, options)(y, sigma)
         del y, sigma
-    guidance = functools.partial(GUIDANCE["noise_map"])
     with stage(f"posterior_mean, {1 + options.refreshes} evaluations", mp):
-        posterior_mean(shot, frame_denoiser(prior, options), prior.scaling, guidance, refreshes=options.refreshes, device=CPU)
+        posterior_mean(shot, frame_denoiser(prior, options), prior.scaling, GUIDANCE["noise_map"], refreshes=options.refreshes, device=CPU)
 
 
 def method_costs(prior: Prior) -> None:
@@ -110,9 +107,9 @@ def method_costs(prior: Prior) -> None:
     shot = exposure(4.0)
     mp = shot.signal.size / 1e6
     with torch.no_grad():
-        y, mask = _observe(shot, prior.scaling, CPU)
-        first = local_mean(y, mask, LOCAL_REACH)
-        measurement = _measurement(y, mask, first, shot, prior.scaling)
+        readout = Readout(shot, prior.scaling, CPU, Structure())
+        first = readout.first(LOCAL_REACH)
+        measurement = readout.measurement(first)
     print("\n| guidance, one evaluation without the denoiser | CPU ms/MP | tensors MB/MP |\n|---|---|---|")
     for name, guidance in GUIDANCE.items():
         posterior = guidance(lambda x, sigma: x * 1.0, measurement)
@@ -133,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--prior")
-    parser.add_argument("--refreshes", type=int, default=0)
+    parser.add_argument("--refreshes", type=int, default=1)
     parser.add_argument("--memory-mb", type=float, default=400)
     parser.add_argument("--size", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of white, linear light")

@@ -204,9 +204,7 @@ def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
         "generator": generator,
         "refreshes": 3,
     }
-    light = np.stack(
-        [posterior_sample(exposure_of(signal, noise), denoiser, SCALING, exactly, refreshes=3, **options) for _ in range(draws)]
-    )
+    light = np.stack([posterior_sample(exposure_of(signal, noise), denoiser, SCALING, exactly, **options) for _ in range(draws)])
     x = 2 * light - 1
     bias = (x.mean(0) - exact_mean(signal, gain)).ravel() / std
     ratio = x.reshape(draws, -1).var(0).mean() / np.square(std).mean()

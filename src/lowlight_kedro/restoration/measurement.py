@@ -22,7 +22,7 @@ class Measurement:
     """y = A x + s n on one frame, in network units; A picks the measured channel of each photosite.
 
     Attributes:
-        y: (1, 3, H, W), 0 where nothing was measured: A^T of the mosaic.
+        y: (1, 3, H, W), 0 where nothing was measured (methods rely on it): A^T of the mosaic.
         mask: (1, 3, H, W) of 0 and 1, any type: A^T A.
         s: (1, 3, H, W) standard deviation of the noise on every channel, measured or not.
     """

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 
-SAFETY = 8.0  # the probe sees a small part of the frame: its largest error must be so much below the tolerance
+SAFETY = 2.0  # the probe sees a small part of the frame: its largest error must be so much below the tolerance
 
 
 class LiveBytes(TorchDispatchMode):

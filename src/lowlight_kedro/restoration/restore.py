@@ -34,6 +34,7 @@ def _passes(
         mean = guidance(denoiser, measurement).mean
         if mean is None:
             return None
+        del x  # a whole frame less while the prior works
         x = mean()
         learned = readout.learn(measurement, x, learned)
     return x, learned

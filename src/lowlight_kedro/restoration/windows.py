@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -57,10 +58,10 @@ class _Frames:
     pixels: dict[bool, int] = field(default_factory=dict)  # with and without a gradient
     shrunk: bool = False
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """One batch of windows, on the device and in the precision asked for; the result lies where `x` lies."""
+    def denoise(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
+        """One batch of windows, on the device and in the precision asked for, or `full`; the result lies where `x` lies."""
         device = self.device or x.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16" and not full):
             return self.denoiser(x.to(device), sigma.to(device)).to(x)
 
     def allowed(self, x: Tensor, gradient: bool) -> int:
@@ -79,7 +80,8 @@ class _Frames:
         margin = self.reach
         if self.tolerance is not None:
             margin = effective_reach(
-                self.denoise, lambda rows, columns: (x[..., rows, columns], sigma[..., rows, columns]), (x.shape[-2], x.shape[-1]),
+                partial(self.denoise, full=True),  # rounding to bf16 would pass for what a rim does
+                lambda rows, columns: (x[..., rows, columns], sigma[..., rows, columns]), (x.shape[-2], x.shape[-1]),
                 most=self.reach, multiple=self.multiple, tolerance=self.tolerance,
             )  # fmt: skip
         return up_to(2 * margin + BLEND, self.multiple)

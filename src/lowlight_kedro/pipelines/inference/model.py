@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipelines.device import choose_device
@@ -21,7 +23,7 @@ def load_prior(prior: Checkpoint, options: InferenceOptions) -> Prior:
     """The network with its weights, on the device of `options`."""
     network = prior.description["network"]
     built = build_prior(prior, choose("network", NETWORKS, network["name"])(**network["options"]))
-    built.denoiser.to(choose_device(options.device))
+    built.denoiser.to(choose_device(options.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
     return built
 
 

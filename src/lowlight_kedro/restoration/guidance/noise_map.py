@@ -36,8 +36,8 @@ def noise_map(
         return denoiser(z, precision.clamp(min=SIGMA_UNKNOWN**-2).rsqrt())
 
     def mean() -> Tensor:
-        s = measurement.s.clamp(max=SIGMA_UNKNOWN)  # two frames and no more: this runs on whole frames
-        return denoiser(measurement.mask * measurement.y, s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN))
+        s = measurement.s.clamp(max=SIGMA_UNKNOWN)  # one frame and no more: this runs on whole frames
+        return denoiser(measurement.y, s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN))
 
     def draw(first: Tensor, evaluations: int, generator: torch.Generator) -> Iterator[Tensor]:
         del first  # y is the start
