@@ -3,7 +3,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, build_prior, pack, prior_of, unpack
+from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, begin_with, build_prior, pack, prior_of, unpack
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
@@ -77,6 +77,17 @@ def test_a_tiny_network_overfits_one_tile():
     state = run(fresh(widths=(32, 32)), tiles=TILES[:1], total_kimg=4, crop=None, learning_rate=4e-3, ramp_kimg=0.1, kimg_per_tick=0.1)
     losses = [row["loss"] for row in state.history]
     assert losses[-1] < 0.35 * losses[0], losses
+
+
+def test_a_run_may_begin_with_a_trained_prior():
+    trained, begun = run(fresh(), stop_after=3), fresh(seed=7)
+    begin_with(begun, prior_of(pack(trained, {})))
+    for network in (begun.denoiser.network, begun.ema.network):
+        for name, weights in network.state_dict().items():
+            assert torch.equal(weights, trained.ema.network.state_dict()[name])
+    assert begun.images == 0
+    with pytest.raises(CheckpointMismatchError):
+        begin_with(fresh(widths=(8, 16)), prior_of(pack(trained, {})))
 
 
 def test_a_large_gradient_is_shortened_and_a_small_one_is_left():

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map
+from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map, unknown_weights
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 
 SCALING = Scaling(-0.7, 0.8)
 OPTIONS = {
     "uniform_share": 0.25, "camera_share": 0.25, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.2],
-    "mosaics": ["bayer", "xtrans"], "unknown_share": 0.5, "unknown_weight": 3.0,
+    "mosaics": ["bayer", "xtrans"], "unknown_share": 0.5, "unknown_weight": 3.0, "unknown_floor": 0.05,
 }  # fmt: skip
 BY_NAME = {"uniform": {}, "noise_map": OPTIONS}
 
@@ -37,7 +37,18 @@ def test_the_mixture_has_its_shares():
     for share, expected in ((some, 0.25), (uniform, 0.25)):
         assert abs(share.float().mean() - expected) < 5 * (expected * (1 - expected) / count) ** 0.5
     torch.testing.assert_close(unknown[some].float().mean(), torch.tensor(2 / 3), atol=1e-3, rtol=0)
-    assert (out.weight[out.sigma == SIGMA_UNKNOWN] == 3).all()
+    assert (out.weight[~unknown.reshape(out.x.shape)] == 1).all()
+    assert (out.weight[unknown.reshape(out.x.shape)] > 3 * 0.25 / (0.25 + 0.05**2)).all()
+
+
+def test_unknown_values_count_by_what_can_be_known_of_them():
+    """Times the mean squared error of a method that is off by the floor, and by e^2, what is left is the same at every level."""
+    s = torch.tensor([1e-4, 0.01, 0.1, 1.0, 100.0])
+    weights = unknown_weights(s, 2.0, 0.05)
+    error = s.square() * 0.25 / (s.square() + 0.25) + 0.05**2
+    torch.testing.assert_close(weights * error, torch.full_like(s, 2.0 * 0.25))
+    assert (weights.diff() < 0).all()
+    assert weights[0] == pytest.approx(2.0 * 0.25 / 0.05**2, rel=1e-3)
 
 
 def test_mosaics_measure_one_channel_per_site_at_every_phase():

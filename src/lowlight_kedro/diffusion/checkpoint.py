@@ -94,6 +94,16 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
     state.losses = list(checkpoint.description["losses"])
 
 
+def begin_with(state: State, prior: Checkpoint) -> None:
+    """Weights of a trained prior as the first ones of a new run; its EMA begins there too.
+
+    Raises:
+        CheckpointMismatchError: they do not fit the network.
+    """
+    load_weights(state.denoiser.network, prior.tensors)
+    load_weights(state.ema.network, prior.tensors)
+
+
 def prior_of(checkpoint: Checkpoint) -> Checkpoint:
     """What inference needs of a training state: the EMA weights and the description without the history."""
     description = {key: value for key, value in checkpoint.description.items() if key not in ("history", "losses")}

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corruption, lognormal_sigma
 from lowlight_kedro.diffusion.denoiser import standard_normal
-from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
+from lowlight_kedro.restoration.guidance.spread import surrogate_variance
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
@@ -56,15 +57,24 @@ def mosaic_masks(x0: Tensor, names: Sequence[str], generator: torch.Generator) -
     return torch.stack(chosen).to(x0.device)
 
 
+def unknown_weights(s: Tensor, weight: float, floor: float) -> Tensor:
+    """Weight of the loss on unknown values among sites measured with noise `s`: weight sd^2 / (e^2 + floor^2).
+
+    e^2 = s^2 sd^2 / (s^2 + sd^2) is about what can be known of them, and `floor` what a demosaicer gets wrong without noise. So
+    demosaicing a quiet exposure, where errors are small, counts as much as guessing in a loud one.
+    """
+    return weight * SIGMA_DATA**2 / (surrogate_variance(s, SIGMA_DATA) + floor**2)
+
+
 def noise_map(
     *, P_mean: float, P_std: float, scaling: Scaling, uniform_share: float, camera_share: float,  # noqa: N803
     shot: Sequence[float], read: Sequence[float], balance: Sequence[float], mosaics: Sequence[str],
-    unknown_share: float, unknown_weight: float,
+    unknown_share: float, unknown_weight: float, unknown_floor: float,
 ) -> Corruption:  # fmt: skip
     """A mixture, drawn per image: uniform levels (the unconditional EDM prior), camera maps, and mosaics of them.
 
     The rest, 1 - uniform_share - camera_share, are mosaics: measured sites have a camera map; the others are
-    unknown (value 0, level SIGMA_UNKNOWN, loss times `unknown_weight`) in a share `unknown_share` of them, and
+    unknown (value 0, level SIGMA_UNKNOWN, loss times `unknown_weights`) in a share `unknown_share` of them, and
     as noisy as a uniform level tells in the others, which is what sampling in a mosaic meets.
 
     Raises:
@@ -86,7 +96,7 @@ def noise_map(
         sigma = torch.where((kind < uniform_share) | missing, level, camera)
         sigma = torch.where(unknown, SIGMA_UNKNOWN, sigma)
         x = torch.where(unknown, 0.0, x0 + sigma * standard_normal(x0, generator))
-        return Corrupted(x, sigma, torch.where(unknown, unknown_weight, 1.0))
+        return Corrupted(x, sigma, torch.where(unknown, unknown_weights(camera, unknown_weight, unknown_floor), 1.0))
 
     return corrupt
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, pack, unpack
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -81,9 +81,9 @@ def _validator(
 
 def train_prior(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
-    earlier_state: Checkpoint | None, options: TrainingOptions,
+    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions,
 ) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
-    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`.
+    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
 
     Raises:
         KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
@@ -92,7 +92,11 @@ def train_prior(
     device, schedule = choose_device(options.device), options.schedule()
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
+    description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
     state = _fresh_state(description, device)
+    if initial_prior is not None:
+        begin_with(state, initial_prior)
+        logger.info("the weights begin with those of the initial prior")
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
