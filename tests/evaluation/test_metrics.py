@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.evaluation.pictures import most_detailed
@@ -52,3 +54,15 @@ def test_only_the_mask_counts(pair):
     assert measure(spoiled, truth, METRICS, inner)["ssim"] == pytest.approx(measure(image, truth, METRICS, inner)["ssim"], abs=1e-5)
     assert measure(spoiled, truth, METRICS)["ssim"] < measure(image, truth, METRICS)["ssim"] - 0.1
     assert np.isnan(measure(image, truth, METRICS, np.zeros_like(mask))["psnr"])
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (128, 40), (129, 40), (20, 33)])
+def test_ssim_in_strips_is_that_of_the_whole_image(shape, rng):
+    truth, mask = rng.uniform(size=(3, *shape)).astype(np.float32), rng.uniform(size=shape) > 0.3
+    image = (truth + rng.normal(0, 0.1, truth.shape)).astype(np.float32).clip(0, 1)
+    _, full = structural_similarity_index_measure(
+        torch.from_numpy(image)[None], torch.from_numpy(truth)[None], data_range=1.0, return_full_image=True
+    )
+    inside = np.zeros(shape, bool)
+    inside[5:-5, 5:-5] = mask[5:-5, 5:-5]
+    assert measure(image, truth, METRICS, mask)["ssim"] == pytest.approx(float(full[0].numpy()[:, inside].mean()), abs=1e-6)
