@@ -41,6 +41,7 @@ RATIO = 100.0
 WHITE_BALANCE = (2.0, 1.0, 1.6)
 NOISE = PoissonGaussian(gain=1.5301 / 15871, read_noise=6.3 / 15871)  # Sony A7S II, ISO 1600
 CPU = torch.device("cpu")
+SHIFTS = (4, 8)  # pixels: off and on the grid of the demo's network
 STEPS, REPEATS = 3, 3  # of a draw; of a timing, the shortest counts
 
 
@@ -174,6 +175,13 @@ def states(prior: Prior) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield f"uniform sigma {sigma:g}", x0 + sigma * noise, torch.full((1, 1, 1, 1), sigma)
 
 
+def off_grid(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor, shift: int, reach: int) -> Tensor:
+    """Change of D by a window that begins `shift` rows and columns further, beyond the reach of its rims."""
+    sigma = sigma.expand(x.shape)
+    other = denoiser(x[..., shift:, shift:], sigma[..., shift:, shift:]) - denoiser(x, sigma)[..., shift:, shift:]
+    return other[..., reach:-reach, reach:-reach]
+
+
 @torch.no_grad()
 def placement(prior: Prior, tolerance: float) -> None:
     """Largest differences between windows and the frame in one piece, and between bf16 and fp32."""
@@ -193,11 +201,15 @@ def placement(prior: Prior, tolerance: float) -> None:
     frames = partial(windowed, prior.denoiser, multiple=network.multiple, reach=network.reach)
     whole = [frames()(x, sigma) for _, x, sigma in cases]
     print(f"| windows | {' | '.join(name for name, *_ in cases)} |\n|---|{'---|' * len(cases)}")
-    for name, options in ways.items():
-        cells = []
-        for (_, x, sigma), one in zip(cases, whole, strict=True):
-            error = (frames(**options)(x, sigma) - one) * to_light
-            cells.append(f"{error.abs().max():.1e}; {error.square().mean().sqrt():.1e}")
+    rows = {
+        name: [frames(**options)(x, sigma) - one for (_, x, sigma), one in zip(cases, whole, strict=True)] for name, options in ways.items()
+    }
+    rows |= {
+        f"one window, begun {shift} pixels further": [off_grid(frames(), x, s, shift, network.reach) for _, x, s in cases]
+        for shift in SHIFTS
+    }
+    for name, errors in rows.items():
+        cells = [f"{to_light * float(e.abs().max()):.1e}; {to_light * float(e.square().mean().sqrt()):.1e}" for e in errors]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

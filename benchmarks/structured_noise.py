@@ -38,7 +38,7 @@ from tests.restoration import test_restore as bed
 from tests.restoration.test_offsets import GAINS, MASK, Scene, design
 
 STEPS = (1, 2, 3)
-WHITE = 0.65  # clipping level of the restoration table, signal units: about a tenth of the photosites
+WHITE = 0.65  # clipping level of the restoration table, signal units: a fifth of the photosites
 HOT, SHARE = 30.0, 0.01  # outliers: standard deviations, share of the photosites
 NU = 4.0
 
