@@ -3,34 +3,46 @@
 A simulated Bayer frame goes through the stages of the restoration with `noise_map`; then every guidance works on 4 megapixels
 with a denoiser that costs nothing, which leaves what the method itself takes. Seconds are wall clock and CPU; the peak is that of
 the resident memory of the process during the stage. Without `--prior` the demo's network is taken with untrained weights.
+`--methods` prints the methods only; `--placement` instead how far the result depends on where windows lie: largest and root
+mean square difference from one window over a photograph of 640 x 700 pixels, in linear light, of white.
 """
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from restoration import load_prior
+from torch import Tensor
 
+from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.diffusion.checkpoint import Prior
-from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction
+from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import GUIDANCE
-from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
+from lowlight_kedro.restoration.measurement import noise_map
 from lowlight_kedro.restoration.reach import LiveBytes
 from lowlight_kedro.restoration.refresh import Readout, Structure
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean
 from lowlight_kedro.restoration.windows import windowed
-from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise.poisson_gaussian import PoissonGaussian
+from lowlight_kedro.sensor.render import srgb_decode
 
 RATIO = 100.0
 WHITE_BALANCE = (2.0, 1.0, 1.6)
+NOISE = PoissonGaussian(gain=1.5301 / 15871, read_noise=6.3 / 15871)  # Sony A7S II, ISO 1600
 CPU = torch.device("cpu")
+SHIFTS = (4, 8)  # pixels: off and on the grid of the demo's network
+STEPS, REPEATS = 3, 3  # of a draw; of a timing, the shortest counts
 
 
 def resident(key: str) -> float:
@@ -56,9 +68,8 @@ def exposure(megapixels: float) -> Exposure:
     shape, rng = (height, int(1.5 * height) // 2 * 2), np.random.default_rng(0)
     light = rng.uniform(0.02, 0.9, (-(-shape[0] // 64), -(-shape[1] // 64))).astype(np.float32)
     signal = np.repeat(np.repeat(light, 64, 0), 64, 1)[: shape[0], : shape[1]] / np.float32(RATIO) / 2
-    noise = PoissonGaussian(gain=1.5301 / 15871, read_noise=6.3 / 15871)
-    signal += rng.standard_normal(shape, dtype=np.float32) * np.sqrt(np.float32(noise.gain) * signal + np.float32(noise.read_noise**2))
-    return Exposure(signal, BAYER_RGGB, WHITE_BALANCE, RATIO, noise)
+    signal += rng.standard_normal(shape, dtype=np.float32) * np.sqrt(np.float32(NOISE.gain) * signal + np.float32(NOISE.read_noise**2))
+    return Exposure(signal, BAYER_RGGB, WHITE_BALANCE, RATIO, NOISE)
 
 
 def load(path: str | None) -> Prior:
@@ -102,28 +113,104 @@ def stages(prior: Prior, options: argparse.Namespace) -> None:
         posterior_mean(shot, frame_denoiser(prior, options), prior.scaling, GUIDANCE["noise_map"], refreshes=options.refreshes, device=CPU)
 
 
+class Free:
+    """A denoiser that costs next to nothing and counts its evaluations."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.evaluations += 1
+        return x * 1.0
+
+
+def asked_for(posterior: Posterior, first: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+    """All that a method can be asked for."""
+    denoiser, mean, draw = posterior.denoiser, posterior.mean, posterior.draw
+    if denoiser is not None:
+        yield "denoiser", lambda: denoiser(first, torch.full((1, 1, 1, 1), 0.5))
+    if mean is not None:
+        yield "mean", mean
+    if draw is not None:
+        yield "draw", lambda: deque(draw(first, STEPS, torch.Generator().manual_seed(0)), maxlen=1)
+
+
+@torch.no_grad()
 def method_costs(prior: Prior) -> None:
     """Every guidance with a denoiser that costs nothing."""
-    shot = exposure(4.0)
+    shot, free = exposure(4.0), Free()
     mp = shot.signal.size / 1e6
-    with torch.no_grad():
-        readout = Readout(shot, prior.scaling, CPU, Structure())
-        first = readout.first(LOCAL_REACH)
-        measurement = readout.measurement(first)
-    print("\n| guidance, one evaluation without the denoiser | CPU ms/MP | tensors MB/MP |\n|---|---|---|")
+    readout = Readout(shot, prior.scaling, CPU, Structure())
+    first = readout.first(LOCAL_REACH)
+    measurement = readout.measurement(first)
+    print("\n| guidance | asked for | evaluations | CPU ms/MP and evaluation | tensors MB/MP |\n|---|---|---|---|---|")
     for name, guidance in GUIDANCE.items():
-        posterior = guidance(lambda x, sigma: x * 1.0, measurement)
-        if posterior.denoiser is None:
-            continue
-        level, found = torch.full((1, 1, 1, 1), 0.5), []
-        for _ in range(3):
-            begin = time.process_time()
-            with torch.no_grad():
-                posterior.denoiser(first, level)
-            found.append((time.process_time() - begin) / mp * 1e3)
-        with torch.no_grad(), LiveBytes() as live:
-            posterior.denoiser(first, level)
-        print(f"| {name} | {min(found):.1f} | {live.peak / mp / 1e6:.0f} |", flush=True)
+        for what, run in asked_for(guidance(free, measurement), first):
+            found, before = [], free.evaluations
+            for _ in range(REPEATS):
+                begin = time.process_time()
+                run()
+                found.append(time.process_time() - begin)
+            count = (free.evaluations - before) // REPEATS
+            with LiveBytes() as live:
+                run()
+            print(f"| {name} | {what} | {count} | {min(found) / mp / count * 1e3:.0f} | {live.peak / mp / 1e6:.0f} |", flush=True)
+
+
+def photograph(prior: Prior) -> Tensor:
+    """x0 (1, 3, 640, 700) of a photograph that scikit-image ships, mirrored at its rim."""
+    light = srgb_decode(read_photograph("motorcycle_left.png", 1).astype(np.float32) / 255)[:640, :700].transpose(2, 0, 1)
+    height, width = (total - length for total, length in zip((640, 700), light.shape[1:], strict=True))
+    light = np.pad(light, ((0, 0), (0, height), (0, width)), mode="reflect")
+    return torch.from_numpy(prior.scaling.to_network(2 * light - 1).astype(np.float32))[None]
+
+
+def states(prior: Prior) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """x and sigma: a mosaic with the noise of `exposure` at x100, and two uniform levels."""
+    x0, generator = photograph(prior), torch.Generator().manual_seed(0)
+    noise = standard_normal(x0, generator)
+    s, mask = noise_map(x0, NOISE, RATIO, WHITE_BALANCE, prior.scaling), torch.from_numpy(masks(BAYER_RGGB, tuple(x0.shape[-2:])))
+    yield "Bayer noise map", mask * (x0 + s * noise), torch.where(mask, s, SIGMA_UNKNOWN)
+    for sigma in (0.5, 8.0):
+        yield f"uniform sigma {sigma:g}", x0 + sigma * noise, torch.full((1, 1, 1, 1), sigma)
+
+
+def off_grid(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor, shift: int, reach: int) -> Tensor:
+    """Change of D by a window that begins `shift` rows and columns further, beyond the reach of its rims."""
+    sigma = sigma.expand(x.shape)
+    other = denoiser(x[..., shift:, shift:], sigma[..., shift:, shift:]) - denoiser(x, sigma)[..., shift:, shift:]
+    return other[..., reach:-reach, reach:-reach]
+
+
+@torch.no_grad()
+def placement(prior: Prior, tolerance: float) -> None:
+    """Largest differences between windows and the frame in one piece, and between bf16 and fp32."""
+    network, to_light = prior.denoiser.network, prior.scaling.scale / 2
+    margins = {"tolerance": tolerance / to_light}
+    ways: dict[str, dict[str, Any]] = {
+        "128, overlap 32": {"size": 128, "overlap": 32},
+        "512, overlap 64": {"size": 512, "overlap": 64},
+        f"256, tolerance {tolerance:g}": {"size": 256} | margins,
+        f"512, tolerance {tolerance:g}": {"size": 512} | margins,
+        f"60 MB, tolerance {tolerance:g}": {"memory_mb": 60} | margins,
+        "512, exact reach": {"size": 512},
+        "bf16, one window": {"precision": "bf16"},
+        f"bf16, 512, tolerance {tolerance:g}": {"size": 512, "precision": "bf16"} | margins,
+    }
+    cases = list(states(prior))
+    frames = partial(windowed, prior.denoiser, multiple=network.multiple, reach=network.reach)
+    whole = [frames()(x, sigma) for _, x, sigma in cases]
+    print(f"| windows | {' | '.join(name for name, *_ in cases)} |\n|---|{'---|' * len(cases)}")
+    rows = {
+        name: [frames(**options)(x, sigma) - one for (_, x, sigma), one in zip(cases, whole, strict=True)] for name, options in ways.items()
+    }
+    rows |= {
+        f"one window, begun {shift} pixels further": [off_grid(frames(), x, s, shift, network.reach) for _, x, s in cases]
+        for shift in SHIFTS
+    }
+    for name, errors in rows.items():
+        cells = [f"{to_light * float(e.abs().max()):.1e}; {to_light * float(e.square().mean().sqrt()):.1e}" for e in errors]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -137,8 +224,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", type=torch.device)
     parser.add_argument("--methods", action="store_true", help="the methods only")
+    parser.add_argument("--placement", action="store_true", help="how far the result depends on where windows lie")
     options = parser.parse_args()
     prior = load(options.prior)
+    if options.placement:
+        placement(prior, options.tolerance)
+        return
     if not options.methods:
         stages(prior, options)
     method_costs(prior)
