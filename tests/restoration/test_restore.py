@@ -249,3 +249,18 @@ def test_a_frame_that_is_clipped_everywhere_stays_finite_and_white(tails_nu):
     assert np.isfinite(light).all()
     for channel, gain in enumerate(WHITE_BALANCE):
         assert light[channel].min() >= 0.6 * gain - 1e-6
+
+
+@pytest.mark.parametrize("refreshes", [0, 1])
+def test_offsets_are_noise_of_each_photosite_only_where_nothing_will_tell_them(refreshes, rng):
+    """Without a refresh they are in s; with one they are not, from the first evaluation on."""
+    noise, seen = camera(row_noise=0.1), []
+
+    def watching(denoiser, measurement):
+        seen.append(measurement.s)
+        return noise_map(denoiser, measurement)
+
+    exposure = exposure_of(noise.sample(np.full(SHAPE[1:], 0.4), rng), noise)
+    posterior_mean(exposure, denoiser, SCALING, watching, refreshes=refreshes, device=CPU)
+    expected = GAINS.float() * (noise.read_noise if refreshes else np.hypot(noise.read_noise, 0.1))
+    torch.testing.assert_close(seen[0], expected.expand_as(seen[0]), rtol=1e-3, atol=0)
