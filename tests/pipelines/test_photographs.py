@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.pipelines.photographs.nodes import _cut_photograph
+from lowlight_kedro.pipelines.photographs.nodes import _cut_photograph, describe_photographs
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.sensor.photographs import clean_light, shrunk
 from lowlight_kedro.sensor.render import camera_to_srgb, render, srgb_decode
@@ -100,6 +100,17 @@ def test_patterns_shrink_hands_choose_the_split_and_blown_tiles_are_left_out():
     record, tiles = cut(pixels=blown)
     assert len(tiles) == len(record["tiles"]) == 11
     assert "a_r00_c00" not in {tile["tile_id"] for tile in record["tiles"]}
+
+
+def test_without_a_single_tile_it_is_said():
+    record = _cut_photograph("a", Source(np.full((96, 128, 3), 255, np.uint8)), PhotographOptions(**OPTIONS))["record"]
+    with pytest.raises(ValueError, match=r"zero tiles: .*photographs\.min_std"):
+        describe_photographs({"a": {"record": lambda: record}}, PhotographOptions(**OPTIONS))
+
+
+def test_photographs_of_several_folders_do_not_share_their_tiles():
+    files = [_cut_photograph(name, Source(photograph()), PhotographOptions(**OPTIONS))["tiles"] for name in ("a/b_c", "a_b/c", "a_b_c")]
+    assert len({name for tiles in files for name in tiles}) == 3
 
 
 @pytest.mark.parametrize("exposures", [[0.0, 1.0], [0.5, 0.2], [0.5, 1.5]])

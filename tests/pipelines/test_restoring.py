@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.pipelines.inference import frames, model
 from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
-from lowlight_kedro.pipelines.inference.options import RatioOptions
+from lowlight_kedro.pipelines.inference.options import RatioOptions, SampleOptions
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from tests.conftest import make_frame
 
@@ -40,6 +41,10 @@ def test_a_mean_comes_with_its_standard_deviation_and_how_it_was_made(finished):
     assert record["mean_std"] == pytest.approx(std.mean(), abs=1e-5)
     assert record["mean_std"] > 1e-4
     assert record["evaluations"] == 3  # one refresh, one probe
+    used = record["options"]  # all that is needed to make it again
+    assert used["guidance"] == {"name": "noise_map", "options": {"sigma_start": 2.5, "end": 0.05, "sigma_min": 0.01}}
+    assert {"sample", "window", "measurement", "refreshes", "uncertainty", "seed", "exposure_ratio", "crop", "display"} <= used.keys()
+    assert len(record["prior"]) >= 8
     assert made["std_preview"]().shape == std.shape
 
 
@@ -126,6 +131,11 @@ def test_without_a_ratio_to_be_had_the_parameter_is_named(rng):
         exposure_ratio(frame, np.zeros((4, 4)), None, BY_BRIGHTNESS)
     assert exposure_ratio(frame, np.full((4, 4), 0.001), None, BY_BRIGHTNESS) == (pytest.approx(100), "mean brightness to 0.1")
     assert exposure_ratio(frame, np.full((4, 4), 0.5), None, BY_BRIGHTNESS)[0] == 1  # never darker than it is
+
+
+def test_levels_of_a_draw_must_fall():
+    with pytest.raises(ValidationError, match=r"sigma_min must be below sigma_max, got 3\.0 and 0\.5"):
+        SampleOptions(sampler="heun", evaluations=5, sigma_min=3.0, sigma_max=0.5)
 
 
 def test_a_saturated_share_counts_what_is_at_white():

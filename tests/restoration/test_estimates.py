@@ -1,6 +1,7 @@
 """Mean, draw and mean of draws of one exposure, with their standard deviation in linear light."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,12 +9,22 @@ import torch
 
 from lowlight_kedro.diffusion.samplers import heun
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.estimates import Probing, Sampling, capabilities, estimate, light_std, missing_capability, running_moments
-from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map
-from lowlight_kedro.restoration.guidance.posterior import Posterior
+from lowlight_kedro.restoration.estimates import (
+    Probing,
+    Sampling,
+    estimate,
+    expected_evaluations,
+    light_std,
+    missing_capability,
+    running_moments,
+)
+from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
+from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
+from lowlight_kedro.restoration.reach import LiveBytes
 from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import PoissonGaussian
+from lowlight_kedro.sensor.noise.camera import CameraNoise
 from lowlight_kedro.sensor.tiles import from_tile_domain
 from tests.diffusion.gaussian import Gaussian
 
@@ -98,6 +109,53 @@ def test_a_standard_deviation_has_the_units_of_light():
     np.testing.assert_allclose(light_std(torch.ones_like(x), SCALING), slope[0], rtol=1e-5)
 
 
+def at_once(side, kind, probes):
+    """Bytes per pixel of tensors, denoiser aside, that a restoration holds at once."""
+    signal = np.random.default_rng(0).uniform(0, 0.04, (side, side)).astype(np.float32)
+    shot = Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, CameraNoise(1e-4, 3e-3, row_noise=1e-3))
+    with LiveBytes() as found:
+        estimate(
+            kind, shot, lambda x, sigma: x.clone(), SCALING, noise_map, name="a", seed=0, refreshes=1, structure=Structure(),
+            sampling=SAMPLING, probing=replace(PROBING, probes=probes, reach=8), device=CPU,
+        )  # fmt: skip
+    return found.peak / side**2
+
+
+def test_a_mean_with_its_standard_deviation_takes_nine_frames_at_once():
+    """y, mask, s, the mean, the same measurement moved, its level for the prior, and the answer; here strips count for more."""
+    assert at_once(640, "mean", 1) < 125
+
+
+GUIDANCES = {
+    "noise_map": noise_map, "diffpir": diffpir, "vamp": partial(vamp, iterations=2),
+    "vamp with a table": partial(vamp, iterations=2, gain=[(1.0, 0.5)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GUIDANCES)
+@pytest.mark.parametrize("kind", ["mean", "sample", "mean_of_k"])
+@pytest.mark.parametrize("probes", [0, 2])
+def test_the_evaluations_foretold_are_those_made(name, kind, probes):
+    denoiser, probing, offered = Counter(), replace(PROBING, probes=probes), capabilities(GUIDANCES[name], Counter())
+    if missing_capability(kind, offered) is None:
+        restored(kind, GUIDANCES[name], denoiser=denoiser, probing=probing)
+        assert denoiser.evaluations == expected_evaluations(kind, offered, refreshes=1, sampling=SAMPLING, probing=probing)
+
+
+def test_refreshes_of_a_costly_mean_count_as_what_they_are():
+    """A draw within its evaluations: what the means before it took is not there for the draw."""
+    denoiser = Counter()
+
+    def costly(prior, measurement):
+        def mean():
+            return prior(prior(measurement.y, measurement.s), measurement.s)
+
+        return replace(noise_map(prior, measurement), mean=mean, mean_evaluations=2)
+
+    restored("sample", costly, denoiser=denoiser, probing=replace(PROBING, probes=0))
+    assert denoiser.evaluations == SAMPLING.evaluations
+
+
 @pytest.mark.parametrize(("kind", "probes", "expected"), [("mean", 0, 2), ("mean", 2, 4), ("sample", 0, 15), ("sample", 2, 18)])
 def test_evaluations_are_what_is_told(kind, probes, expected):
     """Mean: 1 + refreshes + probes. Sample: its own, and for the standard deviation one of the mean + probes."""
@@ -117,7 +175,7 @@ def test_what_a_guidance_cannot_tell_is_left_out_with_the_reason():
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_capabilities_are_asked_without_an_evaluation(name):
     denoiser = Counter()
-    offered = capabilities(GUIDANCE[name], denoiser, 2, CPU)
+    offered = capabilities(GUIDANCE[name], denoiser)
     assert denoiser.evaluations == 0
     assert (missing_capability("mean", offered) is None) == (offered.mean is not None)
     assert missing_capability("sample", offered) is None or (offered.draw, offered.denoiser) == (None, None)

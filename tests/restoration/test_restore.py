@@ -184,15 +184,16 @@ def test_samples_of_light_and_offsets_have_the_spread_of_both(rng):
     root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(covariance)))
 
     def exactly(denoiser, measurement):
-        y = measurement.y.double().numpy().ravel()[SITES]
-        mean = PRIOR.mean.numpy() + alone @ (y - PRIOR.mean.numpy()[SITES])
+        def mean():
+            y = measurement.y.double().numpy().ravel()[SITES]
+            return torch.from_numpy((PRIOR.mean.numpy() + alone @ (y - PRIOR.mean.numpy()[SITES])).reshape(1, *SHAPE)).float()
 
         def draw(first, evaluations, generator):
             assert evaluations == 3
-            x = mean + root @ torch.randn(len(mean), dtype=torch.float64, generator=generator).numpy()
-            return iter([torch.from_numpy(x.reshape(1, *SHAPE)).float()])
+            noise = torch.randn(len(root), dtype=torch.float64, generator=generator).numpy()
+            return iter([mean() + torch.from_numpy((root @ noise).reshape(1, *SHAPE)).float()])
 
-        return Posterior(mean=lambda: torch.from_numpy(mean.reshape(1, *SHAPE)).float(), draw=draw)
+        return Posterior(mean=mean, draw=draw)
 
     generator = torch.Generator().manual_seed(0)
     options = {
@@ -218,7 +219,8 @@ def test_a_guidance_without_a_mean_takes_row_offsets_from_the_local_mean(rng):
     noise, seen = camera(row_noise=0.1), []
 
     def watching(denoiser, measurement):
-        seen.append(measurement)
+        if measurement.y[0, 0].numel() > 1:  # a pixel only asks what it offers
+            seen.append(measurement)
         return diffpir(denoiser, measurement)
 
     signal = noise.sample(np.full((24, 60), 0.4), rng)
@@ -247,3 +249,18 @@ def test_a_frame_that_is_clipped_everywhere_stays_finite_and_white(tails_nu):
     assert np.isfinite(light).all()
     for channel, gain in enumerate(WHITE_BALANCE):
         assert light[channel].min() >= 0.6 * gain - 1e-6
+
+
+@pytest.mark.parametrize("refreshes", [0, 1])
+def test_offsets_are_noise_of_each_photosite_only_where_nothing_will_tell_them(refreshes, rng):
+    """Without a refresh they are in s; with one they are not, from the first evaluation on."""
+    noise, seen = camera(row_noise=0.1), []
+
+    def watching(denoiser, measurement):
+        seen.append(measurement.s)
+        return noise_map(denoiser, measurement)
+
+    exposure = exposure_of(noise.sample(np.full(SHAPE[1:], 0.4), rng), noise)
+    posterior_mean(exposure, denoiser, SCALING, watching, refreshes=refreshes, device=CPU)
+    expected = GAINS.float() * (noise.read_noise if refreshes else np.hypot(noise.read_noise, 0.1))
+    torch.testing.assert_close(seen[0], expected.expand_as(seen[0]), rtol=1e-3, atol=0)

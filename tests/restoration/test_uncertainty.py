@@ -139,3 +139,30 @@ def test_a_frame_smaller_than_comb_and_window_has_a_finite_map_and_inputs_stay()
     assert torch.isfinite(std).all()
     assert (std > 0).all()
     assert all(torch.equal(a, b) for a, b in zip(before, (measurement.y, measurement.mask, measurement.s), strict=True))
+
+
+@pytest.mark.parametrize("spacing", [1, 5, 7])
+def test_a_map_does_not_depend_on_the_strips_it_is_made_in(spacing, monkeypatch):
+    generator = ran()
+    mask = torch.from_numpy(masks(XTRANS, (70, 33))).to(torch.uint8)[None]
+    s = 0.1 + torch.rand(1, 3, 70, 33, generator=generator, dtype=torch.float64)
+    asked = Measurement(mask * torch.randn(s.shape, generator=generator, dtype=torch.float64), mask, s)
+
+    def mean_of(measurement):
+        return torch.nn.functional.avg_pool2d(measurement.mask * measurement.y / (1 + measurement.s), 3, 1, 1)
+
+    found = []
+    for rows in (1000, 9):
+        monkeypatch.setattr("lowlight_kedro.restoration.measurement.STRIP", rows)
+        found.append(response_std(mean_of, asked, mean_of(asked), probes=2, spacing=spacing, reach=4, step=1.0, generator=ran()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=0)
+    assert found[0].std() > 0
+
+
+def test_where_nothing_was_probed_the_frame_tells():
+    """The mean follows every measured value by half: A = s^2, whether its neighbours were probed or not."""
+    mask = torch.from_numpy(masks(BAYER_RGGB, (40, 44))).to(torch.uint8)[None]
+    asked = Measurement(torch.zeros(1, 3, 40, 44, dtype=torch.float64), mask, torch.full((1, 3, 40, 44), 0.1, dtype=torch.float64))
+    std = response_std(lambda m: 0.5 * m.y * m.mask, asked, asked.y, probes=2, spacing=13, reach=0, step=1.0, generator=ran())
+    measured = std[mask > 0]
+    torch.testing.assert_close(measured, torch.full_like(measured, 0.1 * 0.5**0.5), rtol=1e-2, atol=0)

@@ -80,8 +80,12 @@ def test_placements_keep_to_their_pixels_and_none_of_its_kind_is_cheaper(shape, 
 
 
 def test_windows_that_cannot_hold_their_overlap_say_so():
-    with pytest.raises(ValueError, match="cannot overlap by 64; give more memory_mb"):
+    with pytest.raises(
+        ValueError, match=r"overlap by 64 and have at most 3000 pixels: the smallest have 6400; raise inference\.window\.memory_mb"
+    ):
         place((400, 600), pixels=3000, overlap=64, multiple=8)
+    with pytest.raises(ValueError, match=r"sides of at most 64; raise inference\.window\.size"):
+        place((400, 600), pixels=30000, overlap=64, multiple=8, most=64)
 
 
 def test_beyond_the_frame_a_bayer_mosaic_goes_on_in_its_own_phase():
@@ -211,6 +215,20 @@ def test_gradients_through_windows_are_those_of_the_whole_frame(shape):
         found += torch.autograd.grad(denoiser(y, ONE.double()), y, cotangent)
     torch.testing.assert_close(found[0], found[1])
     assert found[0].norm() > 1
+
+
+def test_margins_are_measured_once_for_an_evaluation_and_its_gradient():
+    asked = []
+
+    def watched(x, sigma):
+        asked.append(x.shape[-2:])
+        return local(x, sigma)
+
+    x = torch.randn(1, 3, 96, 128, dtype=torch.float64, requires_grad=True)
+    out = windowed(watched, size=64, multiple=8, reach=REACH, tolerance=1e-3)(x, ONE.double())
+    before = len(asked)
+    torch.autograd.grad(out.sum(), x)
+    assert set(asked[before:]) == {(64, 64)}  # the windows themselves
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (7, 9)])

@@ -1,7 +1,8 @@
 """What a restoration gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,9 +15,9 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import Sampler
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import Guidance
-from lowlight_kedro.restoration.guidance.posterior import Posterior
-from lowlight_kedro.restoration.measurement import Measurement
-from lowlight_kedro.restoration.restore import Exposure, Structure, posterior_mean, posterior_sample
+from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
+from lowlight_kedro.restoration.refresh import Readout
+from lowlight_kedro.restoration.restore import Answer, Exposure, Structure, draw, light_of, mean, mean_of
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
@@ -58,12 +59,6 @@ class Estimate:
     std_from: str
 
 
-def capabilities(guidance: Guidance, denoiser: DenoiserFunction, side: int, device: torch.device) -> Posterior:
-    """What `guidance` offers, asked with a measurement of (side, side) zeros; nothing is evaluated."""
-    zeros = torch.zeros(1, 3, side, side, device=device)
-    return guidance(denoiser, Measurement(zeros, torch.ones_like(zeros), torch.ones_like(zeros)))
-
-
 def missing_capability(kind: Kind, posterior: Posterior) -> str | None:
     """What the estimate `kind` needs and `posterior` lacks, in words that follow the name of a guidance; None = nothing."""
     if kind == "mean" and posterior.mean is None:
@@ -96,49 +91,32 @@ def light_std(std: Tensor, scaling: Scaling) -> NDArray[np.float32]:
     return (std[0].float() * (scaling.scale / TILE_SLOPE)).cpu().numpy()
 
 
-class Listener:
-    """A guidance that remembers what it was last asked, and what its mean then was."""
-
-    def __init__(self, guidance: Guidance) -> None:
-        self._guidance = guidance
-        self._last: tuple[DenoiserFunction, Measurement, Posterior] | None = None
-        self._mean: Tensor | None = None
-
-    def __call__(self, denoiser: DenoiserFunction, measurement: Measurement) -> Posterior:
-        """As the guidance itself."""
-        posterior = self._guidance(denoiser, measurement)
-        self._last, self._mean = (denoiser, measurement, posterior), None
-        return posterior if posterior.mean is None else replace(posterior, mean=self.mean)
-
-    @property
-    def last(self) -> tuple[DenoiserFunction, Measurement, Posterior]:
-        """The last denoiser and measurement, and what the guidance made of them."""
-        assert self._last is not None
-        return self._last
-
-    def mean(self) -> Tensor:
-        """E[x0 | y] of the last measurement, evaluated once."""
-        if self._mean is None:
-            self._mean = self.mean_of(self.last[1])
-        return self._mean
-
-    def mean_of(self, measurement: Measurement) -> Tensor:
-        """E[x0 | y] of another measurement, by the last denoiser."""
-        mean = self._guidance(self.last[0], measurement).mean
-        assert mean is not None
-        return mean()
-
-
 @torch.no_grad()
-def _probed(asked: Listener, scaling: Scaling, probing: Probing, generator: torch.Generator) -> tuple[NDArray[np.float32] | None, str]:
-    """Standard deviation for the measurement that `asked` heard last, and how; after a draw the mean is one more evaluation."""
-    _, measurement, posterior = asked.last
+def _probed(
+    answer: Answer, kind: Kind, denoiser: DenoiserFunction, guidance: Guidance, scaling: Scaling, probing: Probing,
+    generator: torch.Generator,
+) -> tuple[NDArray[np.float32] | None, str]:  # fmt: skip
+    """Standard deviation for the measurement that `answer` answers, and how; after a draw the mean is one more."""
     if not probing.probes:
         return None, "none: inference.uncertainty.probes is 0"
-    if posterior.mean is None:
+    if capabilities(guidance, denoiser).mean is None:
         return None, "none: this guidance does not know the posterior mean; estimate mean_of_k takes it from its draws"
-    std = response_std(asked.mean_of, measurement, asked.mean(), **vars(probing), generator=generator)
+    of = partial(mean_of, denoiser, guidance)
+    centre = answer.x if kind == "mean" else of(answer.measurement)
+    std = response_std(of, answer.measurement, centre, **vars(probing), generator=generator)
     return light_std(std, scaling), f"{probing.probes} probes of the mean"
+
+
+def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, sampling: Sampling, probing: Probing) -> int:
+    """How often `estimate` evaluates the denoiser, for a guidance that offers this; a draw may take less."""
+    means = 0 if offered.mean is None else offered.mean_evaluations
+    probes = probing.probes and probing.probes + (kind == "sample")
+    counts = {
+        "mean": means * (1 + refreshes + probes),
+        "sample": sampling.evaluations + means * probes,
+        "mean_of_k": sampling.evaluations * sampling.draws,
+    }
+    return counts[kind]
 
 
 def estimate(
@@ -152,20 +130,17 @@ def estimate(
     Raises:
         ValueError: the guidance cannot give this estimate.
     """
-    asked = Listener(guidance)
+    readout = Readout(exposure, scaling, device, structure)
 
-    def draw(number: int) -> NDArray[np.float32]:
-        return posterior_sample(
-            exposure, denoiser, scaling, asked, sampler=sampling.sampler, evaluations=sampling.evaluations,
-            sigma_min=sampling.sigma_min, sigma_max=sampling.sigma_max, device=device, refreshes=refreshes, structure=structure,
-            generator=generator_for(f"draw of {name}", seed, number, device),
+    def drawn(number: int) -> Answer:
+        return draw(
+            readout, denoiser, guidance, sampler=sampling.sampler, evaluations=sampling.evaluations, sigma_min=sampling.sigma_min,
+            sigma_max=sampling.sigma_max, refreshes=refreshes, generator=generator_for(f"draw of {name}", seed, number, device),
         )  # fmt: skip
 
     if kind == "mean_of_k":
-        light, std = running_moments(draw, sampling.draws)
+        light, std = running_moments(lambda number: light_of(drawn(number).x, readout), sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
-    if kind == "mean":
-        light = posterior_mean(exposure, denoiser, scaling, asked, refreshes=refreshes, device=device, structure=structure)
-    else:
-        light = draw(0)
-    return Estimate(light, *_probed(asked, scaling, probing, generator_for(f"probes of {name}", seed, 0, device)))
+    answer = mean(readout, denoiser, guidance, refreshes=refreshes) if kind == "mean" else drawn(0)
+    told = _probed(answer, kind, denoiser, guidance, scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
+    return Estimate(light_of(answer.x, readout), *told)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.sums import moving_sum
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
@@ -115,22 +116,13 @@ def strips(height: int) -> Iterator[slice]:
         yield slice(top, min(top + STRIP, height))
 
 
-def _sums(x: Tensor, axis: int, length: int) -> Tensor:
-    """Sums of `length` neighbours, by sums of half as many: a tenth of the time of an average pool."""
-    if length == 1:
-        return x
-    half, count = _sums(x, axis, length // 2), x.shape[axis] - length + 1
-    total = half.narrow(axis, 0, count) + half.narrow(axis, length // 2, count)
-    return total + x.narrow(axis, length - 1, count) if length % 2 else total
-
-
 def _smooth(x: Tensor, rows: slice, reach: int, dtype: torch.dtype | None = None) -> Tensor:
     """Mean over (2 reach + 1)^2 in some rows; frames smaller than the window are continued by their edge, which reflection cannot."""
     height, side, mode = x.shape[-2], 2 * reach + 1, "reflect" if min(x.shape[-2:]) > reach else "replicate"
     top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
     beyond = (reach, reach, reach - (rows.start - top), reach - (bottom - rows.stop))
     part = F.pad(x[..., top:bottom, :].to(dtype or x.dtype), beyond, mode=mode)
-    return _sums(_sums(part, -2, side), -1, side) / side**2
+    return moving_sum(moving_sum(part, side, -2), side, -1) / side**2
 
 
 def noise_map(

@@ -124,9 +124,11 @@ def place(shape: tuple[int, int], *, pixels: int, overlap: int, multiple: int, m
         if height * width <= pixels
     ]
     if not fitting:
+        least = min((height for height, _ in heights), default=0) * min((width for width, _ in widths), default=0)
         raise PlacementError(
-            f"windows of at most {pixels} pixels{f' and sides of at most {most}' if most else ''} cannot overlap by {overlap}; "
-            "give more memory_mb, larger windows, or less overlap"
+            f"no windows can overlap by {overlap} and have at most {pixels} pixels{f' and sides of at most {most}' if most else ''}"
+            f"{f': the smallest have {least}' if least else ''}; "
+            f"raise inference.window.{'memory_mb' if least else 'size'}, or inference.window.tolerance for less overlap"
         )
     _, rows, columns, area = min(fitting)
     batch = max(1, pixels // area)

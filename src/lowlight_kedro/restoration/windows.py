@@ -99,9 +99,11 @@ class _Frames:
                 raise torch.OutOfMemoryError(f"the device has no memory for even the smallest windows: {error}") from error
             raise
 
-    def retried(self, run: Callable[[Placement], Tensor], x: Tensor, sigma: Tensor, gradient: bool) -> Tensor:
-        """`run` with smaller and smaller windows until they fit into the memory of the device."""
-        placement = self.place(x, sigma, gradient)
+    def retried(
+        self, run: Callable[[Placement], Tensor], x: Tensor, sigma: Tensor, gradient: bool, first: Placement | None = None
+    ) -> Tensor:  # fmt: skip
+        """`run` with the windows `first`, if given, then with smaller and smaller ones until they fit into the device's memory."""
+        placement = first or self.place(x, sigma, gradient)
         try:
             return run(placement)
         except torch.OutOfMemoryError:
@@ -176,12 +178,11 @@ class _Windowed(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         x, sigma = ctx.saved_tensors
-        first = [ctx.placement]  # the windows of the forward pass, unless they prove too large for this one
 
         def run(placement: Placement) -> Tensor:
-            return ctx.frames.pull_back(x, sigma, cotangent, first.pop() if first else placement)
+            return ctx.frames.pull_back(x, sigma, cotangent, placement)
 
-        return ctx.frames.retried(run, x, sigma, gradient=True), None, None
+        return ctx.frames.retried(run, x, sigma, gradient=True, first=ctx.placement), None, None
 
 
 def windowed(

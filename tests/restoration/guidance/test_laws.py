@@ -118,3 +118,17 @@ def test_windows_change_nothing_that_they_should_not(guidance):
     through = windowed(pointwise, size=12, overlap=4, multiple=2)
     plain, cut = (estimated(GUIDANCE[guidance](d, measurement), measurement.y, 5, generator()) for d in (pointwise, through))
     torch.testing.assert_close(plain, cut, rtol=1e-9, atol=1e-9)
+
+
+@every
+def test_a_mask_of_bytes_is_as_good_as_one_of_floats(guidance):
+    """As `Operator.mask` makes it."""
+    floats = measured((3, 12, 12), torch.float32)
+    network = small_network(torch.float32)
+    found = []
+    for mask in (floats.mask, floats.mask.to(torch.uint8)):
+        posterior = GUIDANCE[guidance](network, Measurement(floats.y, mask, floats.s))
+        found.append([estimated(posterior, floats.y, 6, generator())] + ([posterior.mean()] if posterior.mean else []))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert b.dtype == torch.float32

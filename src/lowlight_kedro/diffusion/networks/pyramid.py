@@ -8,26 +8,9 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.unet import UNet
+from lowlight_kedro.diffusion.sums import moving_sum
 
 SOFT_LIMIT = 8.0  # of the candidates, in the network's units: no mean may correct a pixel by much more than 8 sigma
-
-
-def moving_sum(x: Tensor, side: int, dim: int) -> Tensor:
-    """Sums of `side` (odd) neighbours along `dim`, 0 outside; same shape.
-
-    From sums of 1, 2, 4, ... neighbours: log2(side) additions of whole slices, several times faster than pooling on a CPU.
-    """
-    reach, length = side // 2, x.shape[dim]
-    part = F.pad(x, (reach, reach) if dim in (-1, x.ndim - 1) else (0, 0, reach, reach))
-    total, done, width = part.narrow(dim, 0, length), 1, 1
-    while 2 * width <= side:
-        rest = part.shape[dim] - width
-        part = part.narrow(dim, 0, rest) + part.narrow(dim, width, rest)
-        width *= 2
-        if side & width:
-            total = total + part.narrow(dim, done, length)
-            done += width
-    return total
 
 
 def precision_weighted_mean(x: Tensor, sigma: Tensor, reach: int) -> Tensor:
@@ -35,8 +18,9 @@ def precision_weighted_mean(x: Tensor, sigma: Tensor, reach: int) -> Tensor:
 
     The maximum-likelihood estimate where the image is flat; sites of unknown value (huge sigma) do not count.
     """
-    precision = sigma.pow(-2)
-    weighted, weights = (moving_sum(moving_sum(t, 2 * reach + 1, -2), 2 * reach + 1, -1) for t in (precision * x, precision))
+    precision, side = sigma.pow(-2), 2 * reach + 1
+    padded = (F.pad(t, (reach, reach, reach, reach)) for t in (precision * x, precision))
+    weighted, weights = (moving_sum(moving_sum(t, side, -2), side, -1) for t in padded)
     return weighted / weights
 
 

@@ -1,6 +1,7 @@
 """Nodes of the comparison pipeline."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.sensor.frame import Frame
+
+logger = logging.getLogger(__name__)
 
 
 def _restore_by(method: str, raw: Callable[[], Frame], paired: float, name: str, shared: Mapping[str, Restoration]) -> dict[str, Any]:
@@ -47,12 +50,35 @@ def restore_by_methods(
     jobs = [
         Job(
             f"{method}/{name}", partial(_restore_by, method, raw_frames[name], ratios[name], name), [raw_frames[name]],
-            [settings, restoration.options.model_dump(exclude={"select"}), ratios[name]],
+            [settings, restoration.options.describe(), ratios[name]],
         )
         for name in frames
         for method, restoration in shared.items()
     ]  # fmt: skip
     return Jobs(jobs, shared, executor.build(), "comparing", "restoration")
+
+
+def _records(restored_by_method: Mapping[str, Lazy], name: str, methods: Iterable[str]) -> dict[str, dict]:
+    """By method.
+
+    Raises:
+        ValueError: a method failed on this frame; the message is its own.
+    """
+    records = {method: restored_by_method[f"{method}/{name}"]["record"]() for method in methods}
+    for method, record in records.items():
+        if "error" in record:
+            raise ValueError(f"{method}: {record['error']}")
+    return records
+
+
+def _rows(name: str, figures: Mapping[str, Any], records: Mapping[str, dict], metrics: list[str]) -> list[dict[str, Any]]:
+    """A row for the scaled input, and one per method with what it took."""
+    none: dict[str, Any] = {"evaluations": 0, "seconds": 0}
+    kinds = [f"{metric}_{kind}" for metric in metrics for kind in ("linear", "srgb")]
+    return [
+        {"frame": name, "method": method} | {kind: figures[f"{method}_{kind}"] for kind in kinds} | {key: record[key] for key in none}
+        for method, record in {"scaled": none, **records}.items()
+    ]
 
 
 def evaluate_methods(
@@ -61,21 +87,23 @@ def evaluate_methods(
 ) -> tuple[pd.DataFrame, dict[str, Figure]]:  # fmt: skip
     """A row per frame and method, the scaled input first; and per frame a picture of all of them.
 
+    A frame that one method could not restore is left out, with a warning: means over frames shall be of the same frames.
+
     Raises:
-        ValueError: a method failed on a frame; the message is its own.
+        ValueError: no frame is left.
     """
-    rows, pictures, pairs = [], {}, pairs_of(known_pairs)
+    rows, pictures, pairs, titles = [], {}, pairs_of(known_pairs), ("scaled", *options.methods)
     for name in (name for name in selected["frame"] if name in pairs):
-        records = {method: restored_by_method[f"{method}/{name}"]["record"]() for method in options.methods}
-        for method, record in records.items():
-            if "error" in record:
-                raise ValueError(f"{method} on {name}: {record['error']}")
-        lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in options.methods}
-        frames = raw_frames[name](), raw_frames[pairs[name].long]()
-        figures, shown = evaluate_frame(frames, pairs[name], lights, next(iter(records.values())), preprocessing, evaluation)
-        for method in ("scaled", *options.methods):
-            own = {key.removeprefix(f"{method}_"): value for key, value in figures.items() if key.startswith(f"{method}_")}
-            made = {key: records[method][key] if method in records else 0 for key in ("evaluations", "seconds")}
-            rows.append({"frame": name, "method": method} | own | made)
-        pictures[name] = comparison(shown, captions(figures, evaluation.metrics, ("scaled", *options.methods)), evaluation.picture_crop)
+        try:
+            records = _records(restored_by_method, name, options.methods)
+            lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in options.methods}
+            frames = raw_frames[name](), raw_frames[pairs[name].long]()
+            figures, shown = evaluate_frame(frames, pairs[name], lights, next(iter(records.values())), preprocessing, evaluation)
+        except ValueError as error:
+            logger.warning("not compared: %s: %s", name, error)
+            continue
+        rows += _rows(name, figures, records, evaluation.metrics)
+        pictures[name] = comparison(shown, captions(figures, evaluation.metrics, titles), evaluation.picture_crop)
+    if not rows:
+        raise ValueError("no frame could be compared; see the warnings above")
     return pd.DataFrame(rows), pictures

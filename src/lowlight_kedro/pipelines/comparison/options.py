@@ -2,10 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import Options
+
+TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
+
+
+def _free(name: str) -> str:
+    if name in TAKEN:
+        raise ValueError(f"a method must not be called {' or '.join(TAKEN)}: these stand beside it; got {name}")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_free)]  # a folder of results
 
 
 class Method(Options):
@@ -28,4 +39,4 @@ class Method(Options):
 class ComparisonOptions(Options):
     """All of `params:comparison`."""
 
-    methods: Annotated[dict[str, Method], Field(min_length=1)]
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]

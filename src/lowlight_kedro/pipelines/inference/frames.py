@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.linear_dng import LinearPicture
+from lowlight_kedro.diffusion.checkpoint import digest
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.pictures import heat
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
-from lowlight_kedro.pipelines.inference.options import DisplayOptions, InferenceOptions, RatioOptions
+from lowlight_kedro.pipelines.inference.options import DisplayOptions, RatioOptions
 from lowlight_kedro.plugins import choose
-from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate
+from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
+from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
@@ -66,17 +68,6 @@ def saturated_share(signal: NDArray, most: float) -> float:
     return share
 
 
-def expected_evaluations(options: InferenceOptions) -> int:
-    """Of the whole frame, for a progress bar; a mean that takes more than one evaluation takes as many times more."""
-    probes = options.uncertainty.probes
-    counts = {
-        "mean": 1 + options.refreshes + probes,
-        "sample": options.sample.evaluations + (probes and 1 + probes),
-        "mean_of_k": options.sample.evaluations * options.draws,
-    }
-    return counts[options.estimate]
-
-
 def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> DenoiserFunction:
     """The prior's, in windows; each moves `progress` on by its share, each evaluation of the whole frame adds to `evaluated`."""
     prior, window = shared.prior, shared.options.window
@@ -92,13 +83,15 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
     """The restored light with its standard deviation, and the number of evaluations of the whole frame."""
     options, sample = shared.options, shared.options.sample
     sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws)
+    probing = Probing(**options.uncertainty.model_dump())
+    offered = capabilities(shared.guidance, shared.prior.denoiser)
+    total = expected_evaluations(options.estimate, offered, refreshes=options.refreshes, sampling=sampling, probing=probing)
     evaluated: list[int] = []
-    with tqdm(total=expected_evaluations(options), desc=f"{options.estimate} of {name}", bar_format=BAR, leave=False) as progress:
+    with tqdm(total=total, desc=f"{options.estimate} of {name}", bar_format=BAR, leave=False) as progress:
         result = estimate(
             options.estimate, exposure, _denoiser(shared, evaluated, progress), shared.prior.scaling, shared.guidance,
-            name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling,
-            structure=Structure(**options.measurement.model_dump()),
-            probing=Probing(**options.uncertainty.model_dump()), device=choose_device(options.device),
+            name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling, probing=probing,
+            structure=Structure(**options.measurement.model_dump()), device=choose_device(options.device),
         )  # fmt: skip
     return result, len(evaluated)
 
@@ -145,6 +138,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
+        "prior": digest(shared.checkpoint), "options": options.describe(),
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),

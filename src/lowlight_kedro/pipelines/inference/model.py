@@ -14,8 +14,9 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.corruption import MOSAICS
-from lowlight_kedro.restoration.estimates import capabilities, missing_capability
+from lowlight_kedro.restoration.estimates import missing_capability
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
+from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.sensor.cfa import Cfa
 
 
@@ -40,8 +41,7 @@ def _guidance(prior: Prior, options: InferenceOptions) -> Guidance:
             "train with training.corruption.name=noise_map, or choose guidance dps or mmps"
         )
     bound = configured("guidance", GUIDANCE, name, options.guidance.chosen)
-    side = getattr(prior.denoiser.network, "multiple", 1)
-    lacks = missing_capability(options.estimate, capabilities(bound, prior.denoiser, side, choose_device(options.device)))
+    lacks = missing_capability(options.estimate, capabilities(bound, prior.denoiser))
     if lacks:
         raise ValueError(f"estimate {options.estimate!r}: guidance {name!r} {lacks}")
     return bound

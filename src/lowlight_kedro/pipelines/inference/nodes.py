@@ -49,7 +49,7 @@ def restore_frames(
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    settings = [digest(prior), calibrations, sensor.model_dump(), options.model_dump(exclude={"select"})]
+    settings = [digest(prior), calibrations, sensor.model_dump(), options.describe()]
     jobs = [
         Job(name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)])
         for name in selected["frame"]

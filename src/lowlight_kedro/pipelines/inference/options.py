@@ -1,8 +1,8 @@
 """Parameters of the inference pipeline."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.preprocessing.options import Split
@@ -63,6 +63,12 @@ class SampleOptions(Options):
     sigma_min: Positive
     sigma_max: Positive
 
+    @model_validator(mode="after")
+    def _falling(self) -> "SampleOptions":
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        return self
+
 
 class UncertaintyOptions(Options):
     """The standard deviation without sampling, see `restoration.uncertainty.response_std`."""
@@ -91,3 +97,7 @@ class InferenceOptions(Options):
     display: DisplayOptions
     seed: int
     device: str
+
+    def describe(self) -> dict[str, Any]:
+        """What a result depends on, as it stands in records and keys."""
+        return self.model_dump(exclude={"select"}) | {"guidance": self.guidance.describe()}

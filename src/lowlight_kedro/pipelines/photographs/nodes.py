@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,8 @@ def _cut_photograph(name: str, photograph: Photograph, options: PhotographOption
     rng = _draws(name, options.seed)
     camera = sorted(options.cameras)[rng.integers(len(options.cameras))]
     light = clean_light(photograph(), options.factor(name), np.asarray(options.cameras[camera]))
-    files, records = pack_tiles(_exposed(light, options, rng), name.replace("/", "_"), "long", "stack")
+    stem = quote(name, safe=" ")  # one folder for all of them, and no two names the same
+    files, records = pack_tiles(_exposed(light, options, rng), stem, "long", "stack")
     described = {
         "frame": name, "path": str(photograph.path), "scene_id": name, "split": split_of(name, "hash", options.shares, options.splits),
         "data_type": "long", "is_clean": True, "camera": camera, "shrink": options.factor(name), "tiles": records,
@@ -63,8 +65,12 @@ def describe_photographs(
     records = {name: parts["record"]() for name, parts in photograph_tiles.items()}
     failed = [{"file": name, "reason": record["error"]} for name, record in records.items() if "error" in record]
     files = [{k: v for k, v in record.items() if k not in (KEY, FILES)} for record in records.values() if "error" not in record]
-    if not files:
-        raise ValueError(f"zero tiles: no photograph could be cut; the first: {failed[0]['reason']}")
+    if not any(file["tiles"] for file in files):
+        reason = f"; the first that could not be cut: {failed[0]['reason']}" if failed else ""
+        raise ValueError(
+            f"zero tiles: of {len(records)} photographs none is as large as photographs.size={options.size} and varies by "
+            f"photographs.min_std={options.min_std}{reason}"
+        )
     index = pd.DataFrame([{k: v for k, v in file.items() if k != "tiles"} | tile for file in files for tile in file["tiles"]])
     splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}
     metadata = {"version": 1, "tile_size": options.size, "pairs": [], "files": files}

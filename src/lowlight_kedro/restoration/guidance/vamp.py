@@ -64,4 +64,4 @@ def vamp(
             g1 = keep * g1 + (1 - keep) * following
         return fused
 
-    return Posterior(mean=mean)
+    return Posterior(mean=mean, mean_evaluations=iterations * (2 if gain is None else 1))
