@@ -11,7 +11,7 @@ from kedro.framework.session import KedroSession
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile
-from lowlight_kedro.pipelines.evaluation.nodes import _evaluate, _Pair
+from lowlight_kedro.pipelines.evaluation.nodes import Pair, evaluate_frame
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, PreprocessingOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import CHECK_COLUMNS, check_files
@@ -92,7 +92,9 @@ def test_a_frame_and_its_reference_in_units_of_different_whites_are_compared_in_
     preprocessing = PreprocessingOptions.model_validate(parameters["preprocessing"])
     options = EvaluationOptions.model_validate(parameters["evaluation"])
     restored = preprocessing.demosaicer.demosaic(short) * np.float32(100)
-    pair = _Pair("long", 100.0, None, (0.0, 0.0))
-    figures, _ = _evaluate((short, long), pair, restored, {"crop": None, "exposure_ratio": 100.0}, preprocessing, options)
+    pair = Pair("long", 100.0, None, (0.0, 0.0))
+    figures, _ = evaluate_frame(
+        (short, long), pair, {"restored": restored}, {"crop": None, "exposure_ratio": 100.0}, preprocessing, options
+    )
     assert figures["restored_psnr_linear"] == pytest.approx(figures["scaled_psnr_linear"], abs=1e-3)
     assert figures["restored_psnr_linear"] > 20
