@@ -1,7 +1,7 @@
 """What a restoration gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -57,6 +57,12 @@ class Estimate:
     light: NDArray[np.float32]
     std: NDArray[np.float32] | None
     std_from: str
+
+    def times(self, factor: float) -> "Estimate":
+        """The same in brighter light."""
+        if factor == 1:
+            return self
+        return replace(self, light=self.light * np.float32(factor), std=None if self.std is None else self.std * np.float32(factor))
 
 
 def missing_capability(kind: Kind, posterior: Posterior) -> str | None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lowlight_kedro.pipelines.inference.options import DisplayOptions, RatioOpti
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
 from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.headroom import headroom
 from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
@@ -133,10 +135,13 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
-    result, evaluations = _estimate(Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), shared, name)
+    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
+    darker = headroom(exposure, options.highlights)
+    result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
+    result = result.times(darker)
     pictures, shown = _pictures(result, frame, ratio, getattr(raw, "path", None), options.display)
     record = shown | {
-        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source,
+        "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "prior": digest(shared.checkpoint), "options": options.describe(),
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,

@@ -92,6 +92,7 @@ class InferenceOptions(Options):
     uncertainty: UncertaintyOptions
     sample: SampleOptions
     max_saturated: Annotated[float, Field(ge=0, le=1)]
+    highlights: Annotated[float, Field(ge=0, le=1)]
     measurement: MeasurementOptions
     window: WindowOptions
     display: DisplayOptions
