@@ -25,6 +25,7 @@ def exposure(cfa, light, ratio=10.0, noise=None, shape=(240, 312)):
 @pytest.mark.parametrize(("light", "expected"), [((0.3, 0.5, 0.9), 1.0), ((0.3, 0.5, 1.7), 1.7), ((3.0, 2.0, 1.0), 3.0)])
 def test_the_brightest_channel_comes_down_to_white(cfa, light, expected):
     assert headroom(exposure(cfa, light), 0.01) == pytest.approx(expected, rel=1e-4)
+    assert headroom(exposure(cfa, light), 0.01, white=0.1) == pytest.approx(10 * max(light), rel=1e-4)
 
 
 def test_noise_is_not_taken_for_light():

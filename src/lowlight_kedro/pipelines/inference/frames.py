@@ -136,7 +136,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
-    darker = headroom(exposure, options.highlights)
+    darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
     result = result.times(darker)
     pictures, shown = _pictures(result, frame, ratio, getattr(raw, "path", None), options.display)

@@ -43,6 +43,13 @@ class MeasurementOptions(Options):
     tails_nu: Positive | None
 
 
+class HighlightOptions(Options):
+    """The brightest light that the prior is asked about, see `restoration.headroom`."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    white: Positive
+
+
 class DisplayOptions(Options):
     """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels."""
 
@@ -92,7 +99,7 @@ class InferenceOptions(Options):
     uncertainty: UncertaintyOptions
     sample: SampleOptions
     max_saturated: Annotated[float, Field(ge=0, le=1)]
-    highlights: Annotated[float, Field(ge=0, le=1)]
+    highlights: HighlightOptions
     measurement: MeasurementOptions
     window: WindowOptions
     display: DisplayOptions
