@@ -11,6 +11,7 @@ from lowlight_kedro.restoration.refresh import Clipped, Learned, Readout, Struct
 from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.noise.camera import CameraNoise
 
 
@@ -56,3 +57,13 @@ def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
     readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
     learned = readout.learn_from_local_mean(readout.first(4))
     assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
+
+
+def test_a_least_noise_level_raises_only_what_lies_below_it():
+    light = np.random.default_rng(0).uniform(0.1, 0.9, (8, 8)).astype(np.float32) / 10
+    exposure = Exposure(light, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, PoissonGaussian(1e-4, 1e-3))
+    free, held = (Readout(exposure, Scaling(0.0, 1.0), torch.device("cpu"), Structure(least=least)) for least in (0.0, 0.12))
+    s, raised = (readout.measurement(readout.first(2)).s for readout in (free, held))
+    assert (s < 0.12).any()
+    assert (s > 0.12).any()
+    torch.testing.assert_close(raised, s.clamp(min=0.12))

@@ -24,12 +24,14 @@ class Structure:
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
         black: likewise the black-level error of each channel.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
+        least: s is at least this, network units: a learned prior is not asked for more than it has learned.
     """
 
     saturation: bool = True
     rows: bool = True
     black: bool = True
     tails_nu: float | None = None
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Readout:
         noise: Any = exposure.noise
         if apart:
             noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
-        return noise_map(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        s = noise_map(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        return s.clamp_(min=self.structure.least)
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
         """What was measured, with the noise level that belongs to `clean` and all that was learned."""

@@ -41,6 +41,7 @@ class MeasurementOptions(Options):
     rows: bool
     black: bool
     tails_nu: Positive | None
+    least: Annotated[float, Field(ge=0)]
 
 
 class HighlightOptions(Options):
