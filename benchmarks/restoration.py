@@ -1,9 +1,9 @@
-"""How well each method restores photographs that training never saw: `python benchmarks/restoration.py --prior FILE --photographs FOLDER`.
+"""How well each method restores photographs that training never saw: `python benchmarks/restoration.py --photographs FOLDER`.
 
-FILE is a prior trained with `kedro run --env photographs --pipelines photographs,validation,training`, FOLDER the photographs. The
-scenes are the photographs of the split `test`, as the metadata of the tiles beside the prior list them: the middle
-`--side` pixels, in a camera's colours, through its measured noise. RGB means that every site has all channels, each with its
-own noise. Mean over scenes of PSNR and SSIM, data range 1, linear and in sRGB, evaluations of the prior, and seconds.
+The prior is the one that comes with the package, or `--prior FILE`; FOLDER holds the photographs it was trained on. The scenes are the
+middle `--side` pixels of photographs that `conf/photographs` puts into the split `test`, in a camera's colours, through its
+measured noise. RGB means that every site has all channels, each with its own noise. Mean over scenes of PSNR and SSIM, data range 1,
+linear and in sRGB, evaluations of the prior, and seconds.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.datasets.atomic import AtomicJSONDataset
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.diffusion.checkpoint import Prior, build_prior, prior_of
@@ -27,6 +26,7 @@ from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
 from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean, posterior_sample
@@ -36,9 +36,11 @@ from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.photographs import clean_light
 from lowlight_kedro.sensor.render import camera_to_srgb, render
+from lowlight_kedro.sensor.scenes.pairs import split_of
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "src/lowlight_kedro/priors/photographs.safetensors"
 RANGE_DN = 15871.0  # white - black of the cameras below: 14 bits, black 512
 SETTINGS = {
     "x100": ("ILCE-7SM2", 1600, 100.0), "x250": ("ILCE-7SM2", 1600, 250.0), "x300": ("ILCE-7SM2", 3200, 300.0),
@@ -73,17 +75,23 @@ def settings_of(name: str) -> dict:
     return yaml.safe_load((ROOT / "conf/base" / name).read_text())
 
 
-def held_out(prior: Path, folder: Path, count: int, side: int) -> Iterator[Scene]:
+def photograph_options() -> PhotographOptions:
+    """Those of `conf/photographs`, which decide the split and the shrinking."""
+    own = yaml.safe_load((ROOT / "conf/photographs/parameters.yml").read_text())["photographs"]
+    return PhotographOptions(**settings_of("parameters_photographs.yml")["photographs"] | {"size": 128, "stride": 128} | own)
+
+
+def held_out(folder: Path, count: int, side: int) -> Iterator[Scene]:
     """`count` photographs of the split `test`, spread over those that are large enough, in the colours of one camera."""
-    matrix = np.reshape(settings_of("parameters_photographs.yml")["photographs"]["cameras"]["ILCE-7SM2"], (3, 3))
-    files = AtomicJSONDataset(filepath=str(prior.parent.parent / "03_primary/metadata.json")).load()["files"]
-    photographs = PhotographFolderDataset(filepath=str(folder)).load()
-    large = []
-    for file in (file for file in files if file["split"] == "test"):
-        light = clean_light(photographs[file["frame"]](), file["shrink"], matrix)
+    options, large = photograph_options(), []
+    matrix = np.reshape(options.cameras["ILCE-7SM2"], (3, 3))
+    for name, photograph in PhotographFolderDataset(filepath=str(folder)).load().items():
+        if split_of(name, "hash", options.shares, options.splits) != "test":
+            continue
+        light = clean_light(photograph(), options.factor(name), matrix)
         top, left = ((length - side) // 2 for length in light.shape[1:])
         if min(top, left) >= 0:
-            large.append(Scene(file["frame"], light[:, top : top + side, left : left + side].copy(), camera_to_srgb(matrix)))
+            large.append(Scene(name, light[:, top : top + side, left : left + side].copy(), camera_to_srgb(matrix)))
     yield from large[:: max(1, len(large) // count)][:count]
 
 
@@ -188,7 +196,7 @@ def load_prior(path: Path) -> Prior:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prior", type=Path, required=True)
+    parser.add_argument("--prior", type=Path, default=SHIPPED)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--side", type=int, default=192)
@@ -197,7 +205,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
     options = parser.parse_args()
     prior, methods = load_prior(options.prior), [parsed(method) for method in options.methods]
-    scenes = list(held_out(options.prior, options.photographs, options.scenes, options.side))
+    scenes = list(held_out(options.photographs, options.scenes, options.side))
     table = pd.DataFrame(
         [row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, methods)]
     )

@@ -13,11 +13,11 @@ KEY = "lowlight_kedro"
 
 
 class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
-    """A `Checkpoint` in a safetensors file. With `optional: true` a missing file loads as None."""
+    """A `Checkpoint` in a safetensors file. With `optional: true` a missing file loads as None; `frozen: true` is never written."""
 
-    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict | None = None) -> None:
+    def __init__(self, *, filepath: str, optional: bool = False, frozen: bool = False, metadata: dict | None = None) -> None:
         self._filepath = Path(filepath)
-        self._optional = optional
+        self._optional, self._frozen = optional, frozen
         self.metadata = metadata
 
     def load(self) -> Checkpoint | None:
@@ -40,8 +40,15 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
             raise DatasetError(f"{self._filepath}: not a safetensors checkpoint of lowlight_kedro ({error})") from error
 
     def save(self, data: Checkpoint) -> None:
-        """Write atomically."""
+        """Write atomically.
+
+        Raises:
+            DatasetError: the catalog says that the file is frozen.
+        """
         from safetensors.torch import save_file
+
+        if self._frozen:
+            raise DatasetError(f"{self._filepath} is not to be written; train in another environment, with its own `prior`")
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
         with atomic_path(self._filepath) as temporary:
