@@ -43,7 +43,7 @@ def test_it_restores_a_photograph_that_it_never_saw(dataset, classical):
     )  # fmt: skip
     scaled = DEMOSAICERS[classical](signal * np.float32(RATIO), cfa)
     before, after = (measure(render(image, np.eye(3)), render(light, np.eye(3)), METRICS)["psnr"] for image in (scaled, restored))
-    assert after > before + 6
+    assert after > before + 4.5
 
 
 def test_it_is_never_written_over(dataset):
