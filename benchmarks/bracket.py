@@ -1,4 +1,4 @@
-"""Does a restored frame agree with a longer one better than the scaled input? `python benchmarks/bracket.py --short A --long B --restored C`.
+"""Is a restored frame nearer to a longer one than the scaled input? `python benchmarks/bracket.py --short A --long B --restored C`.
 
 A and B are raws of one scene, C the restoration of A (`07_model_output/linear`, TIFF). Blocks of 256 x 256 of the first green plane,
 where no demosaicing comes in: each is moved over the long exposure by whole places, scaled by one number, and compared where the long
