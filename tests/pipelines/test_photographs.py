@@ -13,8 +13,8 @@ from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.photographs.nodes import _cut_photograph, describe_photographs
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
-from lowlight_kedro.sensor.photographs import clean_light, shrunk
-from lowlight_kedro.sensor.render import camera_to_srgb, render, srgb_decode
+from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.render import block_means, camera_to_srgb, render, srgb_decode
 from lowlight_kedro.sensor.tiles import from_tile_domain
 from tests.pipelines.conftest import PARAMETERS
 
@@ -64,7 +64,7 @@ def test_grey_stays_grey_and_colours_pale_as_a_camera_sees_them():
 
 def test_shrinking_averages_light_and_drops_the_rest():
     image = np.random.default_rng(0).random((3, 9, 11))
-    small = shrunk(image, 2)
+    small = block_means(image, 2)
     assert small.shape == (3, 4, 5)
     np.testing.assert_allclose(small[:, 1, 2], image[:, 2:4, 4:6].mean((1, 2)))
     np.testing.assert_allclose(small.mean(), image[:, :8, :10].mean())

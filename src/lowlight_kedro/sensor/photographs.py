@@ -3,13 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.render import camera_to_srgb, srgb_decode
-
-
-def shrunk(linear: NDArray, factor: int) -> NDArray:
-    """Means over `factor` x `factor` pixels of (C, H, W); what is left over at the right and at the bottom is cut."""
-    height, width = (side // factor * factor for side in linear.shape[1:])
-    return linear[:, :height, :width].reshape(len(linear), height // factor, factor, width // factor, factor).mean(axis=(2, 4))
+from lowlight_kedro.sensor.render import block_means, camera_to_srgb, srgb_decode
 
 
 def clean_light(photograph: NDArray[np.uint8], factor: int, xyz_to_camera: NDArray) -> NDArray[np.float32]:
@@ -18,6 +12,6 @@ def clean_light(photograph: NDArray[np.uint8], factor: int, xyz_to_camera: NDArr
     The curve is undone, pixels are averaged in linear light, and the colours are those of a camera with the given
     matrix XYZ(D65) -> camera (Brooks et al. 2019, "Unprocessing", do the same). Tone curves other than sRGB's stay.
     """
-    linear = shrunk(srgb_decode(photograph.astype(np.float32) / 255).transpose(2, 0, 1), factor)
+    linear = block_means(srgb_decode(photograph.astype(np.float32) / 255).transpose(2, 0, 1), factor)
     to_camera = np.linalg.inv(camera_to_srgb(np.asarray(xyz_to_camera, float).reshape(3, 3)))
     return np.clip(np.tensordot(to_camera, linear, axes=1), 0, 1).astype(np.float32)

@@ -98,13 +98,10 @@ def render(
     return shown
 
 
-def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
-    """Means of n x n pixels of linear light (3, H, W), n the least that brings the longer side to `long_side` at most.
-
-    Up to n - 1 rows and columns at the bottom and the right are left out. Channels are clipped at `saturation` before:
-    after it, edges of saturated light would take the colour of the white balance.
+def block_means(rgb: NDArray, n: int, saturation: float = np.inf) -> NDArray:
+    """Means of n x n pixels of (3, H, W), a row of blocks at a time; up to n - 1 rows and columns at the bottom and the right
+    are left out. Values are clipped at `saturation` before, unless n is 1.
     """
-    n = -(-max(rgb.shape[1:]) // long_side)
     if n == 1:
         return rgb
     height, width = (max(side // n, 1) for side in rgb.shape[1:])
@@ -114,6 +111,14 @@ def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
     for row in range(height):
         np.minimum(blocks[:, row], saturation).mean(axis=(1, 3), out=means[:, row])
     return means
+
+
+def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
+    """`block_means` of linear light (3, H, W), the blocks the least that bring the longer side to `long_side` at most.
+
+    Channels are clipped at `saturation` before: after it, edges of saturated light would take the colour of the white balance.
+    """
+    return block_means(rgb, -(-max(rgb.shape[1:]) // long_side), saturation)
 
 
 def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.linear_dng import LinearPicture
-from lowlight_kedro.diffusion.checkpoint import digest
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.pictures import heat
@@ -143,7 +142,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
-        "prior": digest(shared.checkpoint), "options": options.describe(),
+        "prior": shared.prior_digest, "options": options.describe(),
         "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),

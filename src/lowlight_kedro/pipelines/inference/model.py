@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -72,6 +72,11 @@ class Restoration:
     def prior(self) -> Prior:
         """See `load_prior`."""
         return load_prior(self.checkpoint, self.options)
+
+    @cached_property
+    def prior_digest(self) -> str:
+        """What tells this prior from others, in records and keys."""
+        return digest(self.checkpoint)
 
     @cached_property
     def guidance(self) -> Guidance:

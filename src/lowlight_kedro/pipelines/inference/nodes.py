@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
+from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.frames import restore_frame
@@ -49,7 +49,7 @@ def restore_frames(
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    settings = [digest(prior), calibrations, sensor.model_dump(), options.describe()]
+    settings = [shared.prior_digest, calibrations, sensor.model_dump(), options.describe()]
     jobs = [
         Job(name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)])
         for name in selected["frame"]

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.photographs import Photograph
-from lowlight_kedro.jobs import FILES, KEY, Job, Jobs
+from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
-from lowlight_kedro.pipelines.preprocessing.packing import pack_tiles
+from lowlight_kedro.pipelines.preprocessing.packing import describe_files, pack_tiles
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.photographs import clean_light
 from lowlight_kedro.sensor.scenes.pairs import split_of
@@ -64,14 +64,13 @@ def describe_photographs(
     """
     records = {name: parts["record"]() for name, parts in photograph_tiles.items()}
     failed = [{"file": name, "reason": record["error"]} for name, record in records.items() if "error" in record]
-    files = [{k: v for k, v in record.items() if k not in (KEY, FILES)} for record in records.values() if "error" not in record]
-    if not any(file["tiles"] for file in files):
+    files, index = describe_files(records.values())
+    if index.empty:
         reason = f"; the first that could not be cut: {failed[0]['reason']}" if failed else ""
         raise ValueError(
             f"zero tiles: of {len(records)} photographs none is as large as photographs.size={options.size} and varies by "
             f"photographs.min_std={options.min_std}{reason}"
         )
-    index = pd.DataFrame([{k: v for k, v in file.items() if k != "tiles"} | tile for file in files for tile in file["tiles"]])
     splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}
     metadata = {"version": 1, "tile_size": options.size, "pairs": [], "files": files}
     return metadata, index, {"tiles": len(index), "photographs": splits, "skipped": failed}

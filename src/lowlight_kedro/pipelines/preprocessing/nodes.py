@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowlight_kedro.jobs import FILES, KEY, Job, Jobs
+from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.pipelines.preprocessing.packing import pack_tiles
+from lowlight_kedro.pipelines.preprocessing.packing import describe_files, pack_tiles
 from lowlight_kedro.pipelines.preprocessing.pairing import Problems
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
@@ -67,13 +67,11 @@ def describe_tiles(
     wanted = frames[frames["data_type"].isin(options.tiles.data_types)]["frame"]
     records = [frame_tiles[frame]["record"]() for frame in wanted]
     failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
-    files = [{key: value for key, value in record.items() if key not in (KEY, FILES)} for record in records if "error" not in record]
+    files, index = describe_files(records)
     if not files:
         raise ValueError(
             f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"
         )
-    shared = [{key: value for key, value in file.items() if key != "tiles"} for file in files]
-    index = pd.DataFrame([common | tile for common, file in zip(shared, files, strict=True) for tile in file["tiles"]])
     metadata = {"version": 1, "tile_size": options.tiles.size, "pairs": pairs.to_dict("records"), "files": files}
     report = {
         "raws": len(frames) + len(unreadable), "used": len(files), "pairs": len(pairs),

@@ -1,12 +1,14 @@
 """Pieces of an image to the files of its tiles and a record of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.stacks import encode
+from lowlight_kedro.jobs import FILES, KEY
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.tile_checks import statistics
 
@@ -16,6 +18,13 @@ def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArra
         "tile_id": f"{stem}_r{place.row:02d}_c{place.column:02d}", "row": place.row, "column": place.column,
         "top": place.top, "left": place.left, "clipped_fraction": tiles.clipped_fraction(pixels),
     } | statistics(tile)  # fmt: skip
+
+
+def describe_files(records: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Of the images that could be cut, what the metadata says of each; and a table with a row per tile."""
+    files = [{key: value for key, value in record.items() if key not in (KEY, FILES)} for record in records if "error" not in record]
+    shared = [{key: value for key, value in file.items() if key != "tiles"} for file in files]
+    return files, pd.DataFrame([common | tile for common, file in zip(shared, files, strict=True) for tile in file["tiles"]])
 
 
 def pack_tiles(
