@@ -9,7 +9,9 @@ from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import augment, generator_for, index_batches
 from lowlight_kedro.diffusion.scaling import Scaling, propose
-from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, train
+from lowlight_kedro.diffusion.schedule import Schedule
+from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import NonFiniteLossError, train
 
 CPU = torch.device("cpu")
 SCALING = Scaling(-0.7, 0.8)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.training import State
+from lowlight_kedro.diffusion.state import State
 
 
 @dataclass(frozen=True)

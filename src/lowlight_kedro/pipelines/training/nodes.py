@@ -16,7 +16,8 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.training import State, train
+from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import train
 from lowlight_kedro.diffusion.validation import denoising_quality
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.interrupt import stop_requests

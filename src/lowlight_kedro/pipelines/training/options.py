@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lowlight_kedro.diffusion.training import Schedule
+from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.pipelines.options import Choice, Options
 
 Positive = Annotated[float, Field(gt=0)]
