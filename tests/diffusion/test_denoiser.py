@@ -3,7 +3,7 @@ import torch
 
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.networks.pyramid import precision_weighted_mean
+from lowlight_kedro.diffusion.networks.pyramid import LocalMeans
 
 SMALL = {"widths": [8, 16], "blocks": 1}
 
@@ -64,8 +64,29 @@ def test_an_untrained_pyramid_already_smooths():
 def test_precision_weighted_means_are_the_sums_they_say(rng, reach):
     """Pixel by pixel, borders included."""
     x, sigma = (torch.from_numpy(rng.uniform(0.1, 1, (1, 2, 27, 29))) for _ in range(2))
-    got = precision_weighted_mean(x, sigma, reach=reach)
+    got = LocalMeans(x, sigma).mean(reach)
     for row, column in ((0, 0), (13, 14), (26, 28), (5, 1)):
         where = (0, 1, slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
         expected = (x[where] / sigma[where] ** 2).sum() / (1 / sigma[where] ** 2).sum()
         torch.testing.assert_close(got[0, 1, row, column], expected)
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(0, 2), (1, 4)])
+def test_detail_that_all_channels_share_is_kept_from_whichever_measured_it(rng, fine, coarse):
+    """x_c = a_c + t: with equal noise the estimate is a_c + the mean of t over the fine window, whatever the coarse one."""
+    shared, offsets = (
+        torch.from_numpy(rng.normal(size=(1, 1, 20, 20))),
+        torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64).reshape(1, 3, 1, 1),
+    )
+    even = LocalMeans(shared + offsets, torch.full((1, 3, 20, 20), 0.2, dtype=torch.float64))
+    inner = (..., slice(coarse, -coarse), slice(coarse, -coarse))
+    wanted = LocalMeans(shared, torch.full_like(shared, 0.2)).mean(fine) + offsets
+    torch.testing.assert_close(even.with_detail(fine, coarse)[inner], wanted[inner], rtol=1e-4, atol=1e-4)
+
+
+def test_a_quiet_channel_gives_its_detail_to_those_that_are_unknown(rng):
+    x, sigma = torch.from_numpy(rng.normal(size=(1, 3, 12, 12))), torch.full((1, 3, 12, 12), 1e3, dtype=torch.float64)
+    sigma[:, 1] = 0.1
+    local = LocalMeans(x, sigma)
+    detail = local.with_detail(0, 2) - local.mean(2)
+    torch.testing.assert_close(detail, (x[:, 1:2] - local.mean(2)[:, 1:2]).expand_as(x), rtol=1e-3, atol=1e-3)
