@@ -34,8 +34,8 @@ def fresh(seed=0, widths=(8, 8), averages=("halflife",)):
 
 
 def states(state, plan=None, tiles=TILES, stop_after=None, decode=lambda tiles: tiles, validate=lambda _: {}, on_step=lambda _: None,
-           enough=lambda history: False, **changes):  # fmt: skip
-    """What `train` yields."""
+           enough=lambda history: False, on_tick=lambda _: None, through=lambda batches: batches, **changes):  # fmt: skip
+    """What `train` yields; `through` wraps the source of batches."""
     plan = plan or schedule(**changes)
     steps = []
 
@@ -48,8 +48,8 @@ def states(state, plan=None, tiles=TILES, stop_after=None, decode=lambda tiles: 
             yield [f"tile{i}" for i in indices], tiles[indices]
 
     return train(
-        state, batches, plan, decode=decode, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=validate, on_step=step,
-        should_stop=lambda: stop_after is not None and len(steps) >= stop_after, enough=enough,
+        state, through(batches), plan, decode=decode, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=validate, on_step=step,
+        should_stop=lambda: stop_after is not None and len(steps) >= stop_after, enough=enough, on_tick=on_tick,
     )  # fmt: skip
 
 

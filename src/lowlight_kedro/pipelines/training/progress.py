@@ -48,6 +48,10 @@ def tick_line(row: Mapping[str, float], total_kimg: float) -> str:
     return ", ".join([f"{row['kimg']:.4g} of {total_kimg:.4g} kimg", *figures, *costs, f"{remaining} left"])
 
 
+def _images(table: pd.DataFrame) -> pd.Index:
+    return pd.Index((table["kimg"] * 1000).round().astype(int))  # a key that survives the rounding of a file
+
+
 def with_costs(history: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, Any]], earlier: pd.DataFrame | None) -> pd.DataFrame:
     """The history with its `COSTS`; those of ticks before this process are taken from the table that an `earlier` one left.
 
@@ -56,11 +60,13 @@ def with_costs(history: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str
     table = pd.DataFrame(list(history))
     if table.empty:
         return table
-    known = pd.concat([pd.DataFrame(columns=["kimg", *COSTS]) if earlier is None else earlier, pd.DataFrame(list(costs))])
-    known = known.reindex(columns=["kimg", *COSTS]).astype(float)
-    images = (known.pop("kimg") * 1000).round().astype(int)
-    known = known[~images.duplicated(keep="last").to_numpy()].set_index(images[~images.duplicated(keep="last").to_numpy()].to_numpy())
-    return table.join(known, on=(table["kimg"] * 1000).round().astype(int).rename("images"))
+    none = pd.DataFrame(columns=["kimg", *COSTS], dtype=float)
+    known = pd.concat(
+        [none if earlier is None else earlier.reindex(columns=none.columns), none if not costs else pd.DataFrame(list(costs))]
+    )
+    known = known.set_index(_images(known))
+    known = known[~known.index.duplicated(keep="last")].reindex(_images(table))
+    return table.assign(**{name: known[name].to_numpy() for name in COSTS})
 
 
 class Progress:
