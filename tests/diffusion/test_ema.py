@@ -151,6 +151,12 @@ def test_a_prior_of_a_width_made_afterwards_is_the_one_that_training_would_have_
     assert "history" not in made.description
 
 
+@pytest.mark.parametrize(("sigma_rel", "prefix"), [(0.06, "ema."), (0.2, "power_0.2.")])
+def test_a_width_that_was_tracked_is_the_stored_mean(snapshots, sigma_rel, prefix):
+    made = reconstruct_prior(snapshots, sigma_rel).tensors["last.weight"]
+    torch.testing.assert_close(made, snapshots[-1].tensors[f"{prefix}last.weight"], rtol=1e-5, atol=1e-9)
+
+
 def test_snapshots_of_different_runs_or_without_power_means_make_no_prior(snapshots):
     other = Checkpoint(snapshots[0].tensors, snapshots[0].description | {"seed": 2})
     with pytest.raises(CheckpointMismatchError, match="of different runs: they differ in seed"):

@@ -26,9 +26,10 @@ def _panel(axis: Axes, history: pd.DataFrame, column: str, title: str, yscale: s
 def _beside(axis: Axes, history: pd.DataFrame, column: str, label: str, yscale: str = "linear") -> None:
     """A second column in the same panel, with its own scale on the right."""
     other = axis.twinx()
-    if _line(other, history, column, color="C1", alpha=0.7):
+    other.set_visible(_line(other, history, column, color="C1", alpha=0.7))
+    if other.get_visible():
         other.set_yscale(yscale if (history[column] > 0).any() else "linear")
-    other.set_ylabel(label, color="C1")
+        other.set_ylabel(label, color="C1")
 
 
 def _quality(axis: Axes, history: pd.DataFrame, kind: str, title: str) -> None:
@@ -39,7 +40,10 @@ def _quality(axis: Axes, history: pd.DataFrame, kind: str, title: str) -> None:
             label = f"sigma {column.split('_')[1]}, {weights}"
             _line(axis, history, prefix + column, color=f"C{number}", linestyle=line, label=label)
     axis.set(title=title, xlabel="kimg")
-    axis.legend(fontsize="small") if axis.lines else axis.text(0.5, 0.5, "no validation tiles", ha="center", transform=axis.transAxes)
+    if axis.lines:
+        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=max(1, len(columns)))
+    else:
+        axis.text(0.5, 0.5, "no validation tiles", ha="center", transform=axis.transAxes)
 
 
 def training_figure(history: pd.DataFrame) -> Figure:
@@ -53,5 +57,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
     _quality(axes[1, 0], history, "psnr", "validation PSNR (dB, data range 2)")
     _quality(axes[1, 1], history, "ssim", "validation SSIM (data range 2)")
     _panel(axes[1, 2], history, "memory_gib", "peak memory (GiB)")
+    for axis in (axes[0, 2], axes[1, 2]):
+        axis.set_ylim(bottom=0)
     plt.close(figure)
     return figure

@@ -61,9 +61,8 @@ def with_costs(history: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str
     if table.empty:
         return table
     none = pd.DataFrame(columns=["kimg", *COSTS], dtype=float)
-    known = pd.concat(
-        [none if earlier is None else earlier.reindex(columns=none.columns), none if not costs else pd.DataFrame(list(costs))]
-    )
+    before = none if earlier is None else earlier.reindex(columns=none.columns)
+    known = pd.concat([before, pd.DataFrame(list(costs)) if costs else none])
     known = known.set_index(_images(known))
     known = known[~known.index.duplicated(keep="last")].reindex(_images(table))
     return table.assign(**{name: known[name].to_numpy() for name in COSTS})
