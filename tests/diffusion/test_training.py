@@ -6,6 +6,7 @@ import torch
 from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, begin_with, build_prior, pack, prior_of, unpack
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import augment, generator_for, index_batches
 from lowlight_kedro.diffusion.scaling import Scaling, propose
@@ -22,29 +23,38 @@ CORRUPTION = CORRUPTIONS["uniform"](P_mean=-1.2, P_std=1.2, scaling=SCALING)
 def schedule(**changes):
     return Schedule(**({
         "total_kimg": 0.08, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "cooldown": 0.5,
-        "ema_halflife_kimg": 0.5,
-        "ema_rampup": 0.05, "kimg_per_tick": 0.016, "snapshot_ticks": 2, "max_gradient": None, "crop": 8, "precision": "fp32", "seed": 1,
+        "decay_kimg": None, "averages": halflife(kimg=0.5, rampup=0.05), "check_updates": 3,
+        "kimg_per_tick": 0.016, "snapshot_ticks": 2, "max_gradient": None, "crop": 8, "precision": "fp32", "seed": 1,
     } | changes))  # fmt: skip
 
 
-def fresh(seed=0, widths=(8, 8)):
+def fresh(seed=0, widths=(8, 8), averages=("halflife",)):
     torch.manual_seed(seed)
-    return State.fresh(Denoiser(NETWORKS["raw_unet"](widths=widths, blocks=1), 0.5))
+    return State.fresh(Denoiser(NETWORKS["raw_unet"](widths=widths, blocks=1), 0.5), averages)
 
 
-def run(state, plan=None, tiles=TILES, stop_after=None, decode=lambda tiles: tiles, **changes):
+def states(state, plan=None, tiles=TILES, stop_after=None, decode=lambda tiles: tiles, validate=lambda _: {}, on_step=lambda _: None,
+           enough=lambda history: False, on_tick=lambda _: None, through=lambda batches: batches, **changes):  # fmt: skip
+    """What `train` yields; `through` wraps the source of batches."""
     plan = plan or schedule(**changes)
     steps = []
+
+    def step(now):
+        steps.append(now.images)
+        on_step(now)
 
     def batches(start, stop):
         for indices in index_batches(len(tiles), plan.seed, start, plan.batch_size, stop):
             yield [f"tile{i}" for i in indices], tiles[indices]
 
-    states = train(
-        state, batches, plan, decode=decode, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=lambda _: {},
-        on_step=lambda now, loss: steps.append(loss), should_stop=lambda: stop_after is not None and len(steps) >= stop_after,
+    return train(
+        state, through(batches), plan, decode=decode, scaling=SCALING, corruption=CORRUPTION, device=CPU, validate=validate, on_step=step,
+        should_stop=lambda: stop_after is not None and len(steps) >= stop_after, enough=enough, on_tick=on_tick,
     )  # fmt: skip
-    return list(states)[-1]
+
+
+def run(state, *arguments, **changes):
+    return list(states(state, *arguments, **changes))[-1]
 
 
 def same(a, b):
@@ -105,7 +115,7 @@ def test_a_large_gradient_is_shortened_and_a_small_one_is_left():
 
 
 def test_the_ema_is_the_mean_it_says_it_is():
-    plan = schedule(ema_halflife_kimg=0.004, ema_rampup=1e9)  # a batch of 8 is two half-lives
+    plan = schedule(averages=halflife(kimg=0.004, rampup=1e9))  # a batch of 8 is two half-lives
     start = fresh()
     before = start.ema.network.last.weight.clone()  # the only layer that the first update moves: it starts at zero
     state = run(start, plan, stop_after=1)
@@ -123,7 +133,7 @@ def test_the_learning_rate_ramps_and_cools():
 
 
 def test_a_non_finite_loss_names_the_tiles():
-    with pytest.raises(NonFiniteLossError, match=r"loss is nan after 8 images; tiles of this batch: .*tile2"):
+    with pytest.raises(NonFiniteLossError, match=r"loss is nan .* after 8 images; tiles of this batch: .*tile2"):
         run(fresh(), tiles=torch.where(torch.arange(5).reshape(5, 1, 1, 1) == 2, torch.nan, TILES), crop=None)
 
 

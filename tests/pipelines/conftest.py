@@ -24,7 +24,7 @@ PARAMETERS = {
             "uniform_share": 0.4, "camera_share": 0.2, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.0],
             "mosaics": ["bayer", "xtrans"], "unknown_share": 0.8, "unknown_weight": 3.0, "unknown_floor": 0.05}}},
         "total_kimg": 0.128, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "kimg_per_tick": 0.032,
-        "snapshot_ticks": 1, "crop": 32, "device": "cpu", "ema_halflife_kimg": 0.05,
+        "snapshot_ticks": 1, "crop": 32, "device": "cpu", "ema": {"options": {"halflife": {"kimg": 0.05}}},
         "loader": {"workers": 0, "pin_memory": False}, "validate": {"tiles": 2, "crop": 64, "sigmas": [0.3]},
     },
     "inference": {

@@ -52,7 +52,7 @@ def test_environments_hold_only_what_differs():
     """Soft merging: what an environment does not say comes from base."""
     with KedroSession.create(ROOT, env="demo") as session:
         training = session.load_context().config_loader["parameters"]["training"]
-    assert training["ema_rampup"] == 0.05
+    assert training["ema"]["options"]["halflife"] == {"kimg": 1, "rampup": 0.05}
 
 
 def test_every_parameter_of_a_node_is_typed():

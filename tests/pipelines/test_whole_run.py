@@ -107,6 +107,19 @@ def test_nothing_is_done_twice_and_results_repeat(finished, project):
     assert (project.data / "06_models/training_state.safetensors").read_bytes() == state
 
 
+def test_a_run_that_ends_early_is_complete_and_its_table_keeps_what_ticks_took(project):
+    early = {"selection": {"column": "psnr_0.3", "patience_ticks": 1, "min_delta": 1000.0}}
+    path = project.data / "06_models/training_state.safetensors"
+    project.run("training", training=early | {"resume": False})
+    state, history = path.read_bytes(), project.catalog().load("training_history")
+    assert history["kimg"].tolist() == [0.032, 0.064]
+    assert history.notna().all(axis=None)
+    assert (history[["seconds", "images_per_second", "memory_gib"]] > 0).all(axis=None)
+    project.run("training", training=early)
+    assert path.read_bytes() == state
+    pd.testing.assert_frame_equal(project.catalog().load("training_history"), history)
+
+
 def test_what_people_look_at_stands_upright(project):
     """Preview and sRGB as the camera was held; linear values as the sensor lies."""
     turned = replace(make_frame(np.random.default_rng(0), shape=(128, 160), exposure_s=0.1), orientation=6)

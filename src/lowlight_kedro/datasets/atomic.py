@@ -10,6 +10,7 @@ from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
+from pandas import DataFrame
 from safetensors import SafetensorError
 
 WRITING_ERRORS = (OSError, RuntimeError, SafetensorError, DatasetError)  # of files, of torch, of safetensors, of Kedro around any
@@ -80,6 +81,14 @@ class AtomicJSONDataset(_AtomicSave, JSONDataset):
 
 class AtomicCSVDataset(_AtomicSave, CSVDataset):
     """kedro-datasets' CSVDataset, written atomically."""
+
+
+class OptionalCSVDataset(CSVDataset):
+    """kedro-datasets' CSVDataset; a file that is missing loads as None."""
+
+    def load(self) -> DataFrame | None:
+        """The table, if there is one."""
+        return super().load() if self._exists() else None
 
 
 class AtomicFigureDataset(_AtomicSave, MatplotlibDataset):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.state import State
+
+LOGS = ("history", "losses", "gradient_norms")  # of `State`: lists of numbers
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,21 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(tensors))
 
 
+def _averages(state: State) -> Iterator[tuple[str, Denoiser]]:
+    """Running means with the prefixes of their tensors: the first is `ema`, others have their own names."""
+    for number, (name, average) in enumerate(state.averages.items()):
+        yield f"{name}." if number else "ema.", average
+
+
 def pack(state: State, description: Mapping[str, Any]) -> Checkpoint:
     """The whole state; the tensors are views of the live ones, so save before training goes on."""
     tensors = {f"weights.{name}": tensor for name, tensor in state.denoiser.network.state_dict().items()}
-    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.network.state_dict().items()}
+    for prefix, average in _averages(state):
+        tensors |= {f"{prefix}{name}": tensor for name, tensor in average.network.state_dict().items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    return Checkpoint(tensors, dict(description) | {"images": state.images, "history": state.history, "losses": state.losses})
+    progress = {name: getattr(state, name) for name in ("images", *LOGS)}
+    return Checkpoint(tensors, dict(description) | progress | {"averages": list(state.averages)})
 
 
 def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any]) -> None:
@@ -72,10 +82,11 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
     Raises:
         CheckpointMismatchError: it was trained with another `description` (network, data, scaling, ...).
     """
+    stored = {"averages": ["halflife"]} | checkpoint.description  # the only kind before they had names
     differs = [
-        f"{key}: checkpoint {checkpoint.description.get(key)!r}, now {value!r}"
-        for key, value in description.items()
-        if checkpoint.description.get(key) != value
+        f"{key}: checkpoint {stored.get(key)!r}, now {value!r}"
+        for key, value in (dict(description) | {"averages": list(state.averages)}).items()
+        if stored.get(key) != value
     ]
     if differs:
         raise CheckpointMismatchError(
@@ -83,30 +94,32 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
             "afresh over it, or point the catalog entry training_state elsewhere"
         )
     load_weights(state.denoiser.network, _part(checkpoint.tensors, "weights."))
-    load_weights(state.ema.network, _part(checkpoint.tensors, "ema."))
+    for prefix, average in _averages(state):
+        load_weights(average.network, _part(checkpoint.tensors, prefix))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _part(checkpoint.tensors, "adam.").items():
         number, key = name.split(".", 1)
         moments.setdefault(int(number), {})[key] = tensor
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.images = checkpoint.description["images"]
-    state.history = list(checkpoint.description["history"])
-    state.losses = list(checkpoint.description["losses"])
+    for name in LOGS:
+        setattr(state, name, list(checkpoint.description.get(name, [])))
 
 
 def begin_with(state: State, prior: Checkpoint) -> None:
-    """Weights of a trained prior as the first ones of a new run; its EMA begins there too.
+    """Weights of a trained prior as the first ones of a new run; its running means begin there too.
 
     Raises:
         CheckpointMismatchError: they do not fit the network.
     """
     load_weights(state.denoiser.network, prior.tensors)
-    load_weights(state.ema.network, prior.tensors)
+    for average in state.averages.values():
+        load_weights(average.network, prior.tensors)
 
 
 def prior_of(checkpoint: Checkpoint) -> Checkpoint:
     """What inference needs of a training state: the EMA weights and the description without the history."""
-    description = {key: value for key, value in checkpoint.description.items() if key not in ("history", "losses")}
+    description = {key: value for key, value in checkpoint.description.items() if key not in LOGS}
     return Checkpoint(_part(checkpoint.tensors, "ema."), description)
 
 

@@ -1,23 +1,33 @@
 """One update of a training run."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.denoiser import denoising_loss
+from lowlight_kedro.diffusion.ema import follow
 from lowlight_kedro.diffusion.order import augment, generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.state import State
 
 
+@dataclass(frozen=True)
+class Update:
+    """Figures of an update, on the device: mean loss, and norm of the gradient before it is shortened."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+
+
 def train_step(
     state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
     device: torch.device, decode: Callable[[Tensor], Tensor],
-) -> Tensor:  # fmt: skip
-    """One update of weights and EMA from the tiles of one batch, cut into passes; returns the mean loss, on the device.
+) -> Update:  # fmt: skip
+    """One update of the weights and their running means from the tiles of one batch, cut into passes.
 
     Tiles go to the device as they are stored; cropping first leaves less to `decode`.
     """
@@ -32,12 +42,14 @@ def train_step(
             loss = denoising_loss(state.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean() / len(passes)
         loss.backward()
         total += loss.detach()
+    weights = [parameter for parameter in state.denoiser.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in weights if parameter.grad is not None])
     if schedule.max_gradient is not None:
-        torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), schedule.max_gradient)
+        torch.nn.utils.clip_grads_with_norm_(weights, schedule.max_gradient, norm)
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.rate_at(state.images)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.images += schedule.batch_size
-    torch._foreach_lerp_(list(state.ema.parameters()), list(state.denoiser.parameters()), 1 - schedule.ema_keep(state.images))
-    return total
+    follow(state.averages, state.denoiser, schedule.ema_keeps(state.images))
+    return Update(total, norm)

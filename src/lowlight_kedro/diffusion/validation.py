@@ -1,28 +1,48 @@
 """How well a denoiser denoises: fixed images, fixed noise, fixed levels, so that curves can be compared."""
 
 from collections.abc import Sequence
+from math import inf, log10
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.state import State
+
+DATA_RANGE = 2.0  # tiles are in [-1, 1]
 
 
 @torch.no_grad()
-def denoising_quality(denoiser: DenoiserFunction, tiles: Tensor, sigmas: Sequence[float], scaling: Scaling, seed: int) -> dict[str, float]:
-    """PSNR and SSIM (data range 2, tile domain) at each `sigma` (network units), keyed `psnr_<sigma>`, `ssim_<sigma>`.
+def denoising_quality(
+    denoiser: DenoiserFunction, tiles: Tensor, sigmas: Sequence[float], scaling: Scaling, seed: int, batch: int
+) -> dict[str, float]:
+    """PSNR (of the mean squared error over all tiles) and SSIM at each `sigma` (network units), keyed `psnr_<sigma>`, `ssim_<sigma>`.
 
-    tiles: (B, C, S, S) in the tile domain, on the denoiser's device.
+    tiles: (N, C, S, S) in the tile domain, on the denoiser's device; `batch` of them per pass. Read back once.
     """
-    x0 = scaling.to_network(tiles)
+    noise = standard_normal(tiles.cpu(), generator_for("validate", seed, 0)).to(tiles)
+    sums = tiles.new_zeros(len(sigmas), 2)
+    for total, sigma in zip(sums, sigmas, strict=True):
+        level = torch.full((1, 1, 1, 1), sigma, device=tiles.device)
+        for clean, standard in zip(tiles.split(batch), noise.split(batch), strict=True):
+            denoised = scaling.to_tile(denoiser(scaling.to_network(clean) + level * standard, level)).clamp(-1, 1)
+            similarity = torch.as_tensor(structural_similarity_index_measure(denoised, clean, data_range=DATA_RANGE))
+            total += torch.stack([F.mse_loss(denoised, clean), similarity]) * (len(clean) / len(tiles))
     figures = {}
-    for sigma in sigmas:
-        noise = standard_normal(x0.cpu(), generator_for("validate", seed, 0)).to(x0)
-        level = torch.full((1, 1, 1, 1), sigma, device=x0.device)
-        denoised = scaling.to_tile(denoiser(x0 + level * noise, level)).clamp(-1, 1)
-        for name, metric in (("psnr", peak_signal_noise_ratio), ("ssim", structural_similarity_index_measure)):
-            figures[f"{name}_{sigma:g}"] = torch.as_tensor(metric(denoised, tiles, data_range=2.0)).item()
+    for sigma, (error, similarity) in zip(sigmas, sums.tolist(), strict=True):
+        figures[f"psnr_{sigma:g}"] = 10 * log10(DATA_RANGE**2 / error) if error else inf
+        figures[f"ssim_{sigma:g}"] = similarity
     return figures
+
+
+def validation_row(state: State, tiles: Tensor, sigmas: Sequence[float], scaling: Scaling, seed: int, batch: int) -> dict[str, float]:
+    """`denoising_quality` of the running mean, and of the weights themselves with `raw_` before the names."""
+    mean = denoising_quality(state.ema, tiles, sigmas, scaling, seed, batch)
+    was_training = state.denoiser.training
+    raw = denoising_quality(state.denoiser.eval(), tiles, sigmas, scaling, seed, batch)
+    state.denoiser.train(was_training)
+    return mean | {f"raw_{name}": figure for name, figure in raw.items()}

@@ -1,14 +1,12 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
@@ -16,13 +14,16 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.selection import best_row
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
-from lowlight_kedro.diffusion.validation import denoising_quality
+from lowlight_kedro.diffusion.validation import validation_row
 from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.interrupt import stop_requests
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions
+from lowlight_kedro.pipelines.training.progress import Progress, with_costs
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
@@ -56,35 +57,58 @@ def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> 
         )
 
 
-def _fresh_state(description: dict[str, Any], device: torch.device) -> State:
+def _fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
     torch.manual_seed(description["seed"])
     chosen = description["network"]
     network = choose("network", NETWORKS, chosen["name"])(**chosen["options"])
     parameters = sum(weights.numel() for weights in network.parameters())
     logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
-    return State.fresh(Denoiser(network, description["sigma_data"]).to(device))
+    return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
 
 
 def _validator(
     tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
 ) -> Callable[[State], dict[str, float]]:
-    """A function that measures the EMA weights on centre crops of tiles spread over the validation split."""
+    """A function that measures the weights and their running mean on centre crops of tiles spread over the validation split.
+
+    Raises:
+        ValueError: the run shall end by a figure that is not there without such tiles.
+    """
+    wanted, selection = options.validate_, options.selection
+    if tiles is None and selection.patience_ticks is not None and selection.column != "loss":
+        raise ValueError(f"selection.column={selection.column} ends the run, but split val has no clean tile; set patience_ticks to null")
     if tiles is None:
         logger.warning("split val has no clean tile: validation figures will be missing")
         return lambda state: {}
-    wanted = options.validate_
     chosen = range(0, len(tiles), max(1, len(tiles) // wanted.tiles))[: wanted.tiles]
     images = torch.stack([tiles[i][0] for i in chosen])
     edge = (images.shape[-1] - min(wanted.crop, images.shape[-1])) // 2
     fixed = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].to(device)
-    return lambda state: denoising_quality(state.ema, fixed, wanted.sigmas, scaling, options.seed)
+    return lambda state: validation_row(state, fixed, wanted.sigmas, scaling, options.seed, wanted.batch)
+
+
+def _log_end(state: State, total_images: int, options: TrainingOptions) -> None:
+    """Say why the run ended early, and what was best."""
+    selection = options.selection
+    number = best_row(state.history, selection.column)
+    row = {} if number is None else state.history[number]
+    best = f"{selection.column} {row[selection.column]:.4g} at {row['kimg']:g} kimg" if row else "none"
+    if state.images < total_images:
+        logger.info(
+            "ended early at %g kimg: %d ticks without a gain over %g in %s; best %s",
+            state.images / 1000, selection.patience_ticks, selection.min_delta, selection.column, best,
+        )  # fmt: skip
+    elif row:
+        logger.info("best %s", best)
 
 
 def train_prior(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
-    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions,
+    earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None, initial_prior: Checkpoint | None, options: TrainingOptions,
 ) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
     """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
+
+    `earlier_history` is the table that the earlier process left: the time that ticks took is told nowhere else.
 
     Raises:
         KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
@@ -94,7 +118,7 @@ def train_prior(
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
-    state = _fresh_state(description, device)
+    state = _fresh_state(description, schedule.averages, device)
     if initial_prior is not None:
         begin_with(state, initial_prior)
         logger.info("the weights begin with those of the initial prior")
@@ -105,31 +129,19 @@ def train_prior(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
     batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
-    progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True)
-
-    def on_step(now: State, loss: float) -> None:
-        progress.update(options.batch_size)
-        progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
-
-    with stop_requests() as stopping, progress:
+    validate, enough = _validator(val_tiles, scaling, options, device), options.selection.enough
+    progress = Progress(state, schedule.total_images, device)
+    with stop_requests() as stopping, progress.bar:
         for now in train(
-            state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
-            validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
+            state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
+            validate=validate, on_step=progress.stepped, on_tick=progress.ticked, should_stop=stopping, enough=enough,
         ):  # fmt: skip
-            yield pack(now, description), pd.DataFrame(now.history)
-        if stopping() and state.images < schedule.total_images:
+            yield pack(now, description), with_costs(now.history, progress.rows, earlier_history if options.resume else None)
+        if stopping() and state.images < schedule.total_images and not enough(state.history):
             raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
+    _log_end(state, schedule.total_images, options)
 
 
 def plot_training(history: pd.DataFrame) -> Figure:
-    """Loss, and PSNR and SSIM on validation tiles per noise level, over thousands of images."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    axes[0].plot(history["kimg"], history["loss"])
-    axes[0].set(title="training loss", xlabel="kimg", yscale="log")
-    for axis, kind, unit in ((axes[1], "psnr", " (dB, data range 2)"), (axes[2], "ssim", " (data range 2)")):
-        for column in (name for name in history.columns if name.startswith(kind)):
-            axis.plot(history["kimg"], history[column], label=f"sigma {column.split('_')[1]}")
-        axis.set(title=f"validation {kind.upper()}{unit}, EMA weights", xlabel="kimg")
-        axis.legend() if axis.lines else axis.text(0.5, 0.5, "no validation tiles", ha="center", transform=axis.transAxes)
-    plt.close(figure)
-    return figure
+    """Loss, learning rate, gradient norm, speed, and the quality of EMA and raw weights per noise level."""
+    return training_figure(history)

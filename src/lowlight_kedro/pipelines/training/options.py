@@ -4,8 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lowlight_kedro.diffusion.ema import EMAS
 from lowlight_kedro.diffusion.schedule import Schedule
+from lowlight_kedro.diffusion.selection import History, ticks_without_gain
 from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.plugins import configured
 
 Positive = Annotated[float, Field(gt=0)]
 Auto = Literal["auto"]
@@ -24,8 +27,25 @@ class ValidateOptions(Options):
     """What is measured at every tick, with the same tiles and the same noise each time."""
 
     tiles: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
     crop: Annotated[int, Field(ge=16)]
     sigmas: list[Positive]
+
+    def columns(self) -> list[str]:
+        """Their names in the history."""
+        return [f"{raw}{kind}_{sigma:g}" for raw in ("", "raw_") for kind in ("psnr", "ssim") for sigma in self.sigmas]
+
+
+class SelectionOptions(Options):
+    """Which snapshot is the best, and when more training will not help."""
+
+    column: str
+    patience_ticks: Annotated[int, Field(ge=1)] | None
+    min_delta: Annotated[float, Field(ge=0)]
+
+    def enough(self, history: History) -> bool:
+        """Whether to end the run."""
+        return self.patience_ticks is not None and ticks_without_gain(history, self.column, self.min_delta) >= self.patience_ticks
 
 
 class TrainingOptions(Options):
@@ -41,11 +61,12 @@ class TrainingOptions(Options):
     batch_gpu: Annotated[int, Field(ge=1)]
     learning_rate: Positive
     ramp_kimg: Annotated[float, Field(ge=0)]
+    decay_kimg: Positive | None
     cooldown: Annotated[float, Field(ge=0, le=1)]
-    ema_halflife_kimg: Positive
-    ema_rampup: Positive
+    ema: Choice
     kimg_per_tick: Positive
     snapshot_ticks: Annotated[int, Field(ge=1)]
+    check_updates: Annotated[int, Field(ge=1)]
     max_gradient: Positive | None
     crop: Annotated[int, Field(ge=16)] | None
     precision: Literal["fp32", "bf16"]
@@ -54,6 +75,7 @@ class TrainingOptions(Options):
     resume: bool
     loader: LoaderOptions
     validate_: ValidateOptions = Field(alias="validate")
+    selection: SelectionOptions
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":
@@ -61,6 +83,14 @@ class TrainingOptions(Options):
             raise ValueError(f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}")
         return self
 
+    @model_validator(mode="after")
+    def _known_column(self) -> "TrainingOptions":
+        columns = ["loss", *self.validate_.columns()]
+        if self.selection.column not in columns:
+            raise ValueError(f"selection.column must be one of {', '.join(columns)}, got {self.selection.column!r}")
+        return self
+
     def schedule(self) -> Schedule:
         """The part that the loop needs."""
-        return Schedule(**{name: getattr(self, name) for name in Schedule.__dataclass_fields__})
+        numbers = {name: getattr(self, name) for name in Schedule.__dataclass_fields__ if name != "averages"}
+        return Schedule(**numbers, averages=configured("ema", EMAS, self.ema.name, self.ema.chosen)())

@@ -10,7 +10,8 @@ def create_pipeline() -> Pipeline:
     """The training pipeline."""
     return Pipeline([
         Node(
-            train_prior, ["train_tiles", "val_tiles", "tile_statistics", "earlier_training_state", "initial_prior", "params:training"],
+            train_prior, ["train_tiles", "val_tiles", "tile_statistics", "earlier_training_state", "earlier_training_history",
+                          "initial_prior", "params:training"],
             ["training_state", "training_history"], name="train_prior",
         ),
         Node(prior_of, "training_state", "prior", name="export_prior"),
