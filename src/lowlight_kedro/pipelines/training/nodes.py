@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,8 +14,10 @@ from tqdm import tqdm
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
@@ -65,6 +68,27 @@ def _fresh_state(description: dict[str, Any], device: torch.device) -> State:
     return State.fresh(Denoiser(network, description["sigma_data"]).to(device))
 
 
+def _make_ready(state: State, tiles: EDMPTDataset, options: TrainingOptions) -> int:
+    """Weights as `compute` wants them, in place; returns the images of a pass."""
+    compute, size = options.compute.build(), options.batch_gpu
+    prepare(state.denoiser, [state.ema], state.optimizer, compute)
+    channels, _, side = tiles[0][0].shape
+    side = options.crop or side
+    with gpu_arithmetic(compute):
+        if size == "auto":
+            limits = options.compute.limits.build()
+            size = fitting_pass(state.denoiser, options.batch_size, channels, side, compute.precision, limits, has_moments=state.images > 0)
+            logger.info(
+                "batch_gpu: auto takes %d images of %d x %d a pass, %d passes an update", size, side, side, options.batch_size // size
+            )
+        if compute.compile is not None:
+            compile_network(state.denoiser.network, compute)
+            started = perf_counter()
+            run_pass(state.denoiser, size, channels, side, compute.precision)
+            logger.info("compiled (%s) in %.0f s, not counted in img/s", compute.compile, perf_counter() - started)
+    return size
+
+
 def _validator(
     tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
 ) -> Callable[[State], dict[str, float]]:
@@ -90,7 +114,7 @@ def train_prior(
         KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
     """
     _require_validated(train_tiles, tile_statistics)
-    device, schedule = choose_device(options.device), options.schedule()
+    device = choose_device(options.device)
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
@@ -100,7 +124,8 @@ def train_prior(
         logger.info("the weights begin with those of the initial prior")
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
-        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
+        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
+    schedule = options.schedule(_make_ready(state, train_tiles, options))
     corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
@@ -111,7 +136,7 @@ def train_prior(
         progress.update(options.batch_size)
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    with stop_requests() as stopping, progress:
+    with stop_requests() as stopping, progress, gpu_arithmetic(options.compute.build()):
         for now in train(
             state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,

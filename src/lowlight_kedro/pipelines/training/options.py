@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.pipelines.training.compute_options import ComputeOptions
 
 Positive = Annotated[float, Field(gt=0)]
 Auto = Literal["auto"]
@@ -38,7 +39,7 @@ class TrainingOptions(Options):
     sigma_data: Positive | Auto
     total_kimg: Positive
     batch_size: Annotated[int, Field(ge=1)]
-    batch_gpu: Annotated[int, Field(ge=1)]
+    batch_gpu: Annotated[int, Field(ge=1)] | Auto
     learning_rate: Positive
     ramp_kimg: Annotated[float, Field(ge=0)]
     cooldown: Annotated[float, Field(ge=0, le=1)]
@@ -48,7 +49,7 @@ class TrainingOptions(Options):
     snapshot_ticks: Annotated[int, Field(ge=1)]
     max_gradient: Positive | None
     crop: Annotated[int, Field(ge=16)] | None
-    precision: Literal["fp32", "bf16"]
+    compute: ComputeOptions
     seed: int
     device: str
     resume: bool
@@ -57,10 +58,11 @@ class TrainingOptions(Options):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":
-        if self.batch_size % self.batch_gpu:
+        if self.batch_gpu != "auto" and self.batch_size % self.batch_gpu:
             raise ValueError(f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}")
         return self
 
-    def schedule(self) -> Schedule:
-        """The part that the loop needs."""
-        return Schedule(**{name: getattr(self, name) for name in Schedule.__dataclass_fields__})
+    def schedule(self, batch_gpu: int) -> Schedule:
+        """The part that the loop needs, with passes of `batch_gpu` images."""
+        other = {name: getattr(self, name) for name in Schedule.__dataclass_fields__ if name not in ("batch_gpu", "precision")}
+        return Schedule(**other, batch_gpu=batch_gpu, precision=self.compute.precision)
