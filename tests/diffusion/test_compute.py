@@ -242,6 +242,8 @@ def test_group_norm_is_counted_in_fp32_as_autocast_on_a_gpu_computes_it():
     assert 1.2 < gpu / cpu < 1.8
     plain = small("raw_unet")
     assert count_pass(plain, 4, 32, "bf16", as_on_gpu=True) == count_pass(plain, 4, 32, "bf16")
+    checkpoint_blocks(denoiser)  # what is computed again is as it was
+    assert count_pass(denoiser, 4, 32, "bf16", as_on_gpu=True).activations < gpu
 
 
 def test_candidates_are_the_powers_of_two_that_divide_the_batch():

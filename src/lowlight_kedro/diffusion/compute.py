@@ -38,7 +38,8 @@ def network_precision(precision: str, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def _holding(owner: Any, name: str, value: Any) -> Iterator[None]:
+def holding(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within the block `owner.name` is `value`, afterwards what it was."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -59,8 +60,8 @@ def gpu_arithmetic(compute: Compute) -> Iterator[None]:
     value: Any = ("tf32" if compute.tf32 else "ieee") if new else compute.tf32
     with ExitStack() as stack:
         for owner, name in named if new else ((matmul, "allow_tf32"), (cudnn, "allow_tf32")):
-            stack.enter_context(_holding(owner, name, value))
-        stack.enter_context(_holding(cudnn, "benchmark", compute.cudnn_benchmark))
+            stack.enter_context(holding(owner, name, value))
+        stack.enter_context(holding(cudnn, "benchmark", compute.cudnn_benchmark))
         yield
 
 

@@ -1,7 +1,8 @@
 """What a training pass costs in memory and operations, counted on tensors without values."""
 
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lowlight_kedro.diffusion.compute import network_precision
+from lowlight_kedro.diffusion.compute import holding, network_precision
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 
 FP32 = 4  # bytes
@@ -51,13 +51,16 @@ class LiveBytes(TorchDispatchMode):
         del self._held[key]
 
 
-class AsOnGPU(TorchFunctionMode):
-    """Autocast on a CPU leaves group norm in bf16, on a GPU it is computed and kept in fp32."""
+@contextmanager
+def group_norm_as_on_gpu() -> Iterator[None]:
+    """Within the block group norm is computed and kept in fp32 under autocast: on a GPU it is, on a CPU it stays in bf16."""
+    before = F.group_norm
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.group_norm and torch.is_autocast_enabled("cpu"):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    def in_fp32(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        return before(x.float() if torch.is_autocast_enabled("cpu") else x, *rest, **named)
+
+    with holding(F, "group_norm", in_fp32):
+        yield
 
 
 def loss_of_noise(denoiser: Denoiser, images: int, channels: int, side: int, device: torch.device, precision: str) -> Tensor:
@@ -103,9 +106,8 @@ def count_pass(denoiser: Denoiser, images: int, side: int, precision: str, *, ch
         twin = deepcopy(denoiser)
         for weights in twin.parameters():
             weights.grad = torch.empty_like(weights)
-        with FlopCounterMode(display=False) as flops, LiveBytes() as live:
-            with AsOnGPU() if as_on_gpu else nullcontext():
-                loss = loss_of_noise(twin, images, channels, side, CPU, precision)
+        with FlopCounterMode(display=False) as flops, LiveBytes() as live, group_norm_as_on_gpu() if as_on_gpu else nullcontext():
+            loss = loss_of_noise(twin, images, channels, side, CPU, precision)
             activations = live.now
             loss.backward()
     return PassCost(images, parameter_count(denoiser), activations, live.peak, flops.get_total_flops(), live.moved)
