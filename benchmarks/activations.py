@@ -1,6 +1,6 @@
-"""Peak memory of a training pass per image, over networks, precision and checkpointing, and what each environment takes.
+"""Peak memory of a training pass per image over networks, precision and checkpointing, and what each environment takes.
 
-    python benchmarks/activations.py            # both tables, as markdown; about a minute
+    python benchmarks/activations.py            # both tables, as markdown; one to two minutes
     python benchmarks/activations.py --env a40  # one environment
 
 Counted, not measured: the tensors of a pass are followed without computing it, with autocast as on a GPU (`memory.count_pass`).
@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
@@ -31,7 +32,8 @@ IMAGES = (16, 32)  # of the passes whose difference is the cost of an image
 
 def cost(name: str, options: dict[str, Any], images: int, side: int, precision: str, checkpointing: bool) -> PassCost:
     """Of a pass through a network of the table."""
-    denoiser = Denoiser(NETWORKS[name](**options), 0.5)
+    with torch.device("meta"):
+        denoiser = Denoiser(NETWORKS[name](**options), 0.5)
     if checkpointing:
         checkpoint_blocks(denoiser)
     return count_pass(denoiser, images, side, precision, as_on_gpu=True)

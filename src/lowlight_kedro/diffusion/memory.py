@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from lowlight_kedro.diffusion.compute import holding, network_precision
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
@@ -23,11 +23,14 @@ CPU = torch.device("cpu")
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that operations made within the block: alive `now`, and the `peak`; `moved`: read and written by all."""
+    """Bytes of the tensors that operations made within the block: alive `now`, and the `peak`; `moved`: read and written by all.
+
+    `flops` as torch counts them. Its own `FlopCounterMode` holds tensors longer than they live, so it cannot stand around this.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = self.moved = 0
+        self.now = self.peak = self.moved = self.flops = 0
         self._held: dict[int, weakref.finalize] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,6 +39,9 @@ class LiveBytes(TorchDispatchMode):
         for tensor in made:
             self._hold(tensor.untyped_storage())
         self.peak = max(self.peak, self.now)
+        packet = getattr(func, "overloadpacket", None)
+        if packet in flop_registry:
+            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
         if not getattr(func, "is_view", False):
             self.moved += sum(tensor.numel() * tensor.element_size() for tensor in read + made)
         return out
@@ -97,17 +103,27 @@ def parameter_count(module: nn.Module) -> int:
     return sum(weights.numel() for weights in module.parameters())
 
 
+def _on_cpu(network: nn.Module) -> None:
+    """Weights without values, from wherever they are, `meta` too."""
+    for module in network.modules():
+        for name, weights in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty_like(weights, device=CPU)))
+        for name, values in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty_like(values, device=CPU))
+
+
 def count_pass(denoiser: Denoiser, images: int, side: int, precision: str, *, channels: int = 3, as_on_gpu: bool = False) -> PassCost:
     """Count a pass that adds to gradients of an earlier one, on tensors without values: exact sizes in a second or two.
 
-    Left out: what a library takes for itself (workspaces, fragmentation, a GPU's context), hence a margin for users of the figure.
+    The denoiser may be on any device; on `meta` it costs nothing to make. Left out: what a library takes for itself (workspaces, fragmentation, a GPU's context), hence a margin for users of the figure.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
         twin = deepcopy(denoiser)
+        _on_cpu(twin)
         for weights in twin.parameters():
             weights.grad = torch.empty_like(weights)
-        with FlopCounterMode(display=False) as flops, LiveBytes() as live, group_norm_as_on_gpu() if as_on_gpu else nullcontext():
+        with LiveBytes() as live, group_norm_as_on_gpu() if as_on_gpu else nullcontext():
             loss = loss_of_noise(twin, images, channels, side, CPU, precision)
             activations = live.now
             loss.backward()
-    return PassCost(images, parameter_count(denoiser), activations, live.peak, flops.get_total_flops(), live.moved)
+    return PassCost(images, parameter_count(denoiser), activations, live.peak, live.flops, live.moved)
