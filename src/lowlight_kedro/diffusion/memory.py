@@ -115,7 +115,8 @@ def _on_cpu(network: nn.Module) -> None:
 def count_pass(denoiser: Denoiser, images: int, side: int, precision: str, *, channels: int = 3, as_on_gpu: bool = False) -> PassCost:
     """Count a pass that adds to gradients of an earlier one, on tensors without values: exact sizes in a second or two.
 
-    The denoiser may be on any device; on `meta` it costs nothing to make. Left out: what a library takes for itself (workspaces, fragmentation, a GPU's context), hence a margin for users of the figure.
+    The denoiser may be on any device; on `meta` it costs nothing to make. Left out: what a library takes
+    for itself (workspaces, fragmentation, a GPU's context), hence a margin for users of the figure.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
         twin = deepcopy(denoiser)
