@@ -1,56 +1,123 @@
-"""How much memory a training pass keeps for its backward pass, per image: `python benchmarks/activations.py --env a40`.
+"""Peak memory of a training pass per image over networks, precision and checkpointing, and what each environment takes.
 
-Counts the bytes of the tensors that autograd saves, once each, weights left out; measured on the CPU, where autocast keeps
-what it keeps on a GPU to within its choice of kernels. The optimiser's state and the weights are listed beside it.
+    python benchmarks/activations.py            # both tables, as markdown; one to two minutes
+    python benchmarks/activations.py --env a40  # one environment
+
+Counted, not measured: the tensors of a pass are followed without computing it, with autocast as on a GPU (`memory.count_pass`).
+Left out is what libraries and a driver take for themselves: about half a GiB of context on a GPU, and workspaces of convolutions.
 """
 
 import argparse
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.compute import checkpoint_blocks
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.memory import PassCost, count_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 
 ROOT = Path(__file__).parent.parent
+GIB, MIB = 2**30, 2**20
+TFLOPS, GB_PER_S = {"a40": 149.7, "h100": 989.0}, {"a40": 696, "h100": 3350}  # dense bf16 and memory, data sheets
+SHARE = 0.4  # of the peak, what is aimed at
+IMAGES = (16, 32)  # of the passes whose difference is the cost of an image
 
 
-def saved_bytes(denoiser: Denoiser, side: int, precision: str) -> int:
-    """Bytes that one image of `side` pixels leaves for the backward pass."""
-    weights = {parameter.data_ptr() for parameter in denoiser.parameters()}
-    seen: dict[int, int] = {}
+def cost(name: str, options: dict[str, Any], images: int, side: int, precision: str, checkpointing: bool) -> PassCost:
+    """Of a pass through a network of the table."""
+    with torch.device("meta"):
+        denoiser = Denoiser(NETWORKS[name](**options), 0.5)
+    if checkpointing:
+        checkpoint_blocks(denoiser)
+    return count_pass(denoiser, images, side, precision, as_on_gpu=True)
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.data_ptr() not in weights:
-            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
-    x0 = torch.randn(1, 3, side, side)
-    sigma = torch.full((1, 1, 1, 1), 0.5)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
-        denoising_loss(denoiser, x0, x0 + sigma * torch.randn_like(x0), sigma).mean()
-    return sum(seen.values())
+def settings(environment: str) -> tuple[TrainingOptions, int]:
+    """Training options and the side of a training image."""
+    with KedroSession.create(ROOT, env=environment) as session:
+        config = session.load_context().config_loader
+        options = TrainingOptions.model_validate(config["parameters"]["training"])
+        return options, options.crop or config["globals"]["tile_size"]
+
+
+def environments() -> list[str]:
+    """Those that train a network of their own, and `base`."""
+    own = [path.parent.name for path in sorted((ROOT / "conf").glob("*/parameters.yml")) if "\n  network:" in path.read_text()]
+    return ["base", *own]
+
+
+def networks(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each kind with the options of `base`, and what environments choose besides."""
+    seen: list[tuple[str, dict[str, Any]]] = list(settings("base")[0].network.options.items())
+    for name in names:
+        chosen = settings(name)[0].network
+        if (chosen.name, chosen.chosen) not in seen:
+            seen.append((chosen.name, chosen.chosen))
+    yield from ((name, options) for name, options in seen if name in NETWORKS)
+
+
+def per_image_table(names: list[str]) -> None:
+    """MiB per image: one row per network and size, one column per precision and checkpointing."""
+    ways = list(product(("fp32", "bf16"), (False, True)))
+    print("| network | parameters | side | TFLOP per image | " + " | ".join(f"{p}{', checkpointing' if c else ''}" for p, c in ways) + " |")
+    print("|---" * (4 + len(ways)) + "|")
+    for (name, options), side in product(networks(names), (256, 128)):
+        cells, flops = [], []
+        for precision, checkpointing in ways:
+            few, more = (cost(name, options, images, side, precision, checkpointing) for images in IMAGES)
+            cells.append(f"{(more.working - few.working) / (IMAGES[1] - IMAGES[0]) / MIB:.0f} MiB")
+            flops.append(few.flops / IMAGES[0] / 1e12)
+        widths = "/".join(map(str, options["widths"]))
+        print(
+            f"| {name} {widths}, {options['blocks']} | {few.parameters / 1e6:.1f} M | {side} | {flops[0]:.3f} | {' | '.join(cells)} |",
+            flush=True,
+        )
+
+
+def speed(environment: str, counted: PassCost) -> str:
+    """Images per second at `SHARE` of the peak, and what memory traffic without any fusion would allow."""
+    if environment not in TFLOPS:
+        return "-"
+    compute = SHARE * TFLOPS[environment] * 1e12 / (counted.flops / counted.images)
+    traffic = GB_PER_S[environment] * 1e9 / (counted.moved / counted.images)
+    return f"{compute:.0f} (traffic: {traffic:.0f})"
+
+
+def environment_table(names: list[str]) -> None:
+    """What a pass of each environment takes, as it is and with checkpointing the other way round."""
+    print("| environment | pass | precision | checkpointing | activations | weights, gradients, Adam, EMA | peak | img/s at 40 % |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in names:
+        options, side = settings(name)
+        images = options.batch_size if options.batch_gpu == "auto" else options.batch_gpu
+        precision, chosen = options.compute.precision, options.compute.checkpointing
+        for checkpointing in (chosen, not chosen):
+            counted = cost(options.network.name, options.network.chosen, images, side, precision, checkpointing)
+            print(
+                f"| {name} | {images} x {side}² | {precision} | {'yes' if checkpointing else 'no'} | {counted.working / GIB:.2f} GiB "
+                f"| {(counted.total() - counted.working) / GIB:.2f} GiB | {counted.total() / GIB:.2f} GiB | {speed(name, counted)} |",
+                flush=True,
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", default="a40")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", help="only this environment")
+    only = parser.parse_args().env
     bootstrap_project(ROOT)
-    with KedroSession.create(ROOT, env=parser.parse_args().env) as session:
-        config = session.load_context().config_loader
-        options = TrainingOptions.model_validate(config["parameters"]["training"])
-        side = options.crop or config["globals"]["tile_size"]
-    denoiser = Denoiser(NETWORKS[options.network.name](**options.network.chosen), 0.5)
-    per_image = saved_bytes(denoiser, side, options.precision) / 2**30
-    parameters = sum(weights.numel() for weights in denoiser.parameters())
-    fixed = parameters * 4 * 5 / 2**30  # weights, gradients, two Adam moments, EMA
-    print(f"{options.network.name} {options.network.chosen}")
-    print(f"{parameters / 1e6:.1f} million parameters, {side} x {side}, {options.precision}")
-    print(f"saved per image {per_image:.3f} GiB, per pass of {options.batch_gpu} {options.batch_gpu * per_image:.1f} GiB")
-    print(f"weights, gradients, Adam and EMA {fixed:.2f} GiB")
+    names = [only] if only else environments()
+    if not only:
+        print("Peak of a training pass per image, gradients of activations included\n")
+        per_image_table(names)
+        print("\nWhole passes; the second row of an environment is with checkpointing the other way round\n")
+    environment_table(names)
 
 
 if __name__ == "__main__":

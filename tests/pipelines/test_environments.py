@@ -3,11 +3,17 @@
 import inspect
 
 import pytest
+import torch
 from kedro.framework.session import KedroSession
 
+from lowlight_kedro.diffusion.compute import checkpoint_blocks
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.memory import count_pass
+from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
+from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -46,6 +52,49 @@ def test_the_a40_environment_holds_the_values_it_was_asked_for():
     assert {key: training[key] for key in wanted} == wanted
     assert training["loader"] == {"workers": 4, "pin_memory": True, "persistent_workers": True, "prefetch_factor": 2}
     assert training["corruption"]["name"] == "uniform"
+    assert training["compute"]["precision"] == "bf16"
+    assert training["compute"]["limits"] == {"gpu_share": 0.9, "cpu_share": 0.25, "cpu_images": 16}  # the rest is base's
+
+
+# bytes of memory that an environment is for; of a GPU 10 % are left to context, workspaces and fragmentation, of a laptop 3/4 to others
+MEMORY = {
+    ("a40", False): 0.9 * 48e9,
+    ("a40", True): 0.9 * 10e9,  # with checkpointing: the variant for small GPUs
+    ("h100", False): 0.9 * 80e9,
+    ("cpu", False): 0.25 * 8e9,
+}
+
+
+@pytest.mark.parametrize(("environment", "checkpointing"), MEMORY)
+def test_a_pass_fits_the_memory_that_the_environment_is_for(environment, checkpointing):
+    """With four running means; counted at full size, see benchmarks/activations.py."""
+    changed = {"training": {"compute": {"checkpointing": True}}} if checkpointing else {}
+    with KedroSession.create(ROOT, env=environment, runtime_params=changed) as session:
+        config = session.load_context().config_loader
+        options, tile = TrainingOptions.model_validate(config["parameters"]["training"]), config["globals"]["tile_size"]
+    assert options.compute.checkpointing == checkpointing
+    with torch.device("meta"):
+        denoiser = Denoiser(NETWORKS[options.network.name](**options.network.chosen), 0.5)
+    if checkpointing:
+        checkpoint_blocks(denoiser)
+    images = options.compute.limits.cpu_images if options.batch_gpu == "auto" else options.batch_gpu
+    cost = count_pass(denoiser, images, options.crop or tile, options.compute.precision, as_on_gpu=options.device == "cuda")
+    assert cost.total(means=4) < MEMORY[environment, checkpointing]
+
+
+def test_cuda_without_a_gpu_is_an_error_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for wanted in ("cuda", "cuda:1", "tpu"):
+        with pytest.raises(ValueError, match=rf"device '{wanted}' was asked for.*set device to auto or cpu"):
+            choose_device(wanted)
+    assert (choose_device("auto"), choose_device("cpu")) == (torch.device("cpu"), torch.device("cpu"))
+
+
+def test_a_gpu_that_is_there_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (choose_device("auto"), choose_device("cuda:1")) == (torch.device("cuda"), torch.device("cuda:1"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
 
 
 def test_environments_hold_only_what_differs():

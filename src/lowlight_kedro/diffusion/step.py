@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.denoiser import denoising_loss
 from lowlight_kedro.diffusion.ema import follow
@@ -38,7 +39,7 @@ def train_step(
         cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, generator)
         x0 = scaling.to_network(decode(cropped))
         noisy = corruption(x0, noise_generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+        with network_precision(schedule.precision, device):
             loss = denoising_loss(state.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean() / len(passes)
         loss.backward()
         total += loss.detach()

@@ -24,6 +24,8 @@ def keep_variance(net: nn.Module) -> None:
 class Block(nn.Module):
     """x + conv(silu(conv(silu(x)))), with GroupNorm before each SiLU where `norm`."""
 
+    residual = True  # may be computed again in the backward pass
+
     def __init__(self, width: int, *, norm: bool) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity() for _ in range(2))
@@ -39,6 +41,8 @@ class Block(nn.Module):
 
 class Attention(nn.Module):
     """x + self-attention over all pixels, one head per 64 channels."""
+
+    residual = True  # may be computed again in the backward pass
 
     def __init__(self, width: int) -> None:
         super().__init__()

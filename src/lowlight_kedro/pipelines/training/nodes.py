@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
 from typing import Any
 
 import pandas as pd
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.selection import best_row
 from lowlight_kedro.diffusion.state import State
@@ -66,6 +69,27 @@ def _fresh_state(description: dict[str, Any], averages: Iterable[str], device: t
     return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
 
 
+def _make_ready(state: State, tiles: EDMPTDataset, options: TrainingOptions) -> int:
+    """Weights as `compute` wants them, in place; returns the images of a pass."""
+    compute, size = options.compute.build(), options.batch_gpu
+    prepare(state.denoiser, list(state.averages.values()), state.optimizer, compute)
+    channels, _, side = tiles[0][0].shape
+    side = options.crop or side
+    with gpu_arithmetic(compute):
+        if size == "auto":
+            limits = options.compute.limits.build()
+            size = fitting_pass(state.denoiser, options.batch_size, channels, side, compute.precision, limits, has_moments=state.images > 0)
+            logger.info(
+                "batch_gpu: auto takes %d images of %d x %d a pass, %d passes an update", size, side, side, options.batch_size // size
+            )
+        if compute.compile is not None:
+            compile_network(state.denoiser.network, compute)
+            started = perf_counter()
+            run_pass(state.denoiser, size, channels, side, compute.precision)
+            logger.info("compiled (%s) in %.0f s, not counted in img/s", compute.compile, perf_counter() - started)
+    return size
+
+
 def _validator(
     tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
 ) -> Callable[[State], dict[str, float]]:
@@ -114,24 +138,25 @@ def train_prior(
         KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
     """
     _require_validated(train_tiles, tile_statistics)
-    device, schedule = choose_device(options.device), options.schedule()
+    device = choose_device(options.device)
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
-    state = _fresh_state(description, schedule.averages, device)
+    state = _fresh_state(description, options.averages(), device)
     if initial_prior is not None:
         begin_with(state, initial_prior)
         logger.info("the weights begin with those of the initial prior")
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
-        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
+        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
+    schedule = options.schedule(_make_ready(state, train_tiles, options))
     corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
     batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
     validate, enough = _validator(val_tiles, scaling, options, device), options.selection.enough
     progress = Progress(state, schedule.total_images, device)
-    with stop_requests() as stopping, progress.bar:
+    with stop_requests() as stopping, progress.bar, gpu_arithmetic(options.compute.build()):
         for now in train(
             state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=validate, on_step=progress.stepped, on_tick=progress.ticked, should_stop=stopping, enough=enough,

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lowlight_kedro.diffusion.ema import EMAS
+from lowlight_kedro.diffusion.ema import EMAS, Keep
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.selection import History, ticks_without_gain
 from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.pipelines.training.compute_options import ComputeOptions
 from lowlight_kedro.plugins import configured
 
 Positive = Annotated[float, Field(gt=0)]
@@ -58,7 +59,7 @@ class TrainingOptions(Options):
     sigma_data: Positive | Auto
     total_kimg: Positive
     batch_size: Annotated[int, Field(ge=1)]
-    batch_gpu: Annotated[int, Field(ge=1)]
+    batch_gpu: Annotated[int, Field(ge=1)] | Auto
     learning_rate: Positive
     ramp_kimg: Annotated[float, Field(ge=0)]
     decay_kimg: Positive | None
@@ -69,7 +70,7 @@ class TrainingOptions(Options):
     check_updates: Annotated[int, Field(ge=1)]
     max_gradient: Positive | None
     crop: Annotated[int, Field(ge=16)] | None
-    precision: Literal["fp32", "bf16"]
+    compute: ComputeOptions
     seed: int
     device: str
     resume: bool
@@ -79,7 +80,7 @@ class TrainingOptions(Options):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":
-        if self.batch_size % self.batch_gpu:
+        if self.batch_gpu != "auto" and self.batch_size % self.batch_gpu:
             raise ValueError(f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}")
         return self
 
@@ -90,7 +91,12 @@ class TrainingOptions(Options):
             raise ValueError(f"selection.column must be one of {', '.join(columns)}, got {self.selection.column!r}")
         return self
 
-    def schedule(self) -> Schedule:
-        """The part that the loop needs."""
-        numbers = {name: getattr(self, name) for name in Schedule.__dataclass_fields__ if name != "averages"}
-        return Schedule(**numbers, averages=configured("ema", EMAS, self.ema.name, self.ema.chosen)())
+    def averages(self) -> dict[str, Keep]:
+        """The running means of the weights that are kept."""
+        return configured("ema", EMAS, self.ema.name, self.ema.chosen)()
+
+    def schedule(self, batch_gpu: int) -> Schedule:
+        """The part that the loop needs, with passes of `batch_gpu` images."""
+        others = Schedule.__dataclass_fields__.keys() - {"averages", "batch_gpu", "precision"}
+        numbers = {name: getattr(self, name) for name in others}
+        return Schedule(**numbers, averages=self.averages(), batch_gpu=batch_gpu, precision=self.compute.precision)
