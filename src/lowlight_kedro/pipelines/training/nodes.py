@@ -23,7 +23,9 @@ from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.interrupt import stop_requests
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.pipelines.training.reading import reading_errors
+from lowlight_kedro.pipelines.training.sizes import require_sizes
+from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> 
 def _fresh_state(description: dict[str, Any], device: torch.device) -> State:
     torch.manual_seed(description["seed"])
     chosen = description["network"]
-    network = choose("network", NETWORKS, chosen["name"])(**chosen["options"])
+    network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
     parameters = sum(weights.numel() for weights in network.parameters())
     logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
     return State.fresh(Denoiser(network, description["sigma_data"]).to(device))
@@ -95,14 +97,15 @@ def train_prior(
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
     state = _fresh_state(description, device)
+    require_sizes(state.denoiser.network, train_tiles.shape[-1], options.crop, options.validate_.crop)
     if initial_prior is not None:
         begin_with(state, initial_prior)
         logger.info("the weights begin with those of the initial prior")
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
-    corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
-        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
+    corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
+        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling
     )
     batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
     progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True)
@@ -111,7 +114,7 @@ def train_prior(
         progress.update(options.batch_size)
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    with stop_requests() as stopping, progress:
+    with stop_requests() as stopping, progress, reading_errors():
         for now in train(
             state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
