@@ -76,7 +76,23 @@ class _AtomicSave:
 
 
 class AtomicJSONDataset(_AtomicSave, JSONDataset):
-    """kedro-datasets' JSONDataset, written atomically."""
+    """kedro-datasets' JSONDataset, written atomically. `metadata: {made_by: PIPELINE}` is told where the file is not there."""
+
+    def load(self) -> Any:
+        """Read the file.
+
+        Raises:
+            DatasetError: it is not there, or not JSON.
+        """
+        maker = (self.metadata or {}).get("made_by")
+        advice = f"run `kedro run --pipelines {maker}` {{}}" if maker else "run the pipeline that writes it {}"
+        try:
+            return super().load()
+        except DatasetError as error:  # Kedro's, around any
+            cause = _first_cause(error)
+            if isinstance(cause, FileNotFoundError):
+                raise DatasetError(f"there is no {self._filepath}; {advice.format('first')}") from error
+            raise DatasetError(f"{self._filepath}: not readable, expected JSON ({cause}); {advice.format('again')}") from error
 
 
 class AtomicCSVDataset(_AtomicSave, CSVDataset):

@@ -16,6 +16,15 @@ from lowlight_kedro.datasets.tiles import read_tile
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
 
 
+def _read_metadata(path: str | Path) -> dict[str, Any]:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: not readable metadata of tiles ({error}), expected JSON; run `kedro run --pipelines preprocessing` first"
+        ) from error
+
+
 class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
     """Clean tiles of one split: `dataset[i]` is (image float32 (C, S, S) in [-1, 1], label float32 (0,)).
 
@@ -34,7 +43,7 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         ValueError: labels were asked for, or there is no clean tile of that split.
-        DatasetError: (on access) a file is missing or torn, or has another shape or type.
+        DatasetError: the metadata is missing or torn; (on access) a file is missing or torn, or has another shape or type.
     """
 
     def __init__(
@@ -48,12 +57,15 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
             )
         self.data_root = Path(data_root)
         self.shape = (channels, image_size, image_size)
-        metadata = json.loads(Path(metadata_json).read_text(encoding="utf-8"))
+        metadata = _read_metadata(metadata_json)
         self.fingerprint = fingerprint(metadata)
         tiles = [tile for tile in list_tiles(metadata) if tile.get("split", split) == split]
         self.tiles = [tile for tile in tiles if clean_verdict(tile)[0]]
         if not self.tiles:
-            raise ValueError(f"{metadata_json}: no clean tile in split {split!r} ({len(tiles)} tiles there, none clean)")
+            raise ValueError(
+                f"{metadata_json}: no clean tile in split {split!r} ({len(tiles)} tiles there, none clean), expected one or more; "
+                "put clean raws into that split and run preprocessing again"
+            )
         self._stacks = OpenStacks()
 
     def __len__(self) -> int:
@@ -134,10 +146,10 @@ class EDMPTKedroDataset(AbstractDataset[None, EDMPTDataset | None]):
         """Open the split."""
         try:
             return EDMPTDataset(**self._arguments)
-        except ValueError:
+        except ValueError as error:
             if self._optional:
                 return None
-            raise
+            raise DatasetError(str(error)) from error
 
     def save(self, data: None) -> None:
         """Tiles are written by the preprocessing pipeline."""

@@ -4,6 +4,7 @@ A tile value x in [-1, 1] is stored as u = round((x + 1) / 2 * 65535), so -1 and
 at most half a step of 2 / 65535 away (docs/decisions/0007-tile-storage.md says why that is enough).
 """
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,13 @@ def open_stack(path: str | Path) -> NDArray:
     try:
         stack = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
-        raise DatasetError(f"{path}: not a readable stack ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise DatasetError(f"{path}: not a readable stack ({told}); run preprocessing and validation again") from error
     if stack.ndim != 4 or not stack.flags.c_contiguous:
         raise DatasetError(f"{path}: an array {stack.shape}, expected tiles (N, C, S, S) in C order")
     size = path.stat().st_size
     if size != stack.offset + stack.nbytes:
-        raise DatasetError(f"{path}: {size} bytes, its header says {stack.offset + stack.nbytes}")
+        raise DatasetError(f"{path}: {size} bytes, its header says {stack.offset + stack.nbytes}; run preprocessing and validation again")
     return np.asarray(stack)
 
 
@@ -101,16 +103,41 @@ def holds(path: str | Path, tiles: NDArray) -> bool:
     return all(np.array_equal(old, encode(new)) for old, new in zip(stack, tiles, strict=True))
 
 
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: not a readable stack ({type(error).__name__}: {error.strerror}); put it back, or run preprocessing and "
+            "validation again"
+        ) from error
+    return found.st_size, found.st_mtime_ns
+
+
+def _opened(path: str) -> tuple[tuple[int, int], NDArray]:
+    return _size_and_time(path), open_stack(path)
+
+
 class OpenStacks:
     """`open_stack` that keeps the last `limit` files open; a copy in another process opens its own."""
 
     def __init__(self, limit: int = OPEN_STACKS) -> None:
         self._limit = limit
-        self._open = lru_cache(limit)(open_stack)
+        self._open = lru_cache(limit)(_opened)
 
     def __call__(self, path: str) -> NDArray:
-        """See `open_stack`."""
-        return self._open(path)
+        """See `open_stack`. Every call looks at size and time of the file: reading what was cut off would kill the process.
+
+        Raises:
+            DatasetError: the file is gone, or another than when it was opened.
+        """
+        opened, stack = self._open(path)
+        if (now := _size_and_time(path)) != opened:
+            raise DatasetError(
+                f"{path}: written to while it was read: got {now[0]} bytes, expected the {opened[0]} bytes that were opened, untouched; "
+                "run preprocessing and validation again, then what failed"
+            )
+        return stack
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return OpenStacks, (self._limit,)

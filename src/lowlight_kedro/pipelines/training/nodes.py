@@ -27,7 +27,9 @@ from lowlight_kedro.pipelines.training.interrupt import stop_requests
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import Progress, with_costs
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.pipelines.training.reading import reading_errors
+from lowlight_kedro.pipelines.training.sizes import require_sizes
+from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> 
 def _fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
     torch.manual_seed(description["seed"])
     chosen = description["network"]
-    network = choose("network", NETWORKS, chosen["name"])(**chosen["options"])
+    network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
     parameters = sum(weights.numel() for weights in network.parameters())
     logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
     return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
@@ -143,6 +145,7 @@ def train_prior(
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
     state = _fresh_state(description, options.averages(), device)
+    require_sizes(state.denoiser.network, train_tiles.shape[-1], options.crop, options.validate_.crop)
     if initial_prior is not None:
         begin_with(state, initial_prior)
         logger.info("the weights begin with those of the initial prior")
@@ -150,13 +153,13 @@ def train_prior(
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
     schedule = options.schedule(_make_ready(state, train_tiles, options))
-    corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
-        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
+    corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
+        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling
     )
     batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
     validate, enough = _validator(val_tiles, scaling, options, device), options.selection.enough
     progress = Progress(state, schedule.total_images, device)
-    with stop_requests() as stopping, progress.bar, gpu_arithmetic(options.compute.build()):
+    with stop_requests() as stopping, progress.bar, reading_errors(), gpu_arithmetic(options.compute.build()):
         for now in train(
             state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=validate, on_step=progress.stepped, on_tick=progress.ticked, should_stop=stopping, enough=enough,

@@ -81,7 +81,10 @@ class TrainingOptions(Options):
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":
         if self.batch_gpu != "auto" and self.batch_size % self.batch_gpu:
-            raise ValueError(f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}")
+            raise ValueError(
+                f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}; "
+                "set training.batch_gpu to a divisor of batch_size, or to auto"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 SIGNAL_QUANTILES = (0.05, 0.5, 0.95)
+WANTED = "expected one or more: put clean raws into that split and run preprocessing again"
 
 
 class ValidationError(ValueError):
@@ -110,12 +111,12 @@ def check_tiles(tile_metadata: dict, tiles: TileFolder, options: ValidationOptio
     for tile, figure in zip(listed, figures, strict=True):
         clean, rule = clean_verdict(tile)
         rows.append({"tile_id": tile["tile_id"], "split": tile.get("split"), "clean": clean, "rule": rule} | figure)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=None if rows else ["tile_id", "split", "clean", "rule"])  # a table without columns is no CSV
     if "digest" in table:
         digests = table.dropna(subset="digest").drop_duplicates("tile_id").set_index("tile_id")["digest"]
         problems += tile_checks.check_duplicates(digests.to_dict())
     if not any(row["clean"] and row["split"] in ("train", None) for row in rows):
-        problems.append(Problem("all", "clean", f"none of the {len(rows)} tiles is a clean tile of split train"))
+        problems.append(Problem("all", "clean", f"none of the {len(rows)} tiles is a clean tile of split train; {WANTED}"))
     return table, pd.DataFrame([vars(problem) for problem in problems], columns=["tile_id", "kind", "message"])
 
 
@@ -171,8 +172,14 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions, sourc
 def measure_tiles(
     tile_metadata: dict, table: pd.DataFrame, validated: dict, calibrations: list[dict], sensor: SensorOptions
 ) -> dict[str, Any]:
-    """Mean and standard deviation of the clean training tiles, and the constants they suggest."""
+    """Mean and standard deviation of the clean training tiles, and the constants they suggest.
+
+    Raises:
+        ValidationError: all of them were dropped.
+    """
     table = table[table["clean"] & ((table["split"] == "train") | table["split"].isna()) & ~table["tile_id"].isin(validated["dropped"])]
+    if table.empty:
+        raise ValidationError(f"validation.on_content=drop leaves none of the clean tiles of split train; {WANTED}")
     mean = float(table["mean"].mean())
     std = float(np.sqrt((table["std"] ** 2 + table["mean"] ** 2).mean() - mean**2))
     signals = from_tile_domain(np.quantile(table["mean"], SIGNAL_QUANTILES))
