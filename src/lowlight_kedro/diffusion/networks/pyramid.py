@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
+from lowlight_kedro.diffusion.networks.sides import check_sides
 from lowlight_kedro.diffusion.networks.unet import UNet
 from lowlight_kedro.diffusion.sums import moving_sum
 
@@ -43,11 +44,11 @@ class PyramidUNet(nn.Module):
         self.reaches, self.sigma_data, self.channels = tuple(reaches), sigma_data, channels
         candidates = len(self.reaches) + 1
         self.unet = UNet(
-            widths, blocks, patch=2, norm=False, attention=False,
+            widths, blocks, patch=2,
             channels=channels, inputs=channels * candidates, outputs=channels * (candidates + 1),
         )  # fmt: skip
         self.multiple = self.unet.multiple
-        self.reach = (self.unet.reach or 0) + max(self.reaches, default=0)
+        self.reach = self.unet.reach + max(self.reaches, default=0)
 
     def candidates(self, scaled: Tensor, c_noise: Tensor) -> list[Tensor]:
         """F_0, F_1, ... (B, C, H, W) each, from the network's two inputs."""
@@ -67,7 +68,7 @@ class PyramidUNet(nn.Module):
 
         One candidate at a time: stacks of them would be the largest tensors of a whole frame's window.
         """
-        self.unet.check(scaled)
+        check_sides(scaled, self.multiple)
         candidates = self.candidates(scaled, c_noise)
         x = self.unet.first(F.pixel_unshuffle(torch.cat([scaled, *candidates[1:], c_noise], dim=1), self.unet.patch))
         out = self.unet.trunk(x).unflatten(1, (-1, self.channels)).float()
