@@ -206,14 +206,14 @@ def test_a_block_is_the_papers_written_out(manner, epsilon, head, resize, inputs
     block = Residual(inputs, 128, 6, manner, resize=resize, attends=True).double()
     x, told = torch.randn(2, inputs, 4, 4, dtype=torch.float64) * 0.01, torch.randn(2, 6, dtype=torch.float64)
     assert {norm.eps for norm in block.modules() if isinstance(norm, torch.nn.GroupNorm)} == {epsilon}
-    resized, (first, second) = SLOW_RESIZE[resize], block.convs
+    resized, (first, second) = SLOW_RESIZE[resize], (block.conv_in, block.conv_out)
     with torch.no_grad():
-        hidden = F.conv2d(resized(silu(slow_norm(x, block.norms[0]))), first.weight, first.bias, padding=1)
+        hidden = F.conv2d(resized(silu(slow_norm(x, block.norm_in))), first.weight, first.bias, padding=1)
         spoken = (told @ block.tell.weight.T + block.tell.bias)[:, :, None, None]
         if manner is ADM:
-            hidden = slow_norm(hidden, block.norms[1]) * (1 + spoken[:, :128]) + spoken[:, 128:]
+            hidden = slow_norm(hidden, block.norm_out) * (1 + spoken[:, :128]) + spoken[:, 128:]
         else:
-            hidden = slow_norm(hidden + spoken, block.norms[1])
+            hidden = slow_norm(hidden + spoken, block.norm_out)
         hidden = F.conv2d(silu(hidden), second.weight, second.bias, padding=1)
         projected = inputs != 128 or (manner is DDPMPP and resize != "keep")
         kept = F.conv2d(resized(x), block.skip.weight, block.skip.bias) if projected else resized(x)

@@ -45,7 +45,7 @@ def begin_quietly(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
     for module in net.modules():
         if isinstance(module, Residual):
-            nn.init.zeros_(module.convs[1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(module.conv_out.weight)
         if isinstance(module, SelfAttention):
             nn.init.zeros_(module.out.weight)
         if isinstance(module, EmbeddedUNet):

@@ -106,20 +106,24 @@ class Residual(nn.Module):
         resize: resolution, changed before the first convolution and on the skip path.
     """
 
+    residual = True  # may be computed again in the backward pass
+
     def __init__(self, inputs: int, outputs: int, told: int, manner: Manner, *, resize: Resize = "keep", attends: bool = False) -> None:
         super().__init__()
         self.resize, self.scales, self.skip_scale = resize, manner.scales, manner.skip_scale
         projects = inputs != outputs or (manner.projects and resize != "keep")
-        self.norms = nn.ModuleList(group_norm(width, manner.epsilon) for width in (inputs, outputs))
-        self.convs = nn.ModuleList(nn.Conv2d(width, outputs, 3, padding=1) for width in (inputs, outputs))
+        self.norm_in = group_norm(inputs, manner.epsilon)
+        self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.tell = nn.Linear(told, outputs * (2 if manner.scales else 1))
+        self.norm_out = group_norm(outputs, manner.epsilon)
+        self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if projects else nn.Identity()
         self.attention = SelfAttention(outputs, manner) if attends else nn.Identity()
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, told) to (B, outputs, H', W')."""
-        hidden = self.convs[0](resized(F.silu(self.norms[0](x)), self.resize))
-        hidden = self.convs[1](F.silu(self.tempered(hidden, self.tell(told)[:, :, None, None])))
+        hidden = self.conv_in(resized(F.silu(self.norm_in(x)), self.resize))
+        hidden = self.conv_out(F.silu(self.tempered(hidden, self.tell(told)[:, :, None, None])))
         # a 1 x 1 convolution and resampling by 2 change places freely: do it at the lower resolution
         kept = resized(self.skip(x), self.resize) if self.resize == "double" else self.skip(resized(x, self.resize))
         return self.attention((kept + hidden) * self.skip_scale)
@@ -127,6 +131,6 @@ class Residual(nn.Module):
     def tempered(self, hidden: Tensor, told: Tensor) -> Tensor:
         """The second norm of `hidden`, with what the block is told of the noise level."""
         if not self.scales:
-            return self.norms[1](hidden + told)
+            return self.norm_out(hidden + told)
         scale, shift = told.chunk(2, dim=1)
-        return torch.addcmul(shift, self.norms[1](hidden), 1 + scale)
+        return torch.addcmul(shift, self.norm_out(hidden), 1 + scale)

@@ -26,6 +26,8 @@ def keep_variance(net: nn.Module) -> None:
 class Block(nn.Module):
     """x + conv(silu(conv(silu(x))))."""
 
+    residual = True  # may be computed again in the backward pass
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
