@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,9 @@ def our_step(
     return lambda tiles: train_step(state, [tiles], plan, SCALING, CORRUPTION, CPU, lambda stored: stored.to(torch.float32) / 127.5 - 1)
 
 
-def candidates(theirs: Theirs, name: str, width: int, blocks: int, batch: int) -> dict[str, Callable[[Tensor], Tensor]]:
+def candidates(
+    theirs: Theirs, name: str, width: int, blocks: int, batch: int, layouts: Sequence[bool]
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """Steps by name; the first is what the others are compared with."""
 
     def wrapped() -> nn.Module:
@@ -189,15 +191,15 @@ def candidates(theirs: Theirs, name: str, width: int, blocks: int, batch: int) -
     steps = {f"EDM, dropout {dropout}": their_step(theirs, theirs.network(name, width, blocks, dropout)) for dropout in (0.0, 0.1)}
     for label, network in (("their network, our step", wrapped), ("our network, our step", own)):
         for precision in ("fp32", "bf16"):
-            for channels_last in (False, True):
+            for channels_last in layouts:
                 layout = ", channels_last" if channels_last else ""
                 steps[f"{label}, {precision}{layout}"] = our_step(network(), precision, batch, channels_last=channels_last)
     return steps
 
 
-def speed(theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int) -> None:
+def speed(theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int, layouts: Sequence[bool]) -> None:
     """Median of interleaved rounds after one to warm up; the ratio is the median of the rounds' own ratios."""
-    steps = candidates(theirs, name, width, blocks, batch)
+    steps = candidates(theirs, name, width, blocks, batch, layouts)
     tiles = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {label: [] for label in steps}
     for _ in range(rounds + 1):
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 4], help="one per width")
     parser.add_argument("--rounds", type=int, default=5, help="0: agreement only")
+    parser.add_argument("--channels_last", action="store_true", help="our steps in that layout too")
     options = parser.parse_args()
     theirs = Theirs.imported(options.edm)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
@@ -229,7 +232,7 @@ def main() -> None:
         agreement(theirs, name, options.widths[0], options.blocks)
     for name in options.names if options.rounds else ():
         for width, batch in zip(options.widths, options.batches, strict=True):
-            speed(theirs, name, width, options.blocks, batch, options.rounds)
+            speed(theirs, name, width, options.blocks, batch, options.rounds, (False, True) if options.channels_last else (False,))
 
 
 if __name__ == "__main__":
