@@ -197,16 +197,18 @@ def candidates(
     return steps
 
 
-def speed(theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int, layouts: Sequence[bool]) -> None:
+def speed(
+    theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int, layouts: Sequence[bool], clock: Callable[[], float]
+) -> None:
     """Median of interleaved rounds after one to warm up; the ratio is the median of the rounds' own ratios."""
     steps = candidates(theirs, name, width, blocks, batch, layouts)
     tiles = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {label: [] for label in steps}
     for _ in range(rounds + 1):
         for label, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             float(step(tiles))
-            seconds[label].append(time.perf_counter() - start)
+            seconds[label].append(clock() - start)
     first, dropped, *_ = (times[1:] for times in seconds.values())
     print(f"\n| {name} {width}, {blocks} blocks, batch {batch}, {SIDE} x {SIDE} | img/s | over EDM | over EDM with dropout |")
     print("|---|---|---|---|")
@@ -224,15 +226,18 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 4], help="one per width")
     parser.add_argument("--rounds", type=int, default=5, help="0: agreement only")
     parser.add_argument("--channels_last", action="store_true", help="our steps in that layout too")
+    parser.add_argument("--cpu_time", action="store_true", help="seconds of all cores instead of the clock's: where the machine is shared")
     options = parser.parse_args()
     theirs = Theirs.imported(options.edm)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| relative distance to EDM | " + " | ".join(AGREEMENT_COLUMNS) + " |\n" + "|---" * (1 + len(AGREEMENT_COLUMNS)) + "|")
     for name in options.names:
         agreement(theirs, name, options.widths[0], options.blocks)
+    layouts = (False, True) if options.channels_last else (False,)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     for name in options.names if options.rounds else ():
         for width, batch in zip(options.widths, options.batches, strict=True):
-            speed(theirs, name, width, options.blocks, batch, options.rounds, (False, True) if options.channels_last else (False,))
+            speed(theirs, name, width, options.blocks, batch, options.rounds, layouts, clock)
 
 
 if __name__ == "__main__":
