@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.pyramid import precision_weighted_mean
-from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, Residual, SelfAttention, group_norm, largest_divisor, level_features
+from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Residual, SelfAttention, group_norm, largest_divisor
 
 SMALL = {"widths": [16, 32], "blocks": 1}
 EMBEDDED = ["adm", "ddpmpp"]
@@ -146,13 +146,15 @@ def test_attention_is_where_it_is_asked_for(name):
         NETWORKS[name](widths=[16, 16, 32], blocks=2, attention=[3])
 
 
-def test_level_features_are_the_waves_they_say():
-    levels = torch.tensor([-1.5, 0.2], dtype=torch.float64)
-    for closed, steps in ((True, 3), (False, 4)):
-        got = level_features(levels, 8, closed=closed)
-        for row, level in zip(got.tolist(), levels.tolist(), strict=True):
-            angles = [level * 10_000 ** (-k / steps) for k in range(4)]
-            assert row == pytest.approx([*map(math.sin, angles), *map(math.cos, angles)])
+@pytest.mark.parametrize(("manner", "steps"), [(DDPMPP, 3), (ADM, 4)])
+def test_level_features_are_the_waves_they_say(manner, steps):
+    levels, seen = torch.tensor([-1.5, 0.2], dtype=torch.float64), []
+    embedding = LevelEmbedding(8, manner).double()
+    embedding.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    embedding(levels)
+    for row, level in zip(seen[0].tolist(), levels.tolist(), strict=True):
+        angles = [level * 10_000 ** (-k / steps) for k in range(4)]
+        assert row == pytest.approx([*map(math.sin, angles), *map(math.cos, angles)])
 
 
 def test_groups_divide_every_width():
