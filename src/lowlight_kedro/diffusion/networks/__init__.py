@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lowlight_kedro.diffusion.networks.embedded import adm, ddpmpp
 from lowlight_kedro.diffusion.networks.pyramid import pyramid_unet
-from lowlight_kedro.diffusion.networks.unet import ddpmpp, raw_unet
+from lowlight_kedro.diffusion.networks.unet import raw_unet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"ddpmpp": ddpmpp, "pyramid_unet": pyramid_unet, "raw_unet": raw_unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"adm": adm, "ddpmpp": ddpmpp, "pyramid_unet": pyramid_unet, "raw_unet": raw_unet}

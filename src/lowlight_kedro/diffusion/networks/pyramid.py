@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
+from lowlight_kedro.diffusion.networks.sides import check_sides
 from lowlight_kedro.diffusion.networks.unet import UNet
 from lowlight_kedro.diffusion.sums import moving_sum
 
@@ -74,11 +75,11 @@ class PyramidUNet(nn.Module):
         self.sigma_data, self.channels = sigma_data, channels
         candidates = 1 + len(self.reaches) + len(self.details)
         self.unet = UNet(
-            widths, blocks, patch=2, norm=False, attention=False,
+            widths, blocks, patch=2,
             channels=channels, inputs=channels * candidates, outputs=channels * (candidates + 1),
         )  # fmt: skip
         self.multiple = self.unet.multiple
-        self.reach = (self.unet.reach or 0) + max(*self.reaches, *(reach for pair in self.details for reach in pair), 0, 0)
+        self.reach = self.unet.reach + max(*self.reaches, *(reach for pair in self.details for reach in pair), 0, 0)
 
     def candidates(self, scaled: Tensor, c_noise: Tensor) -> list[Tensor]:
         """F_0, F_1, ... (B, C, H, W) each, from the network's two inputs."""
@@ -100,7 +101,7 @@ class PyramidUNet(nn.Module):
 
         One candidate at a time: stacks of them would be the largest tensors of a whole frame's window.
         """
-        self.unet.check(scaled)
+        check_sides(scaled, self.multiple)
         candidates = self.candidates(scaled, c_noise)
         x = self.unet.first(F.pixel_unshuffle(torch.cat([scaled, *candidates[1:], c_noise], dim=1), self.unet.patch))
         out = self.unet.trunk(x).unflatten(1, (-1, self.channels)).float()

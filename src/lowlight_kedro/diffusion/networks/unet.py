@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowlight_kedro.diffusion.networks.sides import check_sides
+
 
 def keep_variance(net: nn.Module) -> None:
     """Weights of variance about 2 / fan-in, biases 0; blocks and the whole network start as the identity and 0."""
@@ -16,52 +18,30 @@ def keep_variance(net: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in net.modules():
-        last = {Block: lambda m: m.convs[1], Attention: lambda m: m.out, UNet: lambda m: m.last}.get(type(module))
+        last = {Block: lambda m: m.convs[1], UNet: lambda m: m.last}.get(type(module))
         if last:
             nn.init.zeros_(last(module).weight)
 
 
 class Block(nn.Module):
-    """x + conv(silu(conv(silu(x)))), with GroupNorm before each SiLU where `norm`."""
-
-    residual = True  # may be computed again in the backward pass
-
-    def __init__(self, width: int, *, norm: bool) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity() for _ in range(2))
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, H, W) to the same."""
-        hidden = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            hidden = conv(F.silu(norm(hidden)))
-        return x + hidden
-
-
-class Attention(nn.Module):
-    """x + self-attention over all pixels, one head per 64 channels."""
+    """x + conv(silu(conv(silu(x))))."""
 
     residual = True  # may be computed again in the backward pass
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // 64)
-        self.norm = nn.GroupNorm(min(32, width // 4), width)
-        self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.out = nn.Conv2d(width, width, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) to the same."""
-        batch, width, height, columns = x.shape
-        heads = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
-        query, key, value = heads.transpose(-1, -2).unbind(1)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(mixed.transpose(-1, -2).reshape(batch, width, height, columns))
+        hidden = x
+        for conv in self.convs:
+            hidden = conv(F.silu(hidden))
+        return x + hidden
 
 
 def unet_reach(levels: int, blocks: int, patch: int) -> int:
-    """Pixels that a U-Net of 3 x 3 convolutions, without normalisation and attention, sees in each direction, at most.
+    """Pixels that a U-Net of 3 x 3 convolutions sees in each direction, at most.
 
     Followed backwards through its layers for one row of pixels: each block widens an interval of cells by 2, the first and
     the last layer by 1, and a level halves or doubles it; the most over all places of a pixel in the coarsest cell.
@@ -84,33 +64,32 @@ def unet_reach(levels: int, blocks: int, patch: int) -> int:
 class UNet(nn.Module):
     """A U-Net over pixel-unshuffled input: `patch` = 2 works at half resolution and quarter cost.
 
+    No normalisation and no attention: a pixel sees only its receptive field, so that overlapping windows of a large frame
+    agree where they overlap.
+
     Args:
         widths: channels per level, from fine to coarse; each level halves the resolution.
         blocks: residual blocks per level, on the way down and again on the way up.
         patch: side of the pixel blocks folded into channels.
-        norm: GroupNorm in the blocks. Without it a pixel sees only its receptive field, so that overlapping
-            windows of a large frame agree where they overlap.
-        attention: self-attention at the coarsest level.
         channels: channels of the noise level map.
         inputs, outputs: channels of the image in and out; as many as `channels` where not given.
     """
 
     def __init__(
-        self, widths: Sequence[int], blocks: int, *, patch: int, norm: bool, attention: bool, channels: int = 3,
+        self, widths: Sequence[int], blocks: int, *, patch: int, channels: int = 3,
         inputs: int | None = None, outputs: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.patch = patch
         self.multiple = patch * 2 ** (len(widths) - 1)
-        self.reach = None if norm or attention else unet_reach(len(widths), blocks, patch)
+        self.reach = unet_reach(len(widths), blocks, patch)
 
         def stage(width: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, norm=norm) for _ in range(blocks)))
+            return nn.Sequential(*(Block(width) for _ in range(blocks)))
 
         self.first = nn.Conv2d(((inputs or channels) + channels) * patch**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(width) for width in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
-        self.middle = Attention(widths[-1]) if attention else nn.Identity()
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
         self.up = nn.ModuleList(stage(width) for width in widths)
@@ -123,13 +102,8 @@ class UNet(nn.Module):
         Raises:
             ValueError: H or W is no multiple of `multiple`.
         """
-        self.check(x)
+        check_sides(x, self.multiple)
         return self.trunk(self.first(F.pixel_unshuffle(torch.cat([x, c_noise], dim=1), self.patch)))
-
-    def check(self, x: Tensor) -> None:
-        """Raise a ValueError where H or W of `x` is no multiple of `multiple`."""
-        if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
-            raise ValueError(f"image sides must be multiples of {self.multiple} for this network, got {tuple(x.shape[-2:])}")
 
     def trunk(self, x: Tensor) -> Tensor:
         """What follows the first layer: (B, widths[0], H / patch, W / patch) to (B, outputs, H, W)."""
@@ -138,7 +112,7 @@ class UNet(nn.Module):
             x = down(x)
             skips.append(x)
             x = shrink(x)
-        x = self.up[-1](self.middle(self.down[-1](x)))
+        x = self.up[-1](self.down[-1](x))
         for level in reversed(range(len(skips))):
             x = F.pixel_shuffle(self.grow[level](x), 2)
             x = self.up[level](self.join[level](torch.cat([x, skips[level]], dim=1)))
@@ -147,9 +121,4 @@ class UNet(nn.Module):
 
 def raw_unet(*, widths: Sequence[int], blocks: int) -> UNet:
     """The fast one for linear tiles: works on 2x2 pixel blocks, no normalisation, no attention."""
-    return UNet(widths, blocks, patch=2, norm=False, attention=False)
-
-
-def ddpmpp(*, widths: Sequence[int], blocks: int) -> UNet:
-    """At full resolution, with GroupNorm and attention at the coarsest level, in the manner of DDPM++ (Song et al. 2021)."""
-    return UNet(widths, blocks, patch=1, norm=True, attention=True)
+    return UNet(widths, blocks, patch=2)
