@@ -38,6 +38,13 @@ class Schedule:
         """Images of the whole run, whole batches."""
         return -(-round(self.total_kimg * 1000) // self.batch_size) * self.batch_size
 
+    def snapshot_at(self, images: int) -> bool:
+        """Whether the update that ends at this image count ends with a snapshot, too: every `snapshot_ticks` ticks, and at the end."""
+        tick_images = max(round(self.kimg_per_tick * 1000), self.batch_size)
+        tick = images // tick_images
+        ticked = tick > (images - self.batch_size) // tick_images
+        return images >= self.total_images or (ticked and tick % self.snapshot_ticks == 0)
+
     def rate_at(self, images: int) -> float:
         """Learning rate for the update that starts at this image count."""
         up = min((images + self.batch_size) / max(self.ramp_kimg * 1000, 1), 1)

@@ -1,7 +1,7 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, begin_with, digest, pack, prior_of, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.schedule import Schedule
+from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
 from lowlight_kedro.diffusion.validation import denoising_quality
@@ -36,7 +38,7 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         for name in ("P_mean", "P_std", "sigma_data")
     }
     return {
-        "format": 1,
+        "format": FORMAT,
         "network": options.network.describe(),
         "corruption": options.corruption.describe(),
         "scaling": {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]},
@@ -83,11 +85,13 @@ def _validator(
 def train_prior(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
     earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions,
-) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
-    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
+) -> Iterator[tuple[dict[str, Checkpoint], Checkpoint, pd.DataFrame]]:  # fmt: skip
+    """Train, yielding snapshots, the state and the history; resumes from `earlier_state`, or begins with `initial_prior`.
+
+    Kedro saves them in this order: a run that is killed between them comes to the same snapshot again.
 
     Raises:
-        KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
+        SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for.
     """
     _require_validated(train_tiles, tile_statistics)
     device, schedule = choose_device(options.device), options.schedule()
@@ -116,9 +120,34 @@ def train_prior(
             state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
         ):  # fmt: skip
-            yield pack(now, description), pd.DataFrame(now.history)
-        if stopping() and state.images < schedule.total_images:
-            raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
+            packed = pack(now, description)
+            yield _snapshots(packed, schedule, options.validate_.best_by), packed, pd.DataFrame(now.history)
+    if stopping() and state.images < schedule.total_images:
+        logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", state.images / 1000)
+        raise SystemExit(stopping.exit_code)
+
+
+def _snapshots(state: Checkpoint, schedule: Schedule, best_by: str) -> dict[str, Checkpoint]:
+    """The snapshot that is due, by its name; none where the run was only stopped."""
+    images = state.description["images"]
+    due = schedule.snapshot_at(images)
+    return {snapshot_name(images): snapshot_of(state, best_by)} if due else {}
+
+
+def export_prior(training_state: Checkpoint, snapshots: Mapping[str, Callable[[], Checkpoint]], options: TrainingOptions) -> Checkpoint:
+    """The prior for inference: the running mean of the newest state, or the best snapshot.
+
+    Raises:
+        ValueError: the best was asked for and there is none.
+    """
+    if options.export == "last":
+        return prior_of(training_state)
+    if "best" not in snapshots:
+        raise ValueError(
+            f"training.export=best: there is no best snapshot, because the history has no column {options.validate_.best_by!r} "
+            "at a snapshot; name one of its columns as training.validate.best_by, or set training.export=last"
+        )
+    return snapshots["best"]()
 
 
 def plot_training(history: pd.DataFrame) -> Figure:

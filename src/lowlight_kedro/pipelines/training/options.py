@@ -26,6 +26,7 @@ class ValidateOptions(Options):
     tiles: Annotated[int, Field(ge=1)]
     crop: Annotated[int, Field(ge=16)]
     sigmas: list[Positive]
+    best_by: str  # column of the history by which the best snapshot is chosen
 
 
 class TrainingOptions(Options):
@@ -52,8 +53,16 @@ class TrainingOptions(Options):
     seed: int
     device: str
     resume: bool
+    export: Literal["last", "best"]
     loader: LoaderOptions
     validate_: ValidateOptions = Field(alias="validate")
+
+    @model_validator(mode="after")
+    def _best_by_a_column(self) -> "TrainingOptions":
+        columns = ["loss", *(f"{kind}_{sigma:g}" for sigma in self.validate_.sigmas for kind in ("psnr", "ssim"))]
+        if self.validate_.best_by not in columns:
+            raise ValueError(f"validate.best_by must be one of {', '.join(columns)}; got {self.validate_.best_by!r}")
+        return self
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "TrainingOptions":

@@ -1,0 +1,51 @@
+"""Snapshots: priors along a training, to choose from."""
+
+import math
+
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, identity, prior_of
+
+
+def snapshot_of(state: Checkpoint, best_by: str) -> Checkpoint:
+    """A prior to choose from: `prior_of`, the further running means, and its row of the history.
+
+    Args:
+        state: a packed training state.
+        best_by: the column of the history by which the best is chosen.
+    """
+    prior, images = prior_of(state), state.description["images"]
+    means = sorted({name.split(".", 1)[0] for name in state.tensors} - {"weights", "ema", "adam"})
+    further = {name: tensor for name, tensor in state.tensors.items() if name.split(".", 1)[0] in means}
+    figures = next((row for row in reversed(state.description["history"]) if round(row["kimg"] * 1000) == images), {})
+    told = {"figures": dict(figures), "best_by": best_by} | ({"emas": means} if means else {})
+    return Checkpoint(prior.tensors | further, prior.description | told, state.source)
+
+
+def snapshot_name(images: int) -> str:
+    """What the snapshot after so many images is called; names sort as the counts do."""
+    return f"prior-{images / 1000:010.3f}kimg"
+
+
+def improves(value: float, best: float, column: str) -> bool:
+    """Whether `value` of a column of the history is better than `best`: lower for a loss, higher for PSNR and SSIM.
+
+    An equal one is no better; any number is better than NaN.
+    """
+    if math.isnan(best):
+        return not math.isnan(value)
+    return value < best if column.startswith("loss") else value > best
+
+
+def is_new_best(new: Checkpoint, best: Checkpoint | None) -> bool:
+    """Whether a snapshot should take the place of the best one so far.
+
+    A best one of another run gives way. So does one with as many images or more: a run goes on from an earlier state
+    where it was stopped or begun anew, and will come there again.
+    """
+    column = new.description["best_by"]
+    value = new.description["figures"].get(column, math.nan)
+    if math.isnan(value):
+        return False
+    if best is None or identity(best.description) != identity(new.description):
+        return True
+    stale = best.description["images"] >= new.description["images"]
+    return stale or improves(value, best.description["figures"].get(column, math.nan), column)
