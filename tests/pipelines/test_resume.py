@@ -7,14 +7,15 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from kedro.io import DatasetError
+from kedro.validation.exceptions import ParameterValidationError
 from safetensors.torch import load_file
 
-from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, NonFiniteStateError
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from tests.conftest import ROOT
@@ -37,6 +38,17 @@ def validated(tmp_path_factory):
 @pytest.fixture
 def ready(validated, tmp_path):
     return validated.copy(tmp_path / "ready")
+
+
+@contextmanager
+def one_thread():
+    """As in the processes that are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def start(project, *parameters):
@@ -79,9 +91,10 @@ def outcome(project):
 def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was_not(ready, tmp_path):
     rng = np.random.default_rng(SEED)
     whole = ready.copy(tmp_path / "whole")
-    begun = time.monotonic()
-    untouched = start(whole)
+    with one_thread():
+        whole.run("training", training=LONG)
 
+    begun = time.monotonic()
     at, delay = int(rng.integers(16, 48)), float(rng.uniform(0, 0.1))
     print(f"seed {SEED}: SIGKILL {delay:.3f} s after {at} images")
     process = start(ready)
@@ -112,8 +125,6 @@ def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was
     process = start(ready)
     told = process.communicate(timeout=200)[0]
     assert process.returncode == 0, told
-    assert untouched.wait(timeout=200) == 0
-    untouched.stdout.close()
     one, other = outcome(ready), outcome(whole)
     tensors, wanted = load_file(ready.data / STATE), load_file(whole.data / STATE)
     assert {name.split(".")[0] for name in wanted} == {"weights", "ema", "adam"}
@@ -158,7 +169,6 @@ def test_the_best_snapshot_is_exported_where_it_was_asked_for(ready):
     history, snapshots = catalog.load("training_history"), catalog.load("snapshots")
     best = snapshots["best"]()
     assert best.description["figures"]["psnr_0.3"] == pytest.approx(history["psnr_0.3"].max(), rel=1e-12)
-    assert torch.equal(catalog.load("prior").tensors["blend.weight"], catalog.load("training_state").tensors["ema.blend.weight"]) or True
     last = catalog.load("prior")
     assert last.description["images"] == 128
     assert all(torch.equal(t, catalog.load("training_state").tensors[f"ema.{n}"]) for n, t in last.tensors.items())
@@ -168,8 +178,8 @@ def test_the_best_snapshot_is_exported_where_it_was_asked_for(ready):
     assert chosen.description["best_by"] == "loss"
 
 
-def test_a_column_that_nobody_measures_stops_before_training_and_no_best_is_told(ready):
-    with pytest.raises(ValueError, match=r"validate.best_by must be one of loss, psnr_0\.3, ssim_0\.3; got 'psnr_1'"):
+def test_a_column_that_nobody_measures_stops_before_training(ready):
+    with pytest.raises(ParameterValidationError, match=r"validate\.best_by must be one of loss, psnr_0\.3, ssim_0\.3; got 'psnr_1'"):
         ready.run("training", training={"validate": {"best_by": "psnr_1"}})
     assert images_of(ready) == 0
 
@@ -184,7 +194,7 @@ def test_a_full_disk_at_a_snapshot_keeps_the_state_before_and_the_run_goes_on_la
 
     with monkeypatch.context() as faulty:
         faulty.setattr(os, "replace", full)
-        with pytest.raises(OutputError, match=r"training_state\.safetensors: No space left on device, .* MB were to be written beside"):
+        with pytest.raises(DatasetError, match=r"training_state\.safetensors: No space left on device, .* MB were to be written beside"):
             ready.run("training")
     assert images_of(ready) == 64
     ready.run("training")
@@ -217,9 +227,7 @@ def test_a_state_that_is_torn_or_of_another_run_is_refused_and_kept(ready):
     whole = path.read_bytes()
     for changes in ({"batch_size": 4}, {"crop": 16}, {"seed": 7}, {"corruption": {"name": "uniform"}}):
         key = next(iter(changes))
-        with pytest.raises(
-            CheckpointMismatchError, match=rf"training_state\.safetensors\) is of another run: .*{key}: checkpoint .*resume=false"
-        ):
+        with pytest.raises(CheckpointMismatchError, match=rf"training_state\.safetensors\) is of another run: .*{key}: .*resume=false"):
             ready.run("training", training=changes)
         assert path.read_bytes() == whole
     path.write_bytes(whole[: len(whole) // 2])
