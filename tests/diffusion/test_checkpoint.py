@@ -220,6 +220,14 @@ def test_a_prior_is_the_running_mean_and_knows_the_run(trained, packed):
     assert identity(prior.description) == identity(packed.description) == RUN
 
 
+def test_a_prior_may_be_stored_in_16_bits(packed):
+    prior = prior_of(packed)
+    half = replace(prior, tensors={name: tensor.half() for name, tensor in prior.tensors.items()})
+    for name, weights in build_prior(half, deepcopy(NETWORK)).denoiser.network.state_dict().items():
+        assert weights.dtype == torch.float32
+        assert torch.equal(weights, prior.tensors[name].half().float())
+
+
 @pytest.mark.parametrize(("make", "words"), [
     (lambda p: changed(p, "last.weight", lambda t: t * torch.nan), "file holds NaN or infinity in last.weight"),
     (lambda p: changed(p, "last.weight", None), r"last\.weight: checkpoint lacks it, network has float32"),

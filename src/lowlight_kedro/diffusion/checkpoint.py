@@ -225,13 +225,15 @@ def weights_of(prior: Checkpoint, ema: str = "ema") -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, prior: Checkpoint) -> None:
-    """Copy weights of a prior by name, or leave the module as it is.
+    """Copy weights of a prior by name, or leave the module as it is; stored floats may have another precision.
 
     Raises:
-        CheckpointMismatchError: a name, a shape or a type differs, or a value is not finite; the message names the first ones.
+        CheckpointMismatchError: a name or a shape differs, or a value is not finite; the message names the first ones.
     """
-    weights = weights_of(prior)
-    _require_fit(module.state_dict(), weights, prior.source, FIX_PRIOR)
+    own, weights = module.state_dict(), weights_of(prior)
+    floats = [name for name, tensor in weights.items() if name in own and tensor.is_floating_point() and own[name].is_floating_point()]
+    weights |= {name: weights[name].to(own[name].dtype) for name in floats}
+    _require_fit(own, weights, prior.source, FIX_PRIOR)
     module.load_state_dict(weights)
 
 
