@@ -98,7 +98,7 @@ def numbered(packed, network=NETWORK):
     for name, tensor in packed.tensors.items():
         owner, _, key = name.removeprefix("adam.").rpartition(".")
         tensors[f"adam.{numbers[owner]}.{key}" if name.startswith("adam.") else name] = tensor
-    return replace(packed, tensors=tensors, description={k: v for k, v in packed.description.items() if k != "idle"})
+    return replace(packed, tensors=tensors, description={k: v for k, v in packed.description.items() if k not in ("idle", "emas")})
 
 
 def test_files_that_number_the_moments_are_read_too(trained, packed):
@@ -153,7 +153,7 @@ LIES = {
     "images no number": (lambda c: told(c, images="many"), "images: got 'many', expected a multiple of the batch size"),
     "images no batches": (lambda c: told(c, images=15), "images: got 15, expected a multiple of the batch size"),
     "images below 0": (lambda c: told(c, images=-8), "images: got -8"),
-    "images true": (lambda c: told(c, images=True), "images: got True"),
+    "images a truth": (lambda c: told(c, images=False), "images: got False"),
     "history no list": (lambda c: told(c, history={"a": 1}), "history: got \"{'a': 1}\", expected a list of rows"),
     "losses no numbers": (lambda c: told(c, losses=[float("nan")]), "losses: got '[nan]', expected a list of finite numbers"),
     "idle no list": (lambda c: told(c, idle=5), "idle: got '5', expected a list of names"),
@@ -255,7 +255,7 @@ def test_a_description_without_network_is_refused_by_name(packed):
 
 @pytest.fixture
 def two_means(monkeypatch):
-    """A state with a second running mean, `ema1`, minus the first."""
+    """A state with a second running mean, `power0.1`, minus the first."""
 
     def means(state):
         second = deepcopy(state.ema)
@@ -263,7 +263,7 @@ def two_means(monkeypatch):
             for parameter in second.parameters():
                 parameter.neg_()
         state.second = getattr(state, "second", second)
-        return {"ema": state.ema, "ema1": state.second}
+        return {"ema": state.ema, "power0.1": state.second}
 
     monkeypatch.setattr(checkpoints, "running_means", means)
 
@@ -275,15 +275,15 @@ def test_several_running_means_are_stored_under_their_names(two_means, trained):
     assert torch.equal(back.second.network.last.weight, -state.ema.network.last.weight)
     assert prior_of(packed).tensors.keys() == NETWORK.state_dict().keys()
     snapshot = snapshot_of(packed, "loss")
-    assert snapshot.description["emas"] == ["ema1"]
-    for mean, sign in (("ema", 1), ("ema1", -1)):
+    assert snapshot.description["emas"] == ["power0.1"]
+    for mean, sign in (("ema", 1), ("power0.1", -1)):
         assert weights_of(snapshot, mean).keys() == NETWORK.state_dict().keys()
         assert torch.equal(weights_of(snapshot, mean)["last.weight"], sign * state.ema.network.last.weight)
     build_prior(snapshot, deepcopy(NETWORK))
     begun = fresh(seed=6)
     begin_with(begun, snapshot)
     assert torch.equal(begun.second.network.last.weight, state.ema.network.last.weight)
-    with pytest.raises(CheckpointMismatchError, match="has no running mean 'ema7'; it has ema, ema1"):
+    with pytest.raises(CheckpointMismatchError, match="has no running mean 'ema7'; it has ema, power0.1"):
         weights_of(snapshot, "ema7")
 
 

@@ -16,6 +16,7 @@ have its number in the order of the network's parameters instead, and are read t
 the run: a state with another value of any of them is refused |
 | images | how many were trained on; all randomness follows from it and the seed, so no generator is stored |
 | history, losses | rows of the curves; losses of the updates since the last row |
+| emas | names of the further running means |
 | idle | trainable parameters without moments so far, because no gradient reached them |
 
 A prior (`prior_of`, `snapshots.snapshot_of`) holds the running mean only, `<name>` without a prefix; of further means there are
@@ -149,6 +150,7 @@ def pack(state: State, description: Mapping[str, Any]) -> Checkpoint:
             "the state saved before it is unchanged; lower training.learning_rate, set training.max_gradient, or use precision fp32"
         )
     progress = {"images": state.images, "history": state.history, "losses": state.losses, "idle": idle_parameters(state)}
+    progress["emas"] = [name for name in running_means(state) if name != "ema"]
     return Checkpoint(tensors, dict(description) | progress)
 
 
@@ -221,7 +223,7 @@ def weights_of(prior: Checkpoint, ema: str = "ema") -> dict[str, Tensor]:
         raise CheckpointMismatchError(f"{prior.source} has no running mean {ema!r}; it has {', '.join(['ema', *further])}")
     if ema != "ema":
         return _part(prior.tensors, f"{ema}.")
-    return {name: tensor for name, tensor in prior.tensors.items() if name.split(".", 1)[0] not in further}
+    return {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(tuple(f"{mean}." for mean in further))}
 
 
 def load_weights(module: nn.Module, prior: Checkpoint) -> None:

@@ -13,8 +13,8 @@ def snapshot_of(state: Checkpoint, best_by: str) -> Checkpoint:
         best_by: the column of the history by which the best is chosen.
     """
     prior, images = prior_of(state), state.description["images"]
-    means = sorted({name.split(".", 1)[0] for name in state.tensors} - {"weights", "ema", "adam"})
-    further = {name: tensor for name, tensor in state.tensors.items() if name.split(".", 1)[0] in means}
+    means = state.description.get("emas", [])
+    further = {name: tensor for name, tensor in state.tensors.items() if name.startswith(tuple(f"{mean}." for mean in means))}
     figures = [row for row in state.description["history"] if round(row["kimg"] * 1000) == images][-1:]
     told = {"figures": dict(*figures), "best_by": best_by} | ({"emas": means} if means else {})
     return Checkpoint(prior.tensors | further, prior.description | told, state.source)
