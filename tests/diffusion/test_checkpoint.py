@@ -283,7 +283,7 @@ def test_several_running_means_are_stored_under_their_names(two_means, trained):
     begun = fresh(seed=6)
     begin_with(begun, snapshot)
     assert torch.equal(begun.second.network.last.weight, state.ema.network.last.weight)
-    with pytest.raises(CheckpointMismatchError, match="has no running mean 'ema7'; it has ema, power0.1"):
+    with pytest.raises(CheckpointMismatchError, match=r"has no running mean 'ema7'; it has ema, power0\.1"):
         weights_of(snapshot, "ema7")
 
 
