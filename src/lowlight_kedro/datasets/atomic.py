@@ -35,8 +35,10 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, needed: int | None = None) -> Iterator[Path]:
     """A temporary path beside `target`, moved over it when the block ends well and removed when not.
+
+    `needed`: bytes that will be written, for the message, where that is known.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full. DatasetError: the writer gave up.
@@ -54,7 +56,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     except WRITING_ERRORS as error:
         cause = _first_cause(error)
         kind = DatasetError if isinstance(cause, DatasetError) else OutputError
-        raise kind(f"cannot write {target}: {_reason(cause)}; what was there before is unchanged") from error
+        room = "" if needed is None else f", {needed / 1e6:.4g} MB were to be written beside the old file"
+        raise kind(f"cannot write {target}: {_reason(cause)}{room}; what was there before is unchanged") from error
     finally:
         with suppress(OSError):  # of a folder that is not there; it must not hide the reason
             temporary.unlink()

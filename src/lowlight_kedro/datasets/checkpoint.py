@@ -1,6 +1,8 @@
 """Checkpoints: one safetensors file, the description as JSON in its header, so that both are one atomic write."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,25 @@ from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 
 KEY = "lowlight_kedro"
+
+
+def remove_leftovers(target: Path) -> None:
+    """Temporary files that killed writers of `target` left beside it; a state may be gigabytes."""
+    for path in target.parent.glob(f".*.{target.name}"):
+        number = path.name[1:].split(".", 1)[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
@@ -35,23 +56,34 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
         try:
             with safe_open(self._filepath, framework="pt") as file:
                 description = json.loads((file.metadata() or {})[KEY])
-                return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise DatasetError(f"{self._filepath}: not a safetensors checkpoint of lowlight_kedro ({error})") from error
+                if not isinstance(description, dict):
+                    raise ValueError(f"its description is {str(description)[:40]!r}, expected a mapping")
+                return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, description, str(self._filepath))  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+            raise DatasetError(self._refusal(error)) from error
+
+    def _refusal(self, error: Exception) -> str:
+        size = self._filepath.stat().st_size
+        reason = "the file is empty" if not size else f"no {error} in its header" if isinstance(error, KeyError) else str(error)
+        return (
+            f"{self._filepath}: not a safetensors checkpoint of lowlight_kedro ({reason}; {size} bytes); "
+            "remove the file, or put back a whole one: the snapshots of a training are priors to begin with (start_from)"
+        )
 
     def save(self, data: Checkpoint) -> None:
         """Write atomically.
 
         Raises:
-            DatasetError: the catalog says that the file is frozen.
+            DatasetError: the catalog says that the file is frozen. OutputError: it cannot be written; the old one stays.
         """
         from safetensors.torch import save_file
 
         if self._frozen:
             raise DatasetError(f"{self._filepath} is not to be written; train in another environment, with its own `prior`")
 
+        remove_leftovers(self._filepath)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
-        with atomic_path(self._filepath) as temporary:
+        with atomic_path(self._filepath, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
             save_file(tensors, temporary, {KEY: json.dumps(data.description)})
 
     def _exists(self) -> bool:

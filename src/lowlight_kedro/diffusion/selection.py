@@ -1,10 +1,17 @@
 """Which row of a history is the best, and whether more will not help: functions of the history alone, so a resumed run agrees."""
 
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 
 History = Sequence[Mapping[str, float]]
 LOWER_IS_BETTER = frozenset({"loss"})  # all other columns are figures of quality
+
+
+def better(value: float, best: float, column: str) -> bool:
+    """Whether `value` of a column of the history is better than `best`; an equal one is not, any number is better than NaN."""
+    if isnan(best):
+        return not isnan(value)
+    return value < best if column in LOWER_IS_BETTER else value > best
 
 
 def _scores(history: History, column: str) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest, network_choice
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -22,8 +22,8 @@ from lowlight_kedro.sensor.cfa import Cfa
 
 def load_prior(prior: Checkpoint, options: InferenceOptions) -> Prior:
     """The network with its weights, on the device of `options`."""
-    network = prior.description["network"]
-    built = build_prior(prior, choose("network", NETWORKS, network["name"])(**network["options"]))
+    name, chosen = network_choice(prior)
+    built = build_prior(prior, choose("network", NETWORKS, name)(**chosen))
     built.denoiser.to(choose_device(options.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
     return built
 

@@ -1,7 +1,7 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, begin_with, digest, pack, prior_of, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.selection import best_row
+from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
 from lowlight_kedro.diffusion.validation import validation_row
@@ -42,7 +43,7 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         for name in ("P_mean", "P_std", "sigma_data")
     }
     return {
-        "format": 1,
+        "format": FORMAT,
         "network": options.network.describe(),
         "corruption": options.corruption.describe(),
         "scaling": {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]},
@@ -131,13 +132,15 @@ def _log_end(state: State, total_images: int, options: TrainingOptions) -> None:
 def train_prior(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
     earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None, initial_prior: Checkpoint | None, options: TrainingOptions,
-) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
-    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
+) -> Iterator[tuple[dict[str, Checkpoint], Checkpoint, pd.DataFrame]]:  # fmt: skip
+    """Train, yielding snapshots, the state and the history; resumes from `earlier_state`, or begins with `initial_prior`.
+
+    Kedro saves them in this order: a run that is killed between them comes to the same snapshot again.
 
     `earlier_history` is the table that the earlier process left: the time that ticks took is told nowhere else.
 
     Raises:
-        KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
+        SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for.
     """
     _require_validated(train_tiles, tile_statistics)
     device = choose_device(options.device)
@@ -164,10 +167,36 @@ def train_prior(
             state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=validate, on_step=progress.stepped, on_tick=progress.ticked, should_stop=stopping, enough=enough,
         ):  # fmt: skip
-            yield pack(now, description), with_costs(now.history, progress.rows, earlier_history if options.resume else None)
-        if stopping() and state.images < schedule.total_images and not enough(state.history):
-            raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
+            packed = pack(now, description)
+            costs = with_costs(now.history, progress.rows, earlier_history if options.resume else None)
+            yield _due(packed, options.selection.column), packed, costs
+    if stopping() and state.images < schedule.total_images and not enough(state.history):
+        logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", state.images / 1000)
+        raise SystemExit(stopping.exit_code)
     _log_end(state, schedule.total_images, options)
+
+
+def _due(state: Checkpoint, column: str) -> dict[str, Checkpoint]:
+    """The snapshot that is due, by its name; none where the run was only stopped."""
+    images, history = state.description["images"], state.description["history"]
+    due = bool(history) and history[-1]["snapshot"] and round(history[-1]["kimg"] * 1000) == images
+    return {snapshot_name(images): snapshot_of(state, column)} if due else {}
+
+
+def export_prior(training_state: Checkpoint, snapshots: Mapping[str, Callable[[], Checkpoint]], options: TrainingOptions) -> Checkpoint:
+    """The prior for inference: the running mean of the newest state, or the best snapshot.
+
+    Raises:
+        ValueError: the best was asked for and there is none.
+    """
+    if options.export == "last":
+        return prior_of(training_state)
+    if "best" not in snapshots:
+        raise ValueError(
+            f"training.export=best: there is no best snapshot, because the history has no column {options.selection.column!r} "
+            "at a snapshot; name one of its columns as training.selection.column, or set training.export=last"
+        )
+    return snapshots["best"]()
 
 
 def plot_training(history: pd.DataFrame) -> Figure:

@@ -74,6 +74,7 @@ class TrainingOptions(Options):
     seed: int
     device: str
     resume: bool
+    export: Literal["last", "best"]
     loader: LoaderOptions
     validate_: ValidateOptions = Field(alias="validate")
     selection: SelectionOptions

@@ -2,8 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.diffusion.checkpoint import prior_of
-from lowlight_kedro.pipelines.training.nodes import plot_training, train_prior
+from lowlight_kedro.pipelines.training.nodes import export_prior, plot_training, train_prior
 
 
 def create_pipeline() -> Pipeline:
@@ -12,8 +11,8 @@ def create_pipeline() -> Pipeline:
         Node(
             train_prior, ["train_tiles", "val_tiles", "tile_statistics", "earlier_training_state", "earlier_training_history",
                           "initial_prior", "params:training"],
-            ["training_state", "training_history"], name="train_prior",
+            ["snapshots", "training_state", "training_history"], name="train_prior",
         ),
-        Node(prior_of, "training_state", "prior", name="export_prior"),
+        Node(export_prior, ["training_state", "snapshots", "params:training"], "prior", name="export_prior"),
         Node(plot_training, "training_history", "training_curves", name="plot_training"),
     ])  # fmt: skip

@@ -1,0 +1,236 @@
+"""A real `kedro run` of the training, killed and stopped again and again, ends like one that nobody touched."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError
+from kedro.validation.exceptions import ParameterValidationError
+from safetensors.torch import load_file
+
+from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, NonFiniteStateError
+from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from tests.conftest import ROOT
+from tests.pipelines.conftest import make_project, write_raws
+
+STATE = "06_models/training_state.safetensors"
+SEED = int(os.environ.get("LOWLIGHT_KILL_SEED", "0"))
+LONG = {"total_kimg": 0.24, "kimg_per_tick": 0.016}  # 30 updates, a snapshot each second one
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    """A project of two frames, ready to train on; not to be changed."""
+    project = make_project(tmp_path_factory.mktemp("validated"))
+    write_raws(project.raw, {"00001": BAYER_RGGB, "20001": BAYER_RGGB})
+    project.run("preprocessing", "validation")
+    return project
+
+
+@pytest.fixture
+def ready(validated, tmp_path):
+    return validated.copy(tmp_path / "ready")
+
+
+@contextmanager
+def one_thread():
+    """As in the processes that are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def start(project, *parameters):
+    told = [f"training.{name}={value}" for name, value in LONG.items()]
+    command = [sys.executable, "-m", "kedro", "run", "--conf-source", str(project.conf), "--env", "test", "--pipelines", "training",
+               "--params", ",".join([*told, *parameters])]  # fmt: skip
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def images_of(project):
+    """The count in the header of the state on disk; 0 where there is none."""
+    try:
+        with (project.data / STATE).open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    except FileNotFoundError:
+        return 0
+    return json.loads(header["__metadata__"]["lowlight_kedro"])["images"]
+
+
+def signal_at(project, process, images, number, delay=0.0):
+    """Send a signal to the whole session once the state on disk has so many images; returns what was written to the terminal."""
+    deadline = time.monotonic() + 200
+    while process.poll() is None and images_of(project) < images and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay)
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+    return process.communicate(timeout=200)[0]
+
+
+def outcome(project):
+    """Everything that a training leaves, but the picture of the curves."""
+    files = {str(path.relative_to(project.data)): path.read_bytes() for path in (project.data / "06_models").rglob("*") if path.is_file()}
+    return files | {"history": (project.data / "08_reporting/training_history.csv").read_bytes()}
+
+
+def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was_not(ready, tmp_path):
+    rng = np.random.default_rng(SEED)
+    whole = ready.copy(tmp_path / "whole")
+    with one_thread():
+        whole.run("training", training=LONG)
+
+    begun = time.monotonic()
+    at, delay = int(rng.integers(16, 48)), float(rng.uniform(0, 0.1))
+    print(f"seed {SEED}: SIGKILL {delay:.3f} s after {at} images")
+    process = start(ready)
+    signal_at(ready, process, at, signal.SIGKILL, delay)
+    assert process.returncode == -signal.SIGKILL
+    took = time.monotonic() - begun
+    first = images_of(ready)
+    assert first >= at
+
+    number = signal.Signals(int(rng.choice([signal.SIGTERM, signal.SIGINT])))
+    at = first + int(rng.integers(16, 64))
+    print(f"seed {SEED}: {number.name} after {at} images")
+    process = start(ready, "training.loader.workers=1")
+    told = signal_at(ready, process, at, number)
+    stopped = images_of(ready)
+    assert process.returncode == 128 + number, told
+    assert f"stopped at {stopped / 1000:.3f} kimg, state saved; the same command goes on from there" in told
+    assert f"resumed at {first / 1000:.1f} of 0.2 kimg" in told
+    assert "Traceback" not in told, told
+    assert stopped >= at
+
+    moment = float(rng.uniform(0, took))
+    print(f"seed {SEED}: SIGKILL at {moment:.2f} s")
+    process = start(ready)
+    signal_at(ready, process, 0, signal.SIGKILL, moment)
+    assert images_of(ready) >= stopped
+
+    process = start(ready)
+    told = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, told
+    one, other = outcome(ready), outcome(whole)
+    tensors, wanted = load_file(ready.data / STATE), load_file(whole.data / STATE)
+    assert {name.split(".")[0] for name in wanted} == {"weights", "ema", "adam"}
+    assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
+    assert images_of(ready) == 240
+    assert len([name for name in other if "snapshots/prior" in name]) == 3
+    assert sorted(one) == sorted(other)
+    assert [name for name in other if one[name] != other[name]] == []
+
+
+def interrupt_after(monkeypatch, number, updates):
+    """Send this process a signal after so many updates."""
+    from lowlight_kedro.diffusion import training
+
+    step, seen = training.train_step, []
+
+    def signalling(*arguments, **options):
+        seen.append(1)
+        if len(seen) == updates:
+            os.kill(os.getpid(), number)
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(training, "train_step", signalling)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_a_state_but_no_snapshot_and_handlers_come_back(ready, monkeypatch, number):
+    before = signal.getsignal(number)
+    interrupt_after(monkeypatch, number, updates=5)
+    with pytest.raises(SystemExit) as raised:
+        ready.run("training")
+    assert raised.value.code == 128 + number
+    assert images_of(ready) == 40  # snapshots are at 32, 64, ...
+    assert [path.name for path in (ready.data / "06_models/snapshots").glob("prior*")] == ["prior-000000.032kimg.safetensors"]
+    assert not (ready.data / "06_models/prior.safetensors").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_the_best_snapshot_is_exported_where_it_was_asked_for(ready):
+    ready.run("training")
+    catalog = ready.catalog()
+    history, snapshots = catalog.load("training_history"), catalog.load("snapshots")
+    best = snapshots["best"]()
+    assert best.description["figures"]["psnr_0.3"] == pytest.approx(history["psnr_0.3"].max(), rel=1e-12)
+    last = catalog.load("prior")
+    assert last.description["images"] == 128
+    assert all(torch.equal(t, catalog.load("training_state").tensors[f"ema.{n}"]) for n, t in last.tensors.items())
+    ready.run("training", training={"export": "best", "selection": {"column": "loss"}, "resume": False, "learning_rate": 1.0e-9})
+    chosen, history = ready.catalog().load("prior"), ready.catalog().load("training_history")
+    assert chosen.description["figures"]["loss"] == pytest.approx(history["loss"].min(), rel=1e-12)
+    assert chosen.description["best_by"] == "loss"
+
+
+def test_a_column_that_nobody_measures_stops_before_training(ready):
+    with pytest.raises(ParameterValidationError, match=r"selection\.column must be one of loss, psnr_0\.3, .* got 'psnr_1'"):
+        ready.run("training", training={"selection": {"column": "psnr_1"}})
+    assert images_of(ready) == 0
+
+
+def test_a_full_disk_at_a_snapshot_keeps_the_state_before_and_the_run_goes_on_later(ready, monkeypatch):
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith("training_state.safetensors") and images_of(ready) == 64:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(os, "replace", full)
+        with pytest.raises(DatasetError, match=r"training_state\.safetensors: No space left on device, .* MB were to be written beside"):
+            ready.run("training")
+    assert images_of(ready) == 64
+    ready.run("training")
+    assert images_of(ready) == 128
+
+
+def test_spoilt_weights_never_reach_the_disk(ready, monkeypatch):
+    """An infinite gradient of a finite loss: the weights are NaN before any loss is."""
+    from lowlight_kedro.diffusion import training
+
+    step = training.train_step
+
+    def spoiling(state, *arguments, **options):
+        loss = step(state, *arguments, **options)
+        if state.images == 64:
+            with torch.no_grad():
+                next(state.denoiser.parameters()).view(-1)[0] = torch.nan
+        return loss
+
+    monkeypatch.setattr(training, "train_step", spoiling)
+    with pytest.raises(NonFiniteStateError, match=r"NaN or infinity in weights\..* after 64 images"):
+        ready.run("training")
+    assert images_of(ready) == 32
+    assert [path.name for path in (ready.data / "06_models/snapshots").glob("prior*")] == ["prior-000000.032kimg.safetensors"]
+
+
+def test_a_state_that_is_torn_or_of_another_run_is_refused_and_kept(ready):
+    ready.run("training")
+    path = ready.data / STATE
+    whole = path.read_bytes()
+    for changes in ({"batch_size": 4}, {"crop": 16}, {"seed": 7}, {"corruption": {"name": "uniform"}}):
+        key = next(iter(changes))
+        with pytest.raises(CheckpointMismatchError, match=rf"training_state\.safetensors\) is of another run: .*{key}: .*resume=false"):
+            ready.run("training", training=changes)
+        assert path.read_bytes() == whole
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=r"training_state\.safetensors: not a safetensors checkpoint .*remove the file"):
+        ready.run("training")
+    assert path.read_bytes() == whole[: len(whole) // 2]
