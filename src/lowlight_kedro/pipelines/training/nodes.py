@@ -1,7 +1,8 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,13 +17,16 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.share import agree, require_whole_passes
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
 from lowlight_kedro.diffusion.validation import denoising_quality
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.interrupt import stop_requests
+from lowlight_kedro.pipelines.training.launch import choose_crew, launched
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions
+from lowlight_kedro.pipelines.training.rank import Seat
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
@@ -80,17 +84,12 @@ def _validator(
     return lambda state: denoising_quality(state.ema, fixed, wanted.sigmas, scaling, options.seed)
 
 
-def train_prior(
+def train_rank(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
-    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions,
-) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
-    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
-
-    Raises:
-        KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
-    """
-    _require_validated(train_tiles, tile_statistics)
-    device, schedule = choose_device(options.device), options.schedule()
+    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions, *, seat: Seat,
+) -> Generator[Checkpoint, None, None]:  # fmt: skip
+    """What each rank does: the same updates, its own share of the images; yields the state at every snapshot."""
+    device, schedule = seat.device, options.schedule()
     description = describe_training(tile_statistics, options)
     scaling = Scaling(**description["scaling"])
     description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
@@ -101,24 +100,57 @@ def train_prior(
     if earlier_state is not None and options.resume:
         unpack(earlier_state, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, schedule.total_images / 1000)
+    if options.nodes > 1:
+        agree("the state they begin with (is data/ shared by the nodes?)", digest(pack(state, description))[:12])
     corruption = choose("corruption", ALL_CORRUPTIONS, options.corruption.name)(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling, **options.corruption.chosen
     )
-    batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
-    progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True)
+    share = seat.share(state.denoiser)
+    batches = batch_source(
+        train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader,
+        part=share.part(options.batch_size), device=device,
+    )  # fmt: skip
+    validate = _validator(val_tiles, scaling, options, device) if seat.first else lambda state: {}
+    progress = tqdm(total=schedule.total_images, initial=state.images, desc="training", unit="img", unit_scale=True, disable=not seat.first)
 
     def on_step(now: State, loss: float) -> None:
         progress.update(options.batch_size)
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    with stop_requests() as stopping, progress:
+    with progress:
         for now in train(
             state, batches, schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
-            validate=_validator(val_tiles, scaling, options, device), on_step=on_step, should_stop=stopping,
+            validate=validate, on_step=on_step, should_stop=seat.should_stop, share=share,
         ):  # fmt: skip
-            yield pack(now, description), pd.DataFrame(now.history)
-        if stopping() and state.images < schedule.total_images:
-            raise KeyboardInterrupt(f"stopped at {state.images / 1000:.1f} kimg, state saved; the same command goes on from there")
+            yield pack(now, description)
+
+
+def train_prior(
+    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
+    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions,
+) -> Iterator[tuple[Checkpoint, pd.DataFrame]]:  # fmt: skip
+    """Train, yielding the state and the history at every snapshot; resumes from `earlier_state`, or begins with `initial_prior`.
+
+    Raises:
+        KeyboardInterrupt: after the snapshot that Ctrl-C or SIGTERM asked for.
+    """
+    _require_validated(train_tiles, tile_statistics)
+    device = choose_device(options.device)
+    crew = choose_crew(options.devices, options.nodes, options.rendezvous, device)
+    require_whole_passes(options.batch_size, options.batch_gpu, crew.world)
+    arguments = (train_tiles, val_tiles, tile_statistics, earlier_state, initial_prior, options)
+    images = 0
+    with stop_requests() as stopping:
+        if crew.world == 1:
+            states = train_rank(*arguments, seat=Seat(device, stopping))
+        else:
+            states = launched(train_rank, arguments, crew, device=device, stopping=stopping)
+        with closing(states):
+            for state in states:
+                images = state.description["images"]
+                yield state, pd.DataFrame(state.description["history"])
+        if stopping() and images < options.schedule().total_images:
+            raise KeyboardInterrupt(f"stopped at {images / 1000:.1f} kimg, state saved; the same command goes on from there")
 
 
 def plot_training(history: pd.DataFrame) -> Figure:

@@ -51,6 +51,9 @@ class TrainingOptions(Options):
     precision: Literal["fp32", "bf16"]
     seed: int
     device: str
+    devices: Annotated[int, Field(ge=1)] | Auto = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
+    rendezvous: str | None = None
     resume: bool
     loader: LoaderOptions
     validate_: ValidateOptions = Field(alias="validate")
