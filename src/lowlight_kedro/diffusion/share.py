@@ -36,7 +36,7 @@ class Share:
         """With the ranks of torch's default process group; they all begin with the weights of rank 0."""
         if dist.get_world_size() == 1:
             return cls(PassLoss(denoiser))
-        module = DistributedDataParallel(PassLoss(denoiser), broadcast_buffers=False, gradient_as_bucket_view=True)
+        module = DistributedDataParallel(PassLoss(denoiser), gradient_as_bucket_view=True)
         return cls(module, dist.get_rank(), dist.get_world_size())
 
     def part(self, batch: int) -> slice:
