@@ -168,6 +168,7 @@ def launched(
 
     Raises:
         RankError: a rank raised or was killed; the others were ended.
+        KeyboardInterrupt: SIGTERM came to all processes while the ranks were starting.
     """
     with TemporaryDirectory(prefix="lowlight_kedro-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -180,6 +181,8 @@ def launched(
                 yield from _taken(folder)
                 agent.join(0.05)
             yield from _taken(folder)
+            if agent.error is not None and stopping() and not any(folder.glob("error-*")):
+                raise KeyboardInterrupt("stopped before the ranks had begun; what was saved before is unchanged") from agent.error
             if agent.error is not None:
                 raise RankError(_tell(folder, crew.world, agent.error)) from agent.error
     if crew.node:
