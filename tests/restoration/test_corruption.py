@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lowlight_kedro.diffusion.corruption import lognormal_sigma
 from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map, unknown_weights
@@ -27,6 +28,12 @@ def test_the_noise_has_the_level_that_sigma_tells(name):
     assert abs(z.mean()) < 5 / z.numel() ** 0.5
     assert abs(z.var() - 1) < 5 * (2 / z.numel()) ** 0.5
     assert (out.x[~known] == 0).all()
+
+
+def test_the_logarithm_of_a_uniform_level_is_normal():
+    level = lognormal_sigma(images(4000, 1), Draws(0, range(4000)), -1.0, 0.8).log().flatten()
+    assert abs(level.mean() + 1.0) < 5 * 0.8 / 4000**0.5
+    assert abs(level.std() / 0.8 - 1) < 5 / 8000**0.5
 
 
 @pytest.mark.parametrize("name", ALL_CORRUPTIONS)

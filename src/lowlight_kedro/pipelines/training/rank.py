@@ -6,6 +6,7 @@ Words to the parent are files in a folder that both know: `pid-<rank>`, `state-<
 
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -95,16 +96,19 @@ def leave_word(folder: Path, name: str, word: str) -> None:
         temporary.write_text(word, encoding="utf-8")
 
 
+def _end_with(parent: int) -> None:
+    """A rank does not outlive its parent, also not while it waits for others outside Python, where no signal handler runs."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _listen(folder: Path, parent: int) -> Callable[[], bool]:
-    """Whether the parent, or SIGTERM, asks this rank to stop. Ctrl-C is for the parent to hear; a rank without parent ends."""
+    """Whether the parent, or SIGTERM, asks this rank to stop. Ctrl-C is for the parent to hear."""
     asked: list[int] = []
-
-    def orphaned(number: int, frame: Any) -> None:
-        if os.getppid() != parent:  # torch has the kernel send SIGINT when the parent dies
-            os._exit(1)
-
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    signal.signal(signal.SIGINT, orphaned)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return lambda: bool(asked) or (folder / STOP).exists()
 
 
