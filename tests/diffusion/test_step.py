@@ -3,6 +3,7 @@ import torch
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.share import PassLoss, Share, require_whole_passes
@@ -53,6 +54,17 @@ def test_passes_of_any_size_see_the_same_images_and_make_the_same_update():
             torch.testing.assert_close(b["exp_avg"], a["exp_avg"], rtol=1e-3, atol=1e-6)
         for a, b in zip(one.ema.parameters(), other.ema.parameters(), strict=True):
             torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_update_draws_for_the_first_images():
+    fields = []
+
+    def watched(x0, draws):
+        fields.append(draws.field(x0))
+        return NOISE_MAP(x0, draws)
+
+    train_step(fresh(), TILES.split(4), PLAN, SCALING, watched, CPU, lambda tiles: tiles)
+    assert torch.equal(torch.cat(fields), Draws(PLAN.seed, range(8)).field(torch.cat(fields)))
 
 
 def test_the_next_update_sees_other_noise():
