@@ -31,6 +31,7 @@ from lowlight_kedro.datasets.stacks import decode, write_stack
 from lowlight_kedro.datasets.tiles import write_tile
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
@@ -104,7 +105,7 @@ def train_some(
     begun, start, cpu = state.images, time.perf_counter(), time.process_time()
     for _ in train(
         state, batches, schedule, decode=decode, scaling=SCALING, corruption=corruption, device=device, validate=lambda _: {},
-        on_step=lambda now, loss: run.losses.append(float(loss)), should_stop=lambda: state.images - begun >= images,
+        on_step=lambda now: run.losses.extend(now.losses[-1:]), should_stop=lambda: state.images - begun >= images,
     ):  # fmt: skip
         pass
     run.seconds += time.perf_counter() - start
@@ -204,7 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     schedule = Schedule(
         total_kimg=arguments.kimg, batch_size=arguments.batch, batch_gpu=arguments.batch, learning_rate=1e-3, ramp_kimg=0.5,
-        cooldown=0.6, ema_halflife_kimg=1, ema_rampup=0.05, kimg_per_tick=1, snapshot_ticks=1_000_000, max_gradient=1.0, crop=None,
+        cooldown=0.6, averages=halflife(kimg=1, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1_000_000, max_gradient=1.0, crop=None,
         precision=arguments.precision, seed=0,
     )  # fmt: skip
     network = {"widths": arguments.widths, "blocks": arguments.blocks}

@@ -16,6 +16,7 @@ import torch
 from lowlight_kedro.diffusion.compute import Compute, compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.memory import count_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.passes import run_pass
@@ -70,7 +71,7 @@ def plan(options: argparse.Namespace, precision: str) -> Schedule:
     """A schedule long enough that nothing in it ends."""
     return Schedule(
         total_kimg=1e6, batch_size=options.batch, batch_gpu=options.images, learning_rate=1e-4, ramp_kimg=1, cooldown=0,
-        ema_halflife_kimg=500, ema_rampup=0.05, kimg_per_tick=1, snapshot_ticks=50, max_gradient=1.0,
+        averages=halflife(kimg=500, rampup=0.05), decay_kimg=None, check_updates=50, kimg_per_tick=1, snapshot_ticks=50, max_gradient=1.0,
         crop=None, precision=precision, seed=0,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import lowlight_kedro
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import finish, heun, karras_sigmas
@@ -96,7 +97,7 @@ def trained():
     """By the project's own loop, 100 thousand images, all different."""
     torch.manual_seed(0)
     plan = Schedule(
-        total_kimg=100, batch_size=128, batch_gpu=128, learning_rate=2e-2, ramp_kimg=1, cooldown=0.6, ema_halflife_kimg=4, ema_rampup=0.05,
+        total_kimg=100, batch_size=128, batch_gpu=128, learning_rate=2e-2, ramp_kimg=1, cooldown=0.6, averages=halflife(kimg=4, rampup=0.05), decay_kimg=None, check_updates=50,
         kimg_per_tick=50, snapshot_ticks=1000, max_gradient=None, crop=None, precision="fp32", seed=0,
     )  # fmt: skip
 

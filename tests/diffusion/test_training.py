@@ -8,7 +8,7 @@ from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.order import augment, generator_for, index_batches
+from lowlight_kedro.diffusion.order import index_batches
 from lowlight_kedro.diffusion.scaling import Scaling, propose
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.state import State
@@ -72,19 +72,6 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_like_one_that_was_not(stop_a
     assert not same(fresh(seed=99), whole)
 
 
-def test_accumulated_passes_give_the_gradient_of_the_whole_batch_to_rounding(monkeypatch):
-    """One pass and two passes see different noise, so make it the same: a corruption that adds none."""
-    from lowlight_kedro.diffusion.corruption import Corrupted
-
-    monkeypatch.setitem(globals(), "CORRUPTION", lambda x0, generator: Corrupted(x0 * 0.9, torch.full_like(x0[:, :1, :1, :1], 0.3)))
-    one, two = (run(fresh(), stop_after=1, crop=None, batch_gpu=size) for size in (8, 4))
-    # augmentation differs between the splits; a tile set that no flip or turn changes does not
-    tiles = torch.ones(5, 3, 16, 16) * torch.linspace(-1, 1, 5).reshape(5, 1, 1, 1)
-    one, two = (run(fresh(), tiles=tiles, stop_after=1, crop=None, batch_gpu=size) for size in (8, 4))
-    for a, b in zip(one.optimizer.state.values(), two.optimizer.state.values(), strict=True):
-        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-4, atol=1e-7)
-
-
 def test_a_tiny_network_overfits_one_tile():
     state = run(fresh(widths=(32, 32)), tiles=TILES[:1], total_kimg=4, crop=None, learning_rate=4e-3, ramp_kimg=0.1, kimg_per_tick=0.1)
     losses = [row["loss"] for row in state.history]
@@ -135,33 +122,6 @@ def test_the_learning_rate_ramps_and_cools():
 def test_a_non_finite_loss_names_the_tiles():
     with pytest.raises(NonFiniteLossError, match=r"loss is nan .* after 8 images; tiles of this batch: .*tile2"):
         run(fresh(), tiles=torch.where(torch.arange(5).reshape(5, 1, 1, 1) == 2, torch.nan, TILES), crop=None)
-
-
-def test_every_epoch_shows_every_image_once_and_the_start_does_not_matter():
-    whole = [i for batch in index_batches(7, 3, 0, 4, 28) for i in batch]
-    assert [sorted(whole[k : k + 7]) for k in range(0, 28, 7)] == [list(range(7))] * 4
-    assert whole[:7] != whole[7:14]
-    assert [i for batch in index_batches(7, 3, 12, 4, 28) for i in batch] == whole[12:]
-
-
-def test_augmentation_only_moves_pixels():
-    image = torch.arange(2 * 3 * 6 * 6.0).reshape(2, 3, 6, 6)
-    seen = set()
-    for count in range(200):
-        out = augment(image, None, generator_for("t", 0, count))
-        assert torch.equal(out.flatten(2).sort(-1).values, image.flatten(2).sort(-1).values)
-        seen.add(tuple(out[0, 0].flatten().tolist()))
-    assert len(seen) == 8
-    with pytest.raises(ValueError, match="crop must be at most the tile size 6, got crop=9"):
-        augment(image, 9, generator_for("t", 0, 0))
-
-
-@pytest.mark.parametrize("crop", [None, 3])
-def test_augmentation_moves_16_bit_images_like_float_ones(crop):
-    image = torch.arange(60_000, 60_000 + 4 * 3 * 6 * 6).reshape(4, 3, 6, 6)
-    small, large = (augment(image.to(kind), crop, generator_for("t", 0, 1)) for kind in (torch.uint16, torch.float32))
-    assert (small.dtype, large.dtype) == (torch.uint16, torch.float32)
-    assert torch.equal(small.float(), large)
 
 
 def test_training_on_stored_tiles_is_training_on_their_decoded_values():

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from lowlight_kedro.diffusion.corruption import lognormal_sigma
+from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map, unknown_weights
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
@@ -19,8 +21,8 @@ def images(count=400, side=24):
 
 @pytest.mark.parametrize("name", ALL_CORRUPTIONS)
 def test_the_noise_has_the_level_that_sigma_tells(name):
-    x0, generator = images(), torch.Generator().manual_seed(0)
-    out = ALL_CORRUPTIONS[name](P_mean=-1.0, P_std=0.8, scaling=SCALING, **BY_NAME[name])(x0, generator)
+    x0 = images()
+    out = ALL_CORRUPTIONS[name](P_mean=-1.0, P_std=0.8, scaling=SCALING, **BY_NAME[name])(x0, Draws(0, range(len(x0))))
     known = out.sigma.expand(x0.shape) != SIGMA_UNKNOWN
     z = ((out.x - x0) / out.sigma)[known]
     assert abs(z.mean()) < 5 / z.numel() ** 0.5
@@ -28,9 +30,28 @@ def test_the_noise_has_the_level_that_sigma_tells(name):
     assert (out.x[~known] == 0).all()
 
 
+def test_the_logarithm_of_a_uniform_level_is_normal():
+    level = lognormal_sigma(images(4000, 1), Draws(0, range(4000)), -1.0, 0.8).log().flatten()
+    assert abs(level.mean() + 1.0) < 5 * 0.8 / 4000**0.5
+    assert abs(level.std() / 0.8 - 1) < 5 / 8000**0.5
+
+
+@pytest.mark.parametrize("name", ALL_CORRUPTIONS)
+def test_how_a_batch_is_cut_into_passes_changes_no_image(name):
+    x0 = images(16)
+    corrupt = ALL_CORRUPTIONS[name](P_mean=-1.0, P_std=0.8, scaling=SCALING, **BY_NAME[name])
+    whole = corrupt(x0, Draws(0, range(16)))
+    for size in (8, 4, 1):
+        cut = [corrupt(part, Draws(0, range(k * size, k * size + size))) for k, part in enumerate(x0.split(size))]
+        assert torch.equal(torch.cat([part.x for part in cut]), whole.x)
+        assert torch.equal(torch.cat([part.sigma for part in cut]), whole.sigma)
+        weights = torch.cat([torch.as_tensor(part.weight).expand_as(part.x) for part in cut])
+        assert torch.equal(weights, torch.as_tensor(whole.weight).expand_as(whole.x))
+
+
 def test_the_mixture_has_its_shares():
     count = 3000
-    out = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, **OPTIONS)(images(count, 12), torch.Generator().manual_seed(0))
+    out = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, **OPTIONS)(images(count, 12), Draws(0, range(count)))
     unknown = (out.sigma == SIGMA_UNKNOWN).flatten(1)
     some = unknown.any(1)
     uniform = (out.sigma.flatten(1) == out.sigma[:, :1, :1, :1].flatten(1)).all(1)
@@ -52,7 +73,7 @@ def test_unknown_values_count_by_what_can_be_known_of_them():
 
 
 def test_mosaics_measure_one_channel_per_site_at_every_phase():
-    chosen = mosaic_masks(images(200, 12), ["bayer"], torch.Generator().manual_seed(0))
+    chosen = mosaic_masks(images(200, 12), ["bayer"], Draws(0, range(200)))
     assert (chosen.sum(1) == 1).all()
     assert len({tuple(mask[:, :2, :2].flatten().tolist()) for mask in chosen}) == 4
 
@@ -60,7 +81,7 @@ def test_mosaics_measure_one_channel_per_site_at_every_phase():
 def test_a_camera_map_does_not_tell_the_pixels():
     """Within a patch the level is constant, so that the network cannot read the image off its own noise level."""
     x0 = images(4, 32)
-    sigma = camera_sigma(x0, SCALING, [1e-2, 1e-2], [0.04, 0.04], [1.0, 1.0], torch.Generator())
+    sigma = camera_sigma(x0, SCALING, [1e-2, 1e-2], [0.04, 0.04], [1.0, 1.0], Draws(0, range(4)))
     patches = sigma.unfold(2, 16, 16).unfold(3, 16, 16).flatten(4)
     torch.testing.assert_close(patches.amin(-1), patches.amax(-1))
 

@@ -1,10 +1,10 @@
 """Which image comes when, and with which randomness: a function of the seed and the image count alone.
 
-So a run that was killed and resumed sees what it would have seen, whatever the batch size of its data loader.
+So a run that was killed and resumed sees what it would have seen, and how a batch is cut into passes and over ranks changes no image.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -32,10 +32,46 @@ def index_batches(length: int, seed: int, start: int, batch: int, stop: int) -> 
         yield indices
 
 
-def augment(images: Tensor, crop: int | None, generator: torch.Generator) -> Tensor:
+class Draws:
+    """Random numbers of the images of a pass, image by image: those of image n are a function of (seed, n) alone.
+
+    The few numbers that say how an image is cut and how loud it becomes come from the CPU everywhere, so they are the
+    same on a GPU and need no wait for it; fields of noise are drawn on `device`.
+
+    Args:
+        images: their numbers in the run.
+    """
+
+    def __init__(self, seed: int, images: Iterable[int], device: torch.device | str = "cpu") -> None:
+        numbers = list(images)
+        self._pinned = torch.device(device).type == "cuda"  # so that the way to the GPU is not waited for
+        self._few = [generator_for("train", seed, number) for number in numbers]
+        self._fields = [generator_for("noise", seed, number, device) for number in numbers]
+
+    def _stacked(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        drawn = torch.stack([draw(shape, generator=generator) for generator in self._few])
+        return drawn.pin_memory() if self._pinned else drawn
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) in [0, 1), on the CPU."""
+        return self._stacked(torch.rand, shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) of mean 0 and variance 1, on the CPU."""
+        return self._stacked(torch.randn, shape)
+
+    def field(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the shape and type of `like` (B, ...), on `device`."""
+        noise = torch.empty_like(like)
+        for image, generator in zip(noise, self._fields, strict=True):
+            image.normal_(generator=generator)
+        return noise
+
+
+def augment(images: Tensor, crop: int | None, draws: Draws) -> Tensor:
     """Random square crops of side `crop` (None: whole images), then a random flip and quarter turn of each.
 
-    Any type of number, on any device; the draws are made where the generator is.
+    Any type of number, on any device.
 
     Raises:
         ValueError: the crop is larger than the image.
@@ -44,10 +80,9 @@ def augment(images: Tensor, crop: int | None, generator: torch.Generator) -> Ten
     if crop > images.shape[-1]:
         raise ValueError(f"crop must be at most the tile size {images.shape[-1]}, got crop={crop}")
     kind, images = images.dtype, images.view(torch.int16) if images.dtype == torch.uint16 else images  # torch cannot flip uint16
-    draws = torch.rand(len(images), 4, generator=generator, device=generator.device).tolist()
     room = images.shape[-1] - crop + 1
     out = []
-    for image, (u, v, flip, turn) in zip(images, draws, strict=True):
+    for image, (u, v, flip, turn) in zip(images, draws.uniform(4).tolist(), strict=True):
         top, left = int(u * room), int(v * room)
         part = image[:, top : top + crop, left : left + crop]
         part = part.flip(-1) if flip < 0.5 else part

@@ -8,41 +8,60 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.corruption import Corruption
-from lowlight_kedro.diffusion.denoiser import denoising_loss
 from lowlight_kedro.diffusion.ema import follow
-from lowlight_kedro.diffusion.order import augment, generator_for
+from lowlight_kedro.diffusion.order import Draws, augment
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
+from lowlight_kedro.diffusion.share import PassLoss, Share
 from lowlight_kedro.diffusion.state import State
 
 
 @dataclass(frozen=True)
 class Update:
-    """Figures of an update, on the device: mean loss, and norm of the gradient before it is shortened."""
+    """Figures of an update, on the device: mean loss over all ranks, and norm of the gradient before it is shortened."""
 
     loss: Tensor
     gradient_norm: Tensor
 
 
-def train_step(
-    state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
+def accumulate(
+    passes: Sequence[Tensor], first: int, share: Share, schedule: Schedule, scaling: Scaling, corruption: Corruption,
     device: torch.device, decode: Callable[[Tensor], Tensor],
-) -> Update:  # fmt: skip
-    """One update of the weights and their running means from the tiles of one batch, cut into passes.
+) -> Tensor:  # fmt: skip
+    """Gradients of the batch's mean loss from this rank's passes; returns that loss, over all ranks, on the device.
 
     Tiles go to the device as they are stored; cropping first leaves less to `decode`.
+
+    Args:
+        first: number in the run of the first image of the first pass.
     """
     total = torch.zeros((), device=device)
     for number, tiles in enumerate(passes):
-        generator = generator_for("train", schedule.seed, state.images + number * schedule.batch_gpu)
-        noise_generator = generator_for("noise", schedule.seed, state.images + number * schedule.batch_gpu, device)
-        cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, generator)
+        draws = Draws(schedule.seed, range(first, first + len(tiles)), device)
+        first += len(tiles)
+        cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, draws)
         x0 = scaling.to_network(decode(cropped))
-        noisy = corruption(x0, noise_generator)
-        with network_precision(schedule.precision, device):
-            loss = denoising_loss(state.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean() / len(passes)
-        loss.backward()
+        noisy = corruption(x0, draws)
+        with share.accumulating(more=number + 1 < len(passes)):
+            with network_precision(schedule.precision, device):
+                loss = share.pass_loss(x0, noisy.x, noisy.sigma, noisy.weight) / len(passes)
+            loss.backward()
         total += loss.detach()
+    return share.mean(total)
+
+
+def train_step(
+    state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
+    device: torch.device, decode: Callable[[Tensor], Tensor], share: Share | None = None,
+) -> Update:  # fmt: skip
+    """One update of the weights and their running means from the tiles of one batch, cut into passes.
+
+    Args:
+        passes: the tiles of this rank's `share` (None: there is one rank, it has all).
+    """
+    share = share or Share(PassLoss(state.denoiser))
+    first = state.images + share.part(schedule.batch_size).start
+    total = accumulate(passes, first, share, schedule, scaling, corruption, device, decode)
     weights = [parameter for parameter in state.denoiser.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in weights if parameter.grad is not None])
     if schedule.max_gradient is not None:

@@ -12,8 +12,11 @@ from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.selection import History
+from lowlight_kedro.diffusion.share import Share
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.step import Update, train_step
+
+FIX = "expected finite numbers: run validation again, lower training.learning_rate, or set training.max_gradient"
 
 
 class NonFiniteLossError(ValueError):
@@ -38,7 +41,7 @@ class _Unchecked:
         for (images, names, _), (loss, norm) in zip(self.updates, figures, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 what = f"the loss is {loss} and the norm of its gradient {norm}"
-                raise NonFiniteLossError(f"{what} after {images} images; tiles of this batch: {', '.join(names)}")
+                raise NonFiniteLossError(f"{what} after {images} images; tiles of this batch: {', '.join(names)}; {FIX}")
             state.losses.append(loss)
             state.gradient_norms.append(norm)
         self.updates.clear()
@@ -61,6 +64,7 @@ def train(
     decode: Callable[[Tensor], Tensor], scaling: Scaling, corruption: Corruption, device: torch.device,
     validate: Callable[[State], dict[str, Any]], on_step: Callable[[State], None], should_stop: Callable[[], bool],
     on_tick: Callable[[State], None] = lambda state: None, enough: Callable[[History], bool] = lambda history: False,
+    share: Share | None = None,
 ) -> Iterator[State]:  # fmt: skip
     """Train from `state.images` to the end; yields the state at every snapshot, after the last image, and when stopped.
 
@@ -68,13 +72,14 @@ def train(
     found finite is validated or yielded.
 
     Args:
-        batches: (first image, last image) -> (names, tiles (batch_size, C, S, S)) in the order of `index_batches`.
+        batches: (first image, last image) -> (names, tiles (B, C, S, S)) in the order of `index_batches`; the tiles are our share.
         decode: tiles as `batches` gives them, on the device, to float32 in the tile domain.
         validate: figures for the history, once per tick.
         on_step: called after each update; at a tick the device is idle then.
         should_stop: asked after each update; True yields the state and ends.
         on_tick: called when the history has a new row.
         enough: whether a history is long enough; True ends the run as a complete one.
+        share: this rank's part of every batch; None: all of it.
 
     Raises:
         NonFiniteLossError: the update is made in memory by then; what was saved at the last yield is sound.
@@ -85,7 +90,7 @@ def train(
     unchecked = _Unchecked()
     for names, tiles in batches(state.images, schedule.total_images):
         before = schedule.tick_at(state.images)
-        update = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device, decode)
+        update = train_step(state, tiles.split(schedule.batch_gpu), schedule, scaling, corruption, device, decode, share)
         unchecked.updates.append((state.images, names, update))
         done, tick = state.images >= schedule.total_images, schedule.tick_at(state.images)
         ticked = done or tick > before

@@ -1,6 +1,7 @@
 """Training noise as a camera makes it: levels that follow brightness, mosaics with unknown values."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corruption, lognormal_sigma
-from lowlight_kedro.diffusion.denoiser import standard_normal
+from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.guidance.spread import surrogate_variance
@@ -19,18 +20,14 @@ PATCH = 16  # pixels over which the brightness behind a camera map is averaged: 
 MOSAICS: dict[str, Cfa] = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
 
 
-def _uniform(shape: torch.Size, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
-
-
-def _log_uniform(shape: tuple[int, ...], limits: Sequence[float], like: Tensor, generator: torch.Generator) -> Tensor:
+def _log_uniform(draws: Draws, channels: int, limits: Sequence[float], like: Tensor) -> Tensor:
+    """(B, channels, 1, 1) on the device of `like`."""
     low, high = (float(np.log(limit)) for limit in limits)
-    return _uniform(torch.Size(shape), low, high, like, generator).exp()
+    return (draws.uniform(channels, 1, 1) * (high - low) + low).exp().to(like, non_blocking=True)
 
 
 def camera_sigma(
-    x0: Tensor, scaling: Scaling, shot: Sequence[float], read: Sequence[float], balance: Sequence[float],
-    generator: torch.Generator,
+    x0: Tensor, scaling: Scaling, shot: Sequence[float], read: Sequence[float], balance: Sequence[float], draws: Draws
 ) -> Tensor:  # fmt: skip
     """Maps sqrt(b shot x + b^2 read^2) (B, 3, H, W), network units; `shot`, `read` and `balance` are ranges.
 
@@ -39,22 +36,26 @@ def camera_sigma(
     """
     local = F.avg_pool2d(x0, PATCH, ceil_mode=True).repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
     light = from_tile_domain(scaling.to_tile(local[..., : x0.shape[-2], : x0.shape[-1]]))
-    gain, dark = (_log_uniform((len(x0), 1, 1, 1), limits, x0, generator) for limits in (shot, read))
-    white = _log_uniform((len(x0), 3, 1, 1), balance, x0, generator)
+    gain, dark = (_log_uniform(draws, 1, limits, x0) for limits in (shot, read))
+    white = _log_uniform(draws, 3, balance, x0)
     white[:, 1] = 1
     return (white * gain * light.clamp(min=0) + (white * dark).square()).sqrt() * (TILE_SLOPE / scaling.scale)
 
 
-def mosaic_masks(x0: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+@lru_cache(16)
+def _whole_mask(name: str, height: int, width: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(masks(MOSAICS[name], (height, width))).to(device)
+
+
+def mosaic_masks(x0: Tensor, names: Sequence[str], draws: Draws) -> Tensor:
     """Per image, the mask (B, 3, H, W) of one of the mosaics at a random phase."""
-    draws = torch.rand(len(x0), 3, generator=generator, device=generator.device).tolist()
     height, width = x0.shape[-2:]
-    whole = {name: torch.from_numpy(masks(MOSAICS[name], (height + 6, width + 6))) for name in names}
+    whole = {name: _whole_mask(name, height + 6, width + 6, x0.device) for name in names}
     chosen = []
-    for which, down, right in draws:
+    for which, down, right in draws.uniform(3).tolist():
         top, left = int(down * 6), int(right * 6)
         chosen.append(whole[names[int(which * len(names))]][:, top : top + height, left : left + width])
-    return torch.stack(chosen).to(x0.device)
+    return torch.stack(chosen)
 
 
 def unknown_weights(s: Tensor, weight: float, floor: float) -> Tensor:
@@ -86,16 +87,16 @@ def noise_map(
             f"mosaics must be among {', '.join(MOSAICS)}, got {', '.join(mosaics)}"
         )
 
-    def corrupt(x0: Tensor, generator: torch.Generator) -> Corrupted:
-        kind = _uniform(torch.Size((len(x0), 1, 1, 1)), 0, 1, x0, generator)
+    def corrupt(x0: Tensor, draws: Draws) -> Corrupted:
+        kind, mask_kind = draws.uniform(2, 1, 1, 1).to(x0, non_blocking=True).unbind(1)
         is_mosaic = kind >= uniform_share + camera_share
-        level = lognormal_sigma(x0, generator, P_mean, P_std).expand_as(x0)
-        camera = camera_sigma(x0, scaling, shot, read, balance, generator)
-        missing = is_mosaic & ~mosaic_masks(x0, mosaics, generator)
-        unknown = missing & (_uniform(kind.shape, 0, 1, x0, generator) < unknown_share)
+        level = lognormal_sigma(x0, draws, P_mean, P_std).expand_as(x0)
+        camera = camera_sigma(x0, scaling, shot, read, balance, draws)
+        missing = is_mosaic & ~mosaic_masks(x0, mosaics, draws)
+        unknown = missing & (mask_kind < unknown_share)
         sigma = torch.where((kind < uniform_share) | missing, level, camera)
         sigma = torch.where(unknown, SIGMA_UNKNOWN, sigma)
-        x = torch.where(unknown, 0.0, x0 + sigma * standard_normal(x0, generator))
+        x = torch.where(unknown, 0.0, x0 + sigma * draws.field(x0))
         return Corrupted(x, sigma, torch.where(unknown, unknown_weights(camera, unknown_weight, unknown_floor), 1.0))
 
     return corrupt

@@ -1,33 +1,46 @@
-"""Tiles to batches."""
+"""Tiles to batches, on the device before they are needed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.diffusion.order import index_batches
 from lowlight_kedro.pipelines.training.options import LoaderOptions
 
-Batches = Callable[[int, int], Iterator[tuple[list[str], Tensor]]]
+Batch = tuple[list[str], Tensor]
+Batches = Callable[[int, int], Iterator[Batch]]
+ALL = slice(None)
 
 
-class _Named(Dataset[tuple[list[str], Tensor]]):
-    """Some tiles of an `EDMPTDataset`, read a batch at a time: (tile_ids, tiles as they are stored)."""
+class _Named(Dataset[Batch]):
+    """Some tiles of an `EDMPTDataset`, read a batch at a time: (tile_ids of the batch, `part` of its tiles as they are stored)."""
 
-    def __init__(self, tiles: EDMPTDataset, indices: Sequence[int]) -> None:
-        self._tiles, self._indices = tiles, indices
+    def __init__(self, tiles: EDMPTDataset, indices: Sequence[int], part: slice) -> None:
+        self._tiles, self._indices, self._part = tiles, indices, part
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[list[str], Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
         numbers = [self._indices[index] for index in indices]
-        return [self._tiles.tiles[number]["tile_id"] for number in numbers], self._tiles.stored(numbers)
+        return [self._tiles.tiles[number]["tile_id"] for number in numbers], self._tiles.stored(numbers[self._part])
 
-    def __getitem__(self, index: int) -> tuple[list[str], Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
+
+
+class _Order(Sampler[list[int]]):
+    """`index_batches`, drawn as it is needed: a long run is no long list."""
+
+    def __init__(self, *arguments: int) -> None:
+        self._arguments = arguments
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return index_batches(*self._arguments)
 
 
 def _whole(batch: Any) -> Any:
@@ -35,25 +48,58 @@ def _whole(batch: Any) -> Any:
     return batch
 
 
-def batch_source(tiles: EDMPTDataset, dropped: Sequence[str], batch_size: int, seed: int, loader: LoaderOptions) -> Batches:
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches whose copy to a GPU runs while the one before is computed; on the CPU they are handed on.
+
+    Memory: the stored values of two batches.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying = torch.cuda.Stream(device)
+    names, tiles = next(batches, ([], None))
+    ahead = _copied(tiles, copying, device)
+    while ahead is not None:
+        now = names, ahead
+        torch.cuda.current_stream(device).wait_stream(copying)
+        ahead.record_stream(torch.cuda.current_stream(device))  # else its memory is handed out while the step reads it
+        names, tiles = next(batches, ([], None))
+        ahead = _copied(tiles, copying, device)
+        yield now
+
+
+def _copied(tiles: Tensor | None, stream: torch.cuda.Stream, device: torch.device) -> Tensor | None:
+    with torch.cuda.stream(stream):
+        return None if tiles is None else tiles.to(device, non_blocking=True)
+
+
+def batch_source(
+    tiles: EDMPTDataset, dropped: Sequence[str], batch_size: int, seed: int, loader: LoaderOptions, *,
+    part: slice = ALL, device: torch.device | None = None,
+) -> Batches:  # fmt: skip
     """(first image, last image) -> batches of (names, tiles as they are stored), without the `dropped` tiles.
 
     `stacks.decode` makes float32 of them, best where they are used: 16 bits are half the memory of a worker's
     batch and half the way to a GPU.
 
+    Args:
+        part: which images of each batch are read, those of one rank; the names are those of the whole batch.
+        device: where the tiles are wanted; see `on_device`.
+
     Raises:
         ValueError: nothing is left.
     """
     leave = set(dropped)
-    kept = _Named(tiles, [i for i, tile in enumerate(tiles.tiles) if tile["tile_id"] not in leave])
+    kept = _Named(tiles, [i for i, tile in enumerate(tiles.tiles) if tile["tile_id"] not in leave], part)
     if not len(kept):
         raise ValueError(f"all {len(tiles)} clean tiles were dropped by validation; see the validation report")
     with_workers: dict[str, Any] = {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}
 
-    def batches(start: int, stop: int) -> Iterator[tuple[list[str], Tensor]]:
-        return iter(DataLoader(
-            kept, batch_sampler=list(index_batches(len(kept), seed, start, batch_size, stop)), collate_fn=_whole,
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        read = DataLoader(
+            kept, batch_sampler=_Order(len(kept), seed, start, batch_size, stop), collate_fn=_whole,
             num_workers=loader.workers, pin_memory=loader.pin_memory, **(with_workers if loader.workers else {}),
-        ))  # fmt: skip
+        )  # fmt: skip
+        return on_device(iter(read), device or torch.device("cpu"))
 
     return batches

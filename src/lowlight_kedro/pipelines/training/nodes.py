@@ -1,37 +1,27 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from time import perf_counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
-from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, begin_with, digest, pack, prior_of, unpack
-from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
-from lowlight_kedro.diffusion.denoiser import Denoiser
-from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
-from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, prior_of
 from lowlight_kedro.diffusion.selection import best_row
+from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.training import train
-from lowlight_kedro.diffusion.validation import validation_row
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.interrupt import stop_requests
-from lowlight_kedro.pipelines.training.loading import batch_source
+from lowlight_kedro.pipelines.training.launch import choose_crew, launched
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.pipelines.training.progress import Progress, with_costs
-from lowlight_kedro.pipelines.training.reading import reading_errors
-from lowlight_kedro.pipelines.training.sizes import require_sizes
-from lowlight_kedro.plugins import configured
-from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
+from lowlight_kedro.pipelines.training.progress import with_costs
+from lowlight_kedro.pipelines.training.rank import Seat
+from lowlight_kedro.pipelines.training.work import COSTS, train_rank
 
 logger = logging.getLogger(__name__)
 
@@ -63,70 +53,39 @@ def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> 
         )
 
 
-def _fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
-    torch.manual_seed(description["seed"])
-    chosen = description["network"]
-    network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
-    parameters = sum(weights.numel() for weights in network.parameters())
-    logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
-    return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
+def _due(state: Checkpoint, column: str) -> dict[str, Checkpoint]:
+    """The snapshot that is due, by its name; none where the run was only stopped."""
+    images, history = state.description["images"], state.description["history"]
+    due = bool(history) and history[-1]["snapshot"] and round(history[-1]["kimg"] * 1000) == images
+    return {snapshot_name(images): snapshot_of(state, column)} if due else {}
 
 
-def _make_ready(state: State, tiles: EDMPTDataset, options: TrainingOptions) -> int:
-    """Weights as `compute` wants them, in place; returns the images of a pass."""
-    compute, size = options.compute.build(), options.batch_gpu
-    prepare(state.denoiser, list(state.averages.values()), state.optimizer, compute)
-    channels, _, side = tiles[0][0].shape
-    side = options.crop or side
-    with gpu_arithmetic(compute):
-        if size == "auto":
-            limits = options.compute.limits.build()
-            size = fitting_pass(state.denoiser, options.batch_size, channels, side, compute.precision, limits, has_moments=state.images > 0)
-            logger.info(
-                "batch_gpu: auto takes %d images of %d x %d a pass, %d passes an update", size, side, side, options.batch_size // size
-            )
-        if compute.compile is not None:
-            compile_network(state.denoiser.network, compute)
-            started = perf_counter()
-            run_pass(state.denoiser, size, channels, side, compute.precision)
-            logger.info("compiled (%s) in %.0f s, not counted in img/s", compute.compile, perf_counter() - started)
-    return size
-
-
-def _validator(
-    tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
-) -> Callable[[State], dict[str, float]]:
-    """A function that measures the weights and their running mean on centre crops of tiles spread over the validation split.
-
-    Raises:
-        ValueError: the run shall end by a figure that is not there without such tiles.
-    """
-    wanted, selection = options.validate_, options.selection
-    if tiles is None and selection.patience_ticks is not None and selection.column != "loss":
-        raise ValueError(f"selection.column={selection.column} ends the run, but split val has no clean tile; set patience_ticks to null")
-    if tiles is None:
-        logger.warning("split val has no clean tile: validation figures will be missing")
-        return lambda state: {}
-    chosen = range(0, len(tiles), max(1, len(tiles) // wanted.tiles))[: wanted.tiles]
-    images = torch.stack([tiles[i][0] for i in chosen])
-    edge = (images.shape[-1] - min(wanted.crop, images.shape[-1])) // 2
-    fixed = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].to(device)
-    return lambda state: validation_row(state, fixed, wanted.sigmas, scaling, options.seed, wanted.batch)
-
-
-def _log_end(state: State, total_images: int, options: TrainingOptions) -> None:
+def _log_end(history: list[dict[str, Any]], done: bool, options: TrainingOptions) -> None:
     """Say why the run ended early, and what was best."""
     selection = options.selection
-    number = best_row(state.history, selection.column)
-    row = {} if number is None else state.history[number]
+    number = best_row(history, selection.column)
+    row = {} if number is None else history[number]
     best = f"{selection.column} {row[selection.column]:.4g} at {row['kimg']:g} kimg" if row else "none"
-    if state.images < total_images:
+    if not done:
         logger.info(
             "ended early at %g kimg: %d ticks without a gain over %g in %s; best %s",
-            state.images / 1000, selection.patience_ticks, selection.min_delta, selection.column, best,
+            history[-1]["kimg"], selection.patience_ticks, selection.min_delta, selection.column, best,
         )  # fmt: skip
     elif row:
         logger.info("best %s", best)
+
+
+def _states(arguments: tuple[Any, ...], options: TrainingOptions, stopping: Callable[[], bool]) -> Generator[Checkpoint, None, None]:
+    """What `train_rank` yields, here or in as many ranks as the parameters tell."""
+    device = choose_device(options.device)
+    crew = choose_crew(options.devices, options.nodes, options.rendezvous, device)
+    require_whole_passes(options.batch_size, 1 if options.batch_gpu == "auto" else options.batch_gpu, crew.world)
+    if crew.world == 1:
+        states = train_rank(*arguments, seat=Seat(device, stopping))
+    else:
+        states = launched(train_rank, arguments, crew, device=device, stopping=stopping)
+    with closing(states):
+        yield from states
 
 
 def train_prior(
@@ -143,44 +102,19 @@ def train_prior(
         SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for.
     """
     _require_validated(train_tiles, tile_statistics)
-    device = choose_device(options.device)
-    description = describe_training(tile_statistics, options)
-    scaling = Scaling(**description["scaling"])
-    description |= {"initial_prior": digest(initial_prior) if initial_prior else None}
-    state = _fresh_state(description, options.averages(), device)
-    require_sizes(state.denoiser.network, train_tiles.shape[-1], options.crop, options.validate_.crop)
-    if initial_prior is not None:
-        begin_with(state, initial_prior)
-        logger.info("the weights begin with those of the initial prior")
-    if earlier_state is not None and options.resume:
-        unpack(earlier_state, state, description)
-        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
-    schedule = options.schedule(_make_ready(state, train_tiles, options))
-    corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
-        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling
-    )
-    batches = batch_source(train_tiles, tile_statistics["dropped"], options.batch_size, options.seed, options.loader)
-    validate, enough = _validator(val_tiles, scaling, options, device), options.selection.enough
-    progress = Progress(state, schedule.total_images, device)
-    with stop_requests() as stopping, progress.bar, reading_errors(), gpu_arithmetic(options.compute.build()):
-        for now in train(
-            state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
-            validate=validate, on_step=progress.stepped, on_tick=progress.ticked, should_stop=stopping, enough=enough,
-        ):  # fmt: skip
-            packed = pack(now, description)
-            costs = with_costs(now.history, progress.rows, earlier_history if options.resume else None)
-            yield _due(packed, options.selection.column), packed, costs
-    if stopping() and state.images < schedule.total_images and not enough(state.history):
-        logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", state.images / 1000)
+    description = describe_training(tile_statistics, options) | {"initial_prior": digest(initial_prior) if initial_prior else None}
+    arguments = (train_tiles, val_tiles, tile_statistics["dropped"], description, earlier_state, initial_prior, options)
+    images, history, total = 0, [], options.schedule(batch_gpu=1).total_images
+    with stop_requests() as stopping, closing(_states(arguments, options, stopping)) as states:
+        for told in states:
+            state = replace(told, description={key: value for key, value in told.description.items() if key != COSTS})
+            images, history = state.description["images"], state.description["history"]
+            table = with_costs(history, told.description[COSTS], earlier_history if options.resume else None)
+            yield _due(state, options.selection.column), state, table
+    if stopping() and images < total and not options.selection.enough(history):
+        logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", images / 1000)
         raise SystemExit(stopping.exit_code)
-    _log_end(state, schedule.total_images, options)
-
-
-def _due(state: Checkpoint, column: str) -> dict[str, Checkpoint]:
-    """The snapshot that is due, by its name; none where the run was only stopped."""
-    images, history = state.description["images"], state.description["history"]
-    due = bool(history) and history[-1]["snapshot"] and round(history[-1]["kimg"] * 1000) == images
-    return {snapshot_name(images): snapshot_of(state, column)} if due else {}
+    _log_end(history, images >= total, options)
 
 
 def export_prior(training_state: Checkpoint, snapshots: Mapping[str, Callable[[], Checkpoint]], options: TrainingOptions) -> Checkpoint:

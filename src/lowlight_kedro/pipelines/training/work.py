@@ -1,0 +1,136 @@
+"""What each rank of a training does, from tiles to states; with one rank it runs in the training node itself."""
+
+import logging
+from collections.abc import Callable, Generator, Iterable
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.stacks import decode
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
+from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.share import agree, require_whole_passes
+from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import train
+from lowlight_kedro.diffusion.validation import validation_row
+from lowlight_kedro.pipelines.training.loading import batch_source
+from lowlight_kedro.pipelines.training.options import TrainingOptions
+from lowlight_kedro.pipelines.training.progress import Progress
+from lowlight_kedro.pipelines.training.rank import Seat
+from lowlight_kedro.pipelines.training.reading import reading_errors
+from lowlight_kedro.pipelines.training.sizes import require_sizes
+from lowlight_kedro.plugins import configured
+from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
+
+logger = logging.getLogger(__name__)
+COSTS = "costs"  # in the description of a state on its way to the node: what ticks took; not saved with it
+
+
+def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
+    """At image 0, with weights drawn from the seed."""
+    torch.manual_seed(description["seed"])
+    chosen = description["network"]
+    network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
+    parameters = sum(weights.numel() for weights in network.parameters())
+    logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
+    return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
+
+
+def _images_of_a_pass(state: State, channels: int, side: int, options: TrainingOptions, seat: Seat) -> int:
+    """`batch_gpu`, or what fits on every rank."""
+    if options.batch_gpu != "auto":
+        return options.batch_gpu
+    compute, share = options.compute, options.batch_size // seat.world
+    fits = fitting_pass(
+        state.denoiser, share, channels, side, compute.precision, compute.limits.build(), has_moments=state.images > 0
+    )  # fmt: skip
+    size = seat.least(fits)
+    logger.info("batch_gpu: auto takes %d images of %d x %d a pass, %d passes an update", size, side, side, share // size)
+    return size
+
+
+def _make_ready(state: State, tiles: EDMPTDataset, options: TrainingOptions, seat: Seat) -> int:
+    """Weights as `compute` wants them, in place; returns the images of a pass."""
+    compute, (channels, _, side) = options.compute.build(), tiles.shape
+    side = options.crop or side
+    prepare(state.denoiser, list(state.averages.values()), state.optimizer, compute)
+    with gpu_arithmetic(compute):
+        size = _images_of_a_pass(state, channels, side, options, seat)
+        if compute.compile is not None:
+            compile_network(state.denoiser.network, compute)
+            started = perf_counter()
+            run_pass(state.denoiser, size, channels, side, compute.precision)
+            logger.info("compiled (%s) in %.0f s, not counted in img/s", compute.compile, perf_counter() - started)
+    return size
+
+
+def validator(
+    tiles: EDMPTDataset | None, scaling: Scaling, options: TrainingOptions, device: torch.device
+) -> Callable[[State], dict[str, float]]:
+    """A function that measures the weights and their running mean on centre crops of tiles spread over the validation split.
+
+    Raises:
+        ValueError: the run shall end by a figure that is not there without such tiles.
+    """
+    wanted, selection = options.validate_, options.selection
+    if tiles is None and selection.patience_ticks is not None and selection.column != "loss":
+        raise ValueError(f"selection.column={selection.column} ends the run, but split val has no clean tile; set patience_ticks to null")
+    if tiles is None:
+        logger.warning("split val has no clean tile: validation figures will be missing")
+        return lambda state: {}
+    chosen = range(0, len(tiles), max(1, len(tiles) // wanted.tiles))[: wanted.tiles]
+    images = torch.stack([tiles[i][0] for i in chosen])
+    edge = (images.shape[-1] - min(wanted.crop, images.shape[-1])) // 2
+    fixed = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].to(device)
+    return lambda state: validation_row(state, fixed, wanted.sigmas, scaling, options.seed, wanted.batch)
+
+
+def first_state(
+    description: dict[str, Any], earlier: Checkpoint | None, initial: Checkpoint | None, options: TrainingOptions, device: torch.device,
+    tile_size: int,
+) -> State:  # fmt: skip
+    """A fresh state, one that begins with the weights of `initial`, or `earlier` to go on with."""
+    state = fresh_state(description, options.averages(), device)
+    require_sizes(state.denoiser.network, tile_size, options.crop, options.validate_.crop)
+    if initial is not None:
+        begin_with(state, initial)
+        logger.info("the weights begin with those of the initial prior")
+    if earlier is not None and options.resume:
+        unpack(earlier, state, description)
+        logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
+    return state
+
+
+def train_rank(
+    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, dropped: list[str], description: dict[str, Any],
+    earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions, *, seat: Seat,
+) -> Generator[Checkpoint, None, None]:  # fmt: skip
+    """The same updates on every rank, each with its share of the images; yields the state at every snapshot, with its `COSTS`."""
+    device, scaling = seat.device, Scaling(**description["scaling"])
+    state = first_state(description, earlier_state, initial_prior, options, device, train_tiles.shape[-1])
+    schedule = options.schedule(_make_ready(state, train_tiles, options, seat))
+    require_whole_passes(options.batch_size, schedule.batch_gpu, seat.world)
+    if options.nodes > 1:
+        agree("the state they begin with (is data/ shared by the nodes?)", digest(pack(state, description))[:12])
+    corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
+        P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling
+    )
+    share = seat.share(state.denoiser)
+    batches = batch_source(
+        train_tiles, dropped, options.batch_size, options.seed, options.loader, part=share.part(options.batch_size), device=device
+    )
+    measure = validator(val_tiles, scaling, options, device) if seat.first else lambda state: {}
+    progress = Progress(state, schedule.total_images, device, terminal=None if seat.first else False)
+    with progress.bar, reading_errors(), gpu_arithmetic(options.compute.build()):
+        for now in train(
+            state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
+            validate=lambda state: seat.heard(measure(state)), on_step=progress.stepped, on_tick=progress.ticked,
+            should_stop=seat.should_stop, enough=options.selection.enough, share=share,
+        ):  # fmt: skip
+            yield pack(now, description | {COSTS: progress.rows})
