@@ -172,8 +172,9 @@ def our_step(
         network = network.to(memory_format=torch.channels_last)
     state = State.fresh(Denoiser(network, SD))
     plan = Schedule(
-        total_kimg=1000, batch_size=batch, batch_gpu=batch, learning_rate=learning_rate, ramp_kimg=0, cooldown=0, averages=halflife(kimg=500, rampup=0.05),
-        decay_kimg=None, check_updates=50, kimg_per_tick=1, snapshot_ticks=1, max_gradient=None, crop=None, precision=precision, seed=0,
+        total_kimg=1000, batch_size=batch, batch_gpu=batch, learning_rate=learning_rate, ramp_kimg=0, cooldown=0,
+        averages=halflife(kimg=500, rampup=0.05), decay_kimg=None, check_updates=50, kimg_per_tick=1, snapshot_ticks=1, max_gradient=None,
+        crop=None, precision=precision, seed=0,
     )  # fmt: skip
     return lambda tiles: train_step(state, [tiles], plan, SCALING, CORRUPTION, CPU, lambda stored: stored.to(torch.float32) / 127.5 - 1)
 

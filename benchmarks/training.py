@@ -205,8 +205,9 @@ def main() -> None:
     arguments = parser.parse_args()
     schedule = Schedule(
         total_kimg=arguments.kimg, batch_size=arguments.batch, batch_gpu=arguments.batch, learning_rate=1e-3, ramp_kimg=0.5,
-        cooldown=0.6, averages=halflife(kimg=1, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1_000_000, max_gradient=1.0, crop=None,
-        precision=arguments.precision, seed=0,
+        cooldown=0.6,
+        averages=halflife(kimg=1, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1_000_000,
+        max_gradient=1.0, crop=None, precision=arguments.precision, seed=0,
     )  # fmt: skip
     network = {"widths": arguments.widths, "blocks": arguments.blocks}
     print(

@@ -33,6 +33,7 @@ RUN = {
     "format": FORMAT, "network": {"name": "raw_unet", "options": {"widths": [8, 8], "blocks": 1}}, "batch_size": 8, "data": "abc",
     "seed": 0, "crop": 32, "corruption": {"name": "uniform", "options": {}}, "scaling": {"mean": -0.7, "scale": 0.8}, "sigma_data": 0.5,
 }  # fmt: skip
+IDENTITY = RUN | {"averages": ["halflife"]}
 NETWORK = NETWORKS["raw_unet"](widths=[8, 8], blocks=1)
 
 
@@ -213,12 +214,12 @@ def test_a_spoilt_state_is_not_packed(trained, where, value):
 def test_a_prior_is_the_running_mean_and_knows_the_run(trained, packed):
     prior = prior_of(packed)
     assert prior.tensors.keys() == NETWORK.state_dict().keys()
-    assert prior.description == RUN | {"images": 16}
+    assert prior.description == IDENTITY | {"images": 16}
     built = build_prior(prior, deepcopy(NETWORK))
     for name, weights in built.denoiser.network.state_dict().items():
         assert torch.equal(weights, trained.ema.network.state_dict()[name])
     assert digest(prior) == digest(replace(prior, source="elsewhere"))
-    assert identity(prior.description) == identity(packed.description) == RUN
+    assert identity(prior.description) == identity(packed.description) == IDENTITY
 
 
 def test_a_prior_may_be_stored_in_16_bits(packed):

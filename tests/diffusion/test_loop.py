@@ -92,7 +92,7 @@ def test_a_stop_looks_at_the_last_losses_before_it_yields():
 def test_an_infinite_gradient_of_a_finite_loss_stops_too():
     unchecked, one = _Unchecked(), torch.tensor(1.0)
     unchecked.updates += [(8, ["a"], Update(one, one)), (16, ["b"], Update(one, one * math.inf)), (24, ["c"], Update(one * math.nan, one))]
-    with pytest.raises(NonFiniteLossError, match=r"norm of its gradient inf after 16 images; tiles of this batch: b$"):
+    with pytest.raises(NonFiniteLossError, match=r"norm of its gradient inf after 16 images; tiles of this batch: b;"):
         unchecked.settle(fresh())
 
 

@@ -13,7 +13,7 @@ from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.order import generator_for
+from lowlight_kedro.diffusion.order import Draws, generator_for
 from lowlight_kedro.diffusion.samplers import finish, heun, karras_sigmas
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
@@ -80,7 +80,7 @@ def loss_of(denoiser, count=20_000):
     """EDM's loss on fresh images, and its standard error."""
     generator = torch.Generator().manual_seed(5)
     x0 = gaussian().sample(count, generator)
-    noisy = CORRUPTION(x0, generator)
+    noisy = CORRUPTION(x0, Draws(5, range(count)))
     with torch.no_grad():
         losses = denoising_loss(denoiser, x0, noisy.x, noisy.sigma)
     return float(losses.mean()), float(losses.std()) / count**0.5
@@ -93,12 +93,14 @@ def test_the_closed_form_denoiser_has_the_least_loss():
 
 
 @cache
+@torch.enable_grad()
 def trained():
     """By the project's own loop, 100 thousand images, all different."""
     torch.manual_seed(0)
     plan = Schedule(
-        total_kimg=100, batch_size=128, batch_gpu=128, learning_rate=2e-2, ramp_kimg=1, cooldown=0.6, averages=halflife(kimg=4, rampup=0.05), decay_kimg=None, check_updates=50,
-        kimg_per_tick=50, snapshot_ticks=1000, max_gradient=None, crop=None, precision="fp32", seed=0,
+        total_kimg=100, batch_size=128, batch_gpu=128, learning_rate=2e-2, ramp_kimg=1, cooldown=0.6,
+        averages=halflife(kimg=4, rampup=0.05), decay_kimg=None, check_updates=50, kimg_per_tick=50, snapshot_ticks=1000,
+        max_gradient=None, crop=None, precision="fp32", seed=0,
     )  # fmt: skip
 
     def batches(start, stop):

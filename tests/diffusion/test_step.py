@@ -20,7 +20,8 @@ NOISE_MAP = ALL_CORRUPTIONS["noise_map"](
 )  # fmt: skip
 PLAN = Schedule(
     total_kimg=1, batch_size=8, batch_gpu=8, learning_rate=1e-3, ramp_kimg=0, cooldown=0,
-    averages=halflife(kimg=0.5, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1, max_gradient=1.0, crop=16, precision="fp32", seed=1,
+    averages=halflife(kimg=0.5, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1, max_gradient=1.0,
+    crop=16, precision="fp32", seed=1,
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from math import inf, log10
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
@@ -24,6 +23,8 @@ def denoising_quality(
 
     tiles: (N, C, S, S) in the tile domain, on the denoiser's device; `batch` of them per pass. Read back once.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # a second, in every rank and command
+
     noise = standard_normal(tiles.cpu(), generator_for("validate", seed, 0)).to(tiles)
     sums = tiles.new_zeros(len(sigmas), 2)
     for total, sigma in zip(sums, sigmas, strict=True):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -26,6 +25,8 @@ def ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     the mask's edge looks up to 5 pixels beyond it. nan where nothing is left. A strip of rows at a time: of a whole frame the
     moments alone take 700 bytes a pixel.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # a second, in every worker and command
+
     inside = torch.zeros_like(mask)
     inside[BORDER:-BORDER, BORDER:-BORDER] = mask[BORDER:-BORDER, BORDER:-BORDER]
     total = image.new_zeros(())
