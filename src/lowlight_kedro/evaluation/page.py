@@ -78,14 +78,15 @@ def _focus(picture: NDArray) -> str:
     return f"{(left + side / 2) / width:.3f} {(top + side / 2) / height:.3f}"
 
 
-def _viewer(pair: Pair, title: str, most_bytes: int, *, detail: bool) -> str:
+def _viewer(pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bool) -> str:
     """Before and after under a slider; a detail is always shown at 100 %."""
     before, after = pair
     if before.shape != after.shape:
         raise ValueError(f"before and after must have one size, got {before.shape} and {after.shape}; choose a demosaicer that keeps it")
     height, width = after.shape[1:]
     return VIEWER.substitute(
-        kind=" full" if detail else "", button="" if detail else BUTTON, title=escape(title), width=width, ratio=f"{width / height:.5f}",
+        kind=" full" if detail else "", button="" if detail else BUTTON, title=escape(title), caption=caption,
+        width=width, ratio=f"{width / height:.5f}",
         focus=_focus(after), before=_embedded(before, most_bytes), after=_embedded(after, most_bytes),
     )  # fmt: skip
 
@@ -93,9 +94,9 @@ def _viewer(pair: Pair, title: str, most_bytes: int, *, detail: bool) -> str:
 def _detail(page: Page, most_bytes: int) -> str:
     if page.detail is None:
         return ""
-    viewer = _viewer(page.detail, "Detail", most_bytes, detail=True)
     caption = "Where the picture holds most detail, one pixel for each photosite of the sensor; above, pixels are averaged."
-    return f"<section><h2>Detail at the sensor's resolution</h2><figure>{viewer}<figcaption>{caption}</figcaption></figure></section>\n"
+    viewer = _viewer(page.detail, "Detail", caption, most_bytes, detail=True)
+    return f"<section><h2>Detail at the sensor's resolution</h2><figure>{viewer}</figure></section>\n"
 
 
 def _uncertainty(page: Page, most_bytes: int) -> str:
@@ -160,10 +161,10 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
         "Left of the divider the input, only scaled, white-balanced and demosaiced; right of it the restored picture, shown at the same "
         "brightness. Drag the divider, or use the slider with arrow keys; a double click shows that place at 100 %."
     )
-    sections = "".join(_section(heading, facts) for heading, facts in frame_facts(record, page.size).items())
+    facts = "".join(_section(heading, rows) for heading, rows in frame_facts(record, page.size).items())
     return PAGE.substitute(
-        title=escape(title), subtitle=escape(" · ".join(subtitle)), style=STYLE, script=SCRIPT, caption=caption,
+        title=escape(title), subtitle=escape(" · ".join(subtitle)), style=STYLE, script=SCRIPT,
         warnings=f'<div class="warning" role="note">{warned}</div>\n' if warned else "",
-        viewer=_viewer(page.pictures, title, most, detail=False), figures=_detail(page, most) + _uncertainty(page, most),
-        sections=sections + _files(page, links),
+        viewer=_viewer(page.pictures, title, caption, most, detail=False), figures=_detail(page, most) + _uncertainty(page, most),
+        facts=facts + _files(page, links),
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 Fact = tuple[str, str | Sequence[str]]  # of several texts, the first is the statement and the others are its reasons
 
+DIGITS = 12  # of the prior's hash: enough to tell it from others; the record has all
 GREY = 0.18  # of white: what photographers call middle grey
 UNKNOWN = "not told by the file"
 ESTIMATES = {
@@ -39,7 +40,7 @@ def share(value: float) -> str:
 
 def _noise(record: Mapping[str, Any]) -> list[Fact]:
     noise, ratio = record["noise"], record["exposure_ratio"]
-    values = [f"{name.replace('_', ' ')} {told(value, '{:.3g}')}" for name, value in noise.items() if value]
+    values = [f"{name.replace('_', ' ')} {told(value, '{:.3g}')}" for name, value in noise.items() if value and not isinstance(value, bool)]
     facts: list[Fact] = [("Taken from", record["noise_from"])]
     if record.get("noise_not_from"):
         facts.append(("Passed over", ["", *record["noise_not_from"]]))
@@ -75,7 +76,7 @@ def _restoration(record: Mapping[str, Any]) -> list[Fact]:
     estimate = ESTIMATES.get(record["estimate"], str(record["estimate"])).format(draws=record.get("draws"))
     facts: list[Fact] = [
         ("Result", estimate), ("Method", f"{record['guidance']}, {record['evaluations']} evaluations of the network"),
-        ("Prior", str(record["prior"])), ("Time", told(record.get("seconds"), "{:.1f} s", "not measured")),
+        ("Prior", str(record["prior"])[:DIGITS]), ("Time", told(record.get("seconds"), "{:.1f} s", "not measured")),
     ]  # fmt: skip
     if record.get("crop"):
         facts.append(("Part", "top {}, left {}, height {}, width {} of the raw".format(*record["crop"])))

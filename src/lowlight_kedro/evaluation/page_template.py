@@ -22,8 +22,8 @@ header p { margin-top: .35rem }
 .warning p + p { margin-top: .4rem }
 figure { margin: 0 }
 figcaption { margin-top: .6rem; font-size: .9375rem; color: var(--quiet); max-width: 62rem }
-.view { position: relative; margin: 0 auto; width: min(100%, calc(78vh * var(--ratio))) }
-.stage { max-height: 78vh; overflow: hidden; border-radius: .375rem; background: #000 }
+.view { position: relative; margin: 0 auto; width: min(100%, calc(70vh * var(--ratio))) }
+.stage { max-height: 70vh; overflow: hidden; border-radius: .375rem; background: #000 }
 .pair { position: relative; width: 100%; aspect-ratio: var(--ratio); cursor: ew-resize; user-select: none; -webkit-user-select: none }
 .viewer:not(.full) .pair { touch-action: pan-y pinch-zoom }
 .pair img { position: absolute; inset: 0; width: 100%; height: 100%; display: block }
@@ -44,18 +44,20 @@ figcaption { margin-top: .6rem; font-size: .9375rem; color: var(--quiet); max-wi
   font-size: .8125rem; pointer-events: none; transition: opacity .15s }
 .tag.left { left: .6rem } .tag.right { right: .6rem }
 .tag.away { opacity: 0 }
-.controls { display: flex; align-items: center; gap: .85rem; margin-top: .6rem; font-size: .875rem }
-.controls input { flex: 1; min-width: 0; height: 2rem; margin: 0; accent-color: var(--quiet) }
-button { flex: none; min-height: 2.25rem; padding: .25rem .9rem; border: 1px solid var(--rule); border-radius: .5rem;
+.range { margin: .35rem auto 0; width: min(100%, calc(70vh * var(--ratio))) }
+.range input { display: block; width: 100%; height: 2rem; margin: 0; accent-color: var(--quiet) }
+.under { display: flex; flex-wrap: wrap-reverse; justify-content: space-between; align-items: start; gap: .5rem 2rem }
+.under figcaption { flex: 1 1 24rem }
+button { flex: none; margin-top: .4rem; min-height: 2.25rem; padding: .25rem .9rem; border: 1px solid var(--rule); border-radius: .5rem;
   background: var(--raised); color: inherit; font: inherit; cursor: pointer }
 button:hover { border-color: var(--quiet) }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 2.25rem clamp(1.5rem, 4vw, 3.5rem);
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 2rem clamp(1.5rem, 4vw, 3.5rem);
   margin-top: 2.25rem; align-items: start }
-.grid .view { margin: 0; width: min(100%, calc(60vh * var(--ratio))) }
+.grid > div { display: grid; gap: 2rem; min-width: 0 }
+.grid .view, .grid .range { margin-left: 0; margin-right: 0; width: min(100%, var(--full)) }
 .grid .stage { max-height: 60vh }
-.grid .full .view { width: min(100%, var(--full)) }
 .map { display: block; width: min(100%, calc(60vh * var(--ratio))); height: auto; border-radius: .375rem; background: #000 }
-.scale { width: min(100%, 34rem); margin-top: .8rem; font-size: .875rem }
+.scale { width: min(100%, max(14rem, calc(60vh * var(--ratio)))); margin-top: .8rem; font-size: .875rem }
 .scale i { display: block; height: .8rem; border-radius: .25rem; border: 1px solid var(--rule) }
 .scale p { display: flex; justify-content: space-between; gap: 1rem; margin-top: .3rem }
 .scale span:nth-child(2) { text-align: center } .scale span:last-child { text-align: right }
@@ -64,9 +66,9 @@ dl { display: grid; grid-template-columns: minmax(7.5rem, 11rem) minmax(0, 1fr);
 dt { color: var(--quiet) }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
 dd ul { margin: .2rem 0 0; padding-left: 1.1rem; color: var(--quiet); font-size: .9375rem }
-@media (max-width: 30rem) {
+@media (max-width: 34rem) {
   dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: .65rem }
-  .stage { max-height: 70vh } .view { width: min(100%, calc(70vh * var(--ratio))) } }
+  .stage { max-height: 70vh } .view, .range { width: min(100%, calc(70vh * var(--ratio))) } }
 @media (prefers-reduced-motion: reduce) { .tag { transition: none } }
 """
 
@@ -113,7 +115,7 @@ for (const viewer of document.querySelectorAll('.viewer')) {
   for (const end of ['pointerup', 'pointercancel']) view.addEventListener(end, () => { held = null; });
   if (zoom) {
     zoom.addEventListener('click', () => full(!viewer.classList.contains('full'), focusX, focusY));
-    pair.addEventListener('dblclick', event => {
+    view.addEventListener('dblclick', event => {  // not of the picture: the first click has moved the divider under the pointer
       const box = pair.getBoundingClientRect();
       full(!viewer.classList.contains('full'), (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     });
@@ -131,16 +133,16 @@ VIEWER = Template("""<div class="viewer$kind" data-width="$width" data-focus="$f
 <div class="pair"><img class="after" alt="$title, restored" src="$after">
 <img class="before" alt="$title, the scaled input" src="$before"></div>
 </div><div class="divider" aria-hidden="true"></div><span class="tag left">Scaled input</span><span class="tag right">Restored</span></div>
-<div class="controls"><input type="range" min="0" max="100" step="1" value="50"
- aria-label="Divider between scaled input and restored picture">
-$button</div></div>""")
+<div class="range"><input type="range" min="0" max="100" step="1" value="50"
+ aria-label="Divider between scaled input and restored picture"></div>
+<div class="under"><figcaption>$caption</figcaption>$button</div></div>""")
 
 BUTTON = '<button type="button" aria-pressed="false">100 %</button>'
 
-MAP = Template("""<img class="map" style="--ratio: $ratio" width="$width" height="$height" alt="Heat map of the standard deviation"
+MAP = Template("""<div style="--ratio: $ratio"><img class="map" width="$width" height="$height" alt="Heat map of the standard deviation"
  src="$picture">
 <div class="scale"><i style="background: linear-gradient(to right, $colours)"></i>
-<p><span>0<br>certain</span><span>$half</span><span>$most and more<br>least certain</span></p></div>""")
+<p><span>0<br>certain</span><span>$half</span><span>$most and more<br>least certain</span></p></div></div>""")
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -155,9 +157,13 @@ PAGE = Template("""<!doctype html>
 <body>
 <header><h1>$title</h1><p class="quiet">$subtitle</p></header>
 $warnings<main>
-<figure>$viewer<figcaption>$caption</figcaption></figure>
+<figure>$viewer</figure>
 <div class="grid">
-$figures$sections</div>
+<div>
+$figures</div>
+<div>
+$facts</div>
+</div>
 </main>
 <script>$script</script>
 </body>

@@ -15,10 +15,14 @@ def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: Demosa
     return demosaicer.chosen(frame.cfa)(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
 
 
-def detailed_box(light: NDArray, small: NDArray, side: int) -> Box | None:
-    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where `small`, its preview, is as large."""
-    step = light.shape[1] // small.shape[1]
+def detailed_box(light: NDArray, small: NDArray, preview_side: int, side: int) -> Box | None:
+    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where its preview has all its pixels.
+
+    `small` is `shrunk(light, preview_side)`.
+    """
+    step = -(-max(light.shape[1:]) // preview_side)
     if step == 1:
         return None
-    top, left = (step * start for start in most_detailed(np.sqrt(np.clip(small, 0, 1)), max(side // step, 2)))
+    places = most_detailed(np.sqrt(np.clip(small, 0, 1)), max(side // step, 2))
+    top, left = (max(min(step * place, length - side), 0) for place, length in zip(places, light.shape[1:], strict=True))
     return slice(None), slice(top, top + side), slice(left, left + side)

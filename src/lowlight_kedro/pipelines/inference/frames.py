@@ -114,7 +114,7 @@ def _pictures(
         return oriented(drawn, frame.orientation)
 
     small = shrunk(result.light, side, saturation)
-    box = detailed_box(result.light, small, options.page.detail_side)
+    box = detailed_box(result.light, small, side, options.page.detail_side)
     pictures: dict[str, Any] = {
         "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source), "srgb": picture(result.light),
         "preview": picture(small), "before": picture(shrunk(scaled, side, saturation)),
