@@ -168,7 +168,8 @@ def test_a_detail_is_a_second_pair_at_its_own_pixels():
 def test_what_the_record_tells_is_told():
     page = parsed(make_page(record=RECORD | {"warning": "a <bad> lens", "draws": 8, "estimate": "mean_of_k"}))
     facts = ["Maker X-1", "ISO 1600", "1/100 s", "80 times brighter", "mean brightness to 0.1", "the image itself", *REASONS,
-             "a <bad> lens",             "mean of 8 draws of the posterior", "noise_map, 3 evaluations", "8b5bf3557fba", "10.2 s", "gain 0.0001, read noise 0.0004",
+             "a <bad> lens",             "mean of 8 draws of the posterior", "noise_map, 3 evaluations",
+             "8b5bf3557fba", "10.2 s", "gain 0.0001, read noise 0.0004",
              "1.19 times as bright", "below black 0.4 %, above white none", "mean 0.018, from 1 probes of the mean"]  # fmt: skip
     assert [fact for fact in facts if fact not in page.words] == []
     assert "exact" not in page.words

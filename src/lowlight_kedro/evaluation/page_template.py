@@ -28,7 +28,7 @@ figcaption { margin-top: .6rem; font-size: .9375rem; color: var(--quiet); max-wi
 .viewer:not(.full) .pair { touch-action: pan-y pinch-zoom }
 .pair img { position: absolute; inset: 0; width: 100%; height: 100%; display: block }
 .pair .before { clip-path: inset(0 calc(100% - var(--at, 50%)) 0 0) }
-.full .view { width: min(100%, var(--full)) }
+.full .view, .full .range { width: min(100%, var(--full)) }
 .full .stage { overflow: auto; scrollbar-width: thin; overscroll-behavior: contain }
 .full .pair { width: var(--full); cursor: grab }
 .full .pair:active { cursor: grabbing }
