@@ -7,8 +7,9 @@ from urllib.parse import unquote
 import pytest
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.datasets.page import PageDataset
-from tests.evaluation.test_page import make_page
+from lowlight_kedro.datasets.page import IndexDataset, PageDataset
+from lowlight_kedro.evaluation.page_index import Entry
+from tests.evaluation.test_page import RECORD, make_page, ramp
 
 
 def page_dataset(folder, name):
@@ -27,6 +28,18 @@ def test_links_lead_from_the_page_to_the_files(tmp_path, name):
     links = [unquote(link.replace("&amp;", "&")) for link in re.findall(r'href="([^"]*)"', dataset.load())]
     assert [(page.parent / link).resolve() for link in links] == [tmp_path / "linear" / f"{name}.tif", tmp_path / f"{name}.json"]
     assert list(tmp_path.rglob(".*")) == []
+
+
+def test_the_index_leads_to_every_page(tmp_path):
+    names = ["IMG_1", "Sony/short/a <b>&#.1"]
+    dataset = IndexDataset(
+        filepath=str(tmp_path / "out/index.html"),
+        beside={"page": {"path": str(tmp_path / "page"), "filename_suffix": ".html"}},
+        picture_kb=9,
+    )
+    dataset.save([Entry(name, ramp(8, 12), RECORD) for name in names])
+    links = [unquote(link.replace("&amp;", "&")) for link in re.findall(r'href="([^"]*)"', dataset.load())]
+    assert [(tmp_path / "out" / link).resolve() for link in links] == [tmp_path / "page" / f"{name}.html" for name in names]
 
 
 def test_the_same_page_is_the_same_file(tmp_path):

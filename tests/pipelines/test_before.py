@@ -10,7 +10,7 @@ from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.render import shrunk
 from tests.conftest import WHITE_BALANCE, make_frame
 
-OPTIONS = PageOptions(demosaicer={"bayer": "malvar2004", "xtrans": "lmmse"}, detail_side=32)
+OPTIONS = PageOptions(demosaicer={"bayer": "malvar2004", "xtrans": "lmmse"}, detail_side=32, index_side=32)
 
 
 @pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS])
@@ -44,4 +44,4 @@ def test_a_preview_with_all_pixels_needs_no_detail():
 
 def test_a_demosaicer_that_shrinks_is_refused():
     with pytest.raises(ValidationError, match=r"choose a demosaicer other than superpixel in inference\.page\.demosaicer"):
-        PageOptions(demosaicer={"bayer": "superpixel", "xtrans": "lmmse"}, detail_side=32)
+        PageOptions(demosaicer={"bayer": "superpixel", "xtrans": "lmmse"}, detail_side=32, index_side=32)

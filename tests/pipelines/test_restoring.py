@@ -59,6 +59,12 @@ def test_its_page_links_what_was_written_beside_it(finished):
     assert made["before"]().std() > made["preview"]().std()
 
 
+def test_the_index_leads_to_each_page(finished):
+    index = finished.data / "07_model_output/index.html"
+    links = {(index.parent / link).resolve() for link in re.findall(r'href="([^"]*)"', index.read_text(encoding="utf-8"))}
+    assert links == set((finished.data / "07_model_output/page").rglob("*.html"))
+
+
 def test_coverage_stands_in_the_evaluation(finished):
     table = pd.read_csv(finished.data / "08_reporting/evaluation.csv")
     summary = json.loads((finished.data / "08_reporting/evaluation.json").read_text())
@@ -108,6 +114,7 @@ def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog)
     pages = small.data / "07_model_output/page/Sony/short"
     assert sorted(page.name for page in pages.iterdir() if not page.name.startswith("10002")) == ["10001_00_0.1s.html"]
     reason = "the frame is over-exposed: 100% of its photosites are at white, expected at most 90%"
+    assert reason in (small.data / "07_model_output/index.html").read_text(encoding="utf-8")
     assert reason in records["Sony/short/10008_00_0.1s"]["error"]
     (listed,) = [line.getMessage() for line in caplog.records if "could not be restored" in line.getMessage()]
     assert listed.startswith("1 of 2 frames could not be restored:\n  Sony/short/10008_00_0.1s: " + reason)

@@ -66,7 +66,8 @@ def jpeg(picture: NDArray, most_bytes: int) -> bytes:
     return written.getvalue()
 
 
-def _embedded(picture: NDArray, most_bytes: int) -> str:
+def embedded(picture: NDArray, most_bytes: int) -> str:
+    """See `jpeg`; as an address that holds the picture itself."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, most_bytes)).decode("ascii")
 
 
@@ -87,7 +88,7 @@ def _viewer(pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bo
     return VIEWER.substitute(
         kind=" full" if detail else "", button="" if detail else BUTTON, title=escape(title), caption=caption,
         width=width, ratio=f"{width / height:.5f}",
-        focus=_focus(after), before=_embedded(before, most_bytes), after=_embedded(after, most_bytes),
+        focus=_focus(after), before=embedded(before, most_bytes), after=embedded(after, most_bytes),
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def _uncertainty(page: Page, most_bytes: int) -> str:
     picture, most = page.std
     height, width = picture.shape[1:]
     shown = MAP.substitute(
-        ratio=f"{width / height:.5f}", width=width, height=height, picture=_embedded(picture, most_bytes),
+        ratio=f"{width / height:.5f}", width=width, height=height, picture=embedded(picture, most_bytes),
         colours=", ".join(heat_colours(9)), half=told(most / 2, "{:.2g}"), most=told(most, "{:.2g}"),
     )  # fmt: skip
     caption = (

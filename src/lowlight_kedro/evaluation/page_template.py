@@ -169,3 +169,32 @@ $facts</div>
 </body>
 </html>
 """)
+
+INDEX_STYLE = """
+.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 2rem 1.5rem; margin: 0 0 2.25rem;
+  padding: 0; list-style: none; align-items: end }
+.frames li { min-width: 0; font-size: .875rem; overflow-wrap: anywhere }
+.frames a { display: block; color: inherit; font-size: 1rem }
+.frames a:not(:hover) { text-decoration: none }
+.frames img { display: block; width: 100%; height: auto; max-height: 24rem; margin-bottom: .5rem; border-radius: .375rem;
+  object-fit: contain; object-position: left bottom }
+"""
+
+INDEX = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Restored frames</title>
+<style>$style</style>
+</head>
+<body>
+<header><h1>Restored frames</h1><p class="quiet">$subtitle</p></header>
+<main>
+<ul class="frames">
+$entries</ul>
+$failed</main>
+</body>
+</html>
+""")

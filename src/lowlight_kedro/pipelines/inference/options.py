@@ -65,10 +65,12 @@ class DisplayOptions(Options):
 
 
 class PageOptions(Options):
-    """The page of a frame, see `evaluation.page`: who demosaics the scaled input, and the side of the detail, pixels."""
+    """The page of a frame, see `evaluation.page`: who demosaics the scaled input, and the longer sides of
+    the detail and of the pictures in the index, pixels."""
 
     demosaicer: DemosaicerOptions
     detail_side: Annotated[int, Field(ge=16)]
+    index_side: Annotated[int, Field(ge=16)]
 
     @model_validator(mode="after")
     def _full_size(self) -> "PageOptions":
