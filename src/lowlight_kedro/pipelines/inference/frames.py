@@ -17,7 +17,7 @@ from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.page import Page
 from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.device import choose_device
-from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
+from lowlight_kedro.pipelines.inference.before import Box, detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.plugins import choose
@@ -32,6 +32,8 @@ from lowlight_kedro.sensor.render import Display, display_exposure, oriented, re
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 logger = logging.getLogger(__name__)
+
+Picture = Callable[[NDArray], NDArray]  # light to what is shown of it
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} evaluations [{elapsed}<{remaining}]"
 
@@ -99,13 +101,23 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
     return result, len(evaluated)
 
 
+def _before(
+    exposure: Exposure, frame: Frame, box: Box | None, picture: Picture, options: InferenceOptions
+) -> tuple[NDArray, NDArray | None]:
+    """The scaled input as a preview, and its part in `box`; the whole of it is not kept."""
+    scaled = scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.page.demosaicer)
+    saturation = exposure.exposure_ratio * min(frame.white_balance)
+    return picture(shrunk(scaled, options.display.preview_side, saturation)), None if box is None else picture(scaled[box])
+
+
 def _pictures(
-    result: Estimate, scaled: NDArray, frame: Frame, ratio: float, source: Path | None, options: InferenceOptions
+    result: Estimate, exposure: Exposure, frame: Frame, source: Path | None, options: InferenceOptions
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright. Facts for the record.
     And what only the page shows.
     """
-    saturation, side = ratio * min(frame.white_balance), options.display.preview_side
+    ratio, side = exposure.exposure_ratio, options.display.preview_side
+    saturation = ratio * min(frame.white_balance)
     display = Display(**options.display.model_dump(exclude={"preview_side"}))
     shown = display_exposure(result.light, display, saturation)
 
@@ -115,11 +127,12 @@ def _pictures(
 
     small = shrunk(result.light, side, saturation)
     box = detailed_box(result.light, small, side, options.page.detail_side)
+    before, detail = _before(exposure, frame, box, picture, options)
     pictures: dict[str, Any] = {
         "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source), "srgb": picture(result.light),
-        "preview": picture(small), "before": picture(shrunk(scaled, side, saturation)),
+        "preview": picture(small), "before": before,
     }  # fmt: skip
-    on_page: dict[str, Any] = {"detail": None if box is None else (picture(scaled[box]), picture(result.light[box])), "std": None}
+    on_page: dict[str, Any] = {"detail": None if detail is None else (detail, picture(result.light[box])), "std": None}
     if result.std is not None:
         pictures |= {"std": result.std, "std_preview": oriented(heat(result.std), frame.orientation)}
         on_page["std"] = (pictures["std_preview"], heat_most(result.std))
@@ -151,8 +164,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
     result = result.times(darker)
-    scaled = scaled_light(signal, frame, ratio, options.page.demosaicer)
-    pictures, shown, on_page = _pictures(result, scaled, frame, ratio, getattr(raw, "path", None), options)
+    pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), options)
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
