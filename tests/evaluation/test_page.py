@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lowlight_kedro.evaluation.page import FILES, Page, frame_page, jpeg
-from lowlight_kedro.evaluation.page_facts import noise_at, seconds, share
+from lowlight_kedro.evaluation.page_facts import brighter, noise_at, seconds, share
 from lowlight_kedro.evaluation.pictures import heat, heat_colours, heat_most
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
@@ -167,7 +167,7 @@ def test_a_detail_is_a_second_pair_at_its_own_pixels():
 
 def test_what_the_record_tells_is_told():
     page = parsed(make_page(record=RECORD | {"warning": "a <bad> lens", "draws": 8, "estimate": "mean_of_k"}))
-    facts = ["Maker X-1", "ISO 1600", "1/100 s", "80 times brighter", "mean brightness to 0.1", "the image itself", *REASONS,
+    facts = ["Maker X-1", "ISO 1600", "1/100 s", "80 times as bright as the raw", "mean brightness to 0.1", "the image itself", *REASONS,
              "a <bad> lens",             "mean of 8 draws of the posterior", "noise_map, 3 evaluations",
              "8b5bf3557fba", "10.2 s", "gain 0.0001, read noise 0.0004",
              "1.19 times as bright", "below black 0.4 %, above white none", "mean 0.018, from 1 probes of the mean"]  # fmt: skip
@@ -229,6 +229,10 @@ def test_the_noise_told_is_that_of_scaled_exposures(signal, rng):
 @pytest.mark.parametrize("time", [1 / 8000, 1 / 250, 1 / 60, 1 / 5, 0.25, 0.4, 1.3, 30.0])
 def test_exposure_times_can_be_read_back(time):
     assert float(Fraction(seconds(time).removesuffix(" s"))) == pytest.approx(time, rel=0.02)
+
+
+def test_a_ratio_of_one_changes_nothing():
+    assert (brighter(1.0), brighter(54.163)) == ("as bright as the raw", "54.16 times as bright as the raw")
 
 
 def test_what_is_unknown_is_said_and_small_shares_are_not_none():

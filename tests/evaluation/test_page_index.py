@@ -34,7 +34,7 @@ def test_each_frame_is_shown_with_its_link_or_listed_with_its_reason():
     assert page.all("img", "width") == ["30", "20"]
     assert "2 restored, 1 could not be restored" in page.words
     assert "Could not be restored b/<i>two no <b>mosaic</b>" in page.words
-    assert "unknown camera · ISO unknown · 80 times brighter" in page.words
+    assert "unknown camera · ISO unknown · 80 times as bright as the raw" in page.words
     assert "i" not in {tag for tag, _ in page.elements}
 
 

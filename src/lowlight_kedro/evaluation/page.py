@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.evaluation.page_facts import Fact, frame_facts, seconds, told, warnings
+from lowlight_kedro.evaluation.page_facts import Fact, brighter, frame_facts, seconds, told, warnings
 from lowlight_kedro.evaluation.page_template import BUTTON, MAP, PAGE, SCRIPT, STYLE, VIEWER
 from lowlight_kedro.evaluation.pictures import heat_colours, most_detailed
 
@@ -113,8 +113,7 @@ def _uncertainty(page: Page, most_bytes: int) -> str:
     )  # fmt: skip
     caption = (
         "How far each pixel may be off: one standard deviation of linear light, where 1 is white; mean "
-        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}, from {escape(str(page.record.get('std_from')))}. "
-        "Where the map is light, the prior has guessed more than the sensor has seen."
+        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}, from {escape(str(page.record.get('std_from')))}."
     )
     return f"<section><h2>Uncertainty</h2><figure>{shown}<figcaption>{caption}</figcaption></figure></section>\n"
 
@@ -155,7 +154,7 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
     subtitle = [
         record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}",
         seconds(record.get("exposure_s")) if record.get("exposure_s") else "exposure time unknown",
-        f"{told(record['exposure_ratio'], '{:.4g}')} times brighter",
+        brighter(record["exposure_ratio"]),
     ]  # fmt: skip
     warned = "".join(f"<p>{escape(warning)}</p>" for warning in warnings(record))
     caption = (

@@ -28,6 +28,11 @@ def seconds(value: float | None) -> str:
     return f"1/{1 / value:.0f} s" if value < 0.25 else f"{value:g} s"
 
 
+def brighter(ratio: float) -> str:
+    """What an exposure ratio does to the picture."""
+    return "as bright as the raw" if ratio == 1 else f"{told(ratio, '{:.4g}')} times as bright as the raw"
+
+
 def noise_at(signal: float, noise: Mapping[str, Any], ratio: float) -> float:
     """Standard deviation of a photosite of the scaled input at brightness `signal`, 1 = white: ratio sqrt(gain signal / ratio + read^2)."""
     return ratio * math.sqrt(noise["gain"] * signal / ratio + noise["read_noise"] ** 2)
@@ -52,7 +57,7 @@ def _noise(record: Mapping[str, Any]) -> list[Fact]:
 
 def _brightness(record: Mapping[str, Any]) -> list[Fact]:
     facts: list[Fact] = [
-        ("Exposure ratio", f"{told(record['exposure_ratio'], '{:.4g}')} times brighter than the raw"),
+        ("Exposure ratio", brighter(record["exposure_ratio"])),
         ("Why", record["ratio_from"]),
     ]
     shown, clipped = record.get("display_exposure"), record.get("clipped_in_linear")

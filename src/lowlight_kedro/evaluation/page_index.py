@@ -10,7 +10,7 @@ from urllib.parse import quote
 from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.page import embedded
-from lowlight_kedro.evaluation.page_facts import seconds, told
+from lowlight_kedro.evaluation.page_facts import brighter, seconds, told
 from lowlight_kedro.evaluation.page_template import INDEX, INDEX_STYLE, STYLE
 
 ENTRY = Template("""<li><a href="$link"><img width="$width" height="$height" alt="" src="$picture"><b>$name</b></a>
@@ -33,7 +33,7 @@ def _shown(entry: Entry, picture: NDArray, link: str, most_bytes: int) -> str:
     facts += [seconds(record["exposure_s"])] if record.get("exposure_s") else []
     return ENTRY.substitute(
         link=escape(quote(link)), picture=embedded(picture, most_bytes), width=picture.shape[2], height=picture.shape[1],
-        name=escape(entry.name), facts=escape(" · ".join([*facts, f"{told(record['exposure_ratio'], '{:.4g}')} times brighter"])),
+        name=escape(entry.name), facts=escape(" · ".join([*facts, brighter(record["exposure_ratio"])])),
     )  # fmt: skip
 
 
