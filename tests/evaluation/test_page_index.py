@@ -1,5 +1,7 @@
 """The index of restored frames."""
 
+from urllib.parse import unquote
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,13 @@ def test_each_frame_is_shown_with_its_link_or_listed_with_its_reason():
 
 def test_where_all_were_restored_nothing_else_is_said():
     assert "could not" not in Parsed(index_page(ENTRIES[:1], LINKS, 9)).words.lower()
+
+
+def test_a_name_is_text_and_its_link_is_quoted():
+    name = "a <u>&#'\".1"
+    page = Parsed(index_page([Entry(name, ramp(4, 6), RECORD)], {name: f"page/{name}.html"}, 9))
+    assert "u" not in {tag for tag, _ in page.elements}
+    assert name in page.words
+    (link,) = page.all("a", "href")
+    assert unquote(link) == f"page/{name}.html"
+    assert not set("<>\"'# ") & set(link)

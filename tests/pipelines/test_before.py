@@ -37,6 +37,12 @@ def test_the_detail_lies_inside_whatever_the_shape(rng, shape, side):
     assert inside.shape[1:] == (min(side, shape[0]), min(side, shape[1]))
 
 
+def test_the_detail_at_a_corner_is_as_large_as_elsewhere(rng):
+    light = np.zeros((3, 309, 309), np.float32)
+    light[:, 280:, 280:] = rng.random((29, 29)) > 0.5
+    assert detailed_box(light, shrunk(light, 103), 103, 41) == (slice(None), slice(268, 309), slice(268, 309))
+
+
 def test_a_preview_with_all_pixels_needs_no_detail():
     light = np.zeros((3, 64, 64), np.float32)
     assert detailed_box(light, shrunk(light, 64), 64, 32) is None
