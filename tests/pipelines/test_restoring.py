@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,22 @@ def test_a_mean_comes_with_its_standard_deviation_and_how_it_was_made(finished):
     assert {"sample", "window", "measurement", "refreshes", "uncertainty", "seed", "exposure_ratio", "crop", "display"} <= used.keys()
     assert len(record["prior"]) >= 8
     assert made["std_preview"]().shape == std.shape
+
+
+def test_its_page_links_what_was_written_beside_it(finished):
+    made, page = parts(finished), finished.data / f"07_model_output/page/{BAYER}.html"
+    assert made["page"]() == page.read_text(encoding="utf-8")
+    links = {(page.parent / link).resolve() for link in re.findall(r'href="([^"]*)"', made["page"]())}
+    assert links == {path for path in (finished.data / "07_model_output").rglob(f"{BAYER}.*") if path.suffix != ".html"}
+    assert made["before"]().shape == made["preview"]().shape
+    assert np.abs(made["before"]().mean() - made["preview"]().mean()) < 0.1  # at one display exposure
+    assert made["before"]().std() > made["preview"]().std()
+
+
+def test_the_index_leads_to_each_page(finished):
+    index = finished.data / "07_model_output/index.html"
+    links = {(index.parent / link).resolve() for link in re.findall(r'href="([^"]*)"', index.read_text(encoding="utf-8"))}
+    assert links == set((finished.data / "07_model_output/page").rglob("*.html"))
 
 
 def test_coverage_stands_in_the_evaluation(finished):
@@ -94,7 +111,10 @@ def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog)
     records = {name: made["record"]() for name, made in small.catalog().load("restored").items()}
     assert [name for name, record in records.items() if "error" in record] == ["Sony/short/10008_00_0.1s"]
     assert records[BAYER]["exposure_ratio"] == 100
+    pages = small.data / "07_model_output/page/Sony/short"
+    assert sorted(page.name for page in pages.iterdir() if not page.name.startswith("10002")) == ["10001_00_0.1s.html"]
     reason = "the frame is over-exposed: 100% of its photosites are at white, expected at most 90%"
+    assert reason in (small.data / "07_model_output/index.html").read_text(encoding="utf-8")
     assert reason in records["Sony/short/10008_00_0.1s"]["error"]
     (listed,) = [line.getMessage() for line in caplog.records if "could not be restored" in line.getMessage()]
     assert listed.startswith("1 of 2 frames could not be restored:\n  Sony/short/10008_00_0.1s: " + reason)

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -52,16 +53,31 @@ def contact_sheet(images: Mapping[str, NDArray], columns: int = 3, width: float 
     return figure
 
 
+def _heat_values(values: NDArray, longest: int) -> tuple[NDArray, float]:
+    """What `heat` draws, and the value of its lightest colour."""
+    step = -(-max(values.shape[1:]) // longest)
+    seen = values[:, ::step, ::step].mean(axis=0)
+    return seen, max(float(np.percentile(seen, 99.5)), 1e-12)
+
+
 def heat(values: NDArray, longest: int = 1000) -> NDArray[np.float32]:
     """A small picture (3, h, w) in [0, 1] of non-negative `values` (3, H, W): their mean over channels in matplotlib's magma.
 
     Black is 0, the lightest colour the 99.5th percentile. Every n-th pixel, so that no side is above `longest`.
     """
-    step = -(-max(values.shape[1:]) // longest)
-    seen = values[:, ::step, ::step].mean(axis=0)
-    white = max(float(np.percentile(seen, 99.5)), 1e-12)
+    seen, white = _heat_values(values, longest)
     colours = plt.get_cmap("magma")(np.arange(256))[:, :3].astype(np.float32)
     return np.ascontiguousarray(colours[(np.clip(seen / white, 0, 1) * 255).astype(np.uint8)].transpose(2, 0, 1))
+
+
+def heat_most(values: NDArray, longest: int = 1000) -> float:
+    """The value that `heat` draws in its lightest colour."""
+    return _heat_values(values, longest)[1]
+
+
+def heat_colours(number: int) -> list[str]:
+    """Colours of `heat` from 0 to its lightest, evenly spaced, as `#rrggbb`."""
+    return [to_hex(colour) for colour in plt.get_cmap("magma")(np.linspace(0, 1, number))]
 
 
 def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> Figure:

@@ -14,10 +14,12 @@ from tqdm import tqdm
 from lowlight_kedro.datasets.linear_dng import LinearPicture
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.samplers import SAMPLERS
-from lowlight_kedro.evaluation.pictures import heat
+from lowlight_kedro.evaluation.page import Page
+from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.inference.before import Box, detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
-from lowlight_kedro.pipelines.inference.options import DisplayOptions, RatioOptions
+from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
 from lowlight_kedro.restoration.guidance.posterior import capabilities
@@ -30,6 +32,8 @@ from lowlight_kedro.sensor.render import Display, display_exposure, oriented, re
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 logger = logging.getLogger(__name__)
+
+Picture = Callable[[NDArray], NDArray]  # light to what is shown of it
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} evaluations [{elapsed}<{remaining}]"
 
@@ -97,25 +101,47 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
     return result, len(evaluated)
 
 
+def _before(
+    exposure: Exposure, frame: Frame, box: Box | None, picture: Picture, options: InferenceOptions
+) -> tuple[NDArray, NDArray | None]:
+    """The scaled input as a preview, and its part in `box`; the whole of it is not kept."""
+    scaled = scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.page.demosaicer)
+    saturation = exposure.exposure_ratio * min(frame.white_balance)
+    return picture(shrunk(scaled, options.display.preview_side, saturation)), None if box is None else picture(scaled[box])
+
+
 def _pictures(
-    result: Estimate, frame: Frame, ratio: float, source: Path | None, options: DisplayOptions
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright. And facts for the record."""
+    result: Estimate, exposure: Exposure, frame: Frame, source: Path | None, options: InferenceOptions
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright. Facts for the record.
+    And what only the page shows.
+    """
+    ratio, side = exposure.exposure_ratio, options.display.preview_side
     saturation = ratio * min(frame.white_balance)
-    display = Display(**options.model_dump(exclude={"preview_side"}))
+    display = Display(**options.display.model_dump(exclude={"preview_side"}))
     shown = display_exposure(result.light, display, saturation)
 
     def picture(light: NDArray) -> NDArray:
         drawn = render(light, frame.camera_to_srgb, exposure=shown, knee=display.knee, saturation=saturation)
         return oriented(drawn, frame.orientation)
 
+    small = shrunk(result.light, side, saturation)
+    box = detailed_box(result.light, small, side, options.page.detail_side)
+    before, detail = _before(exposure, frame, box, picture, options)
     pictures: dict[str, Any] = {
-        "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source),
-        "srgb": picture(result.light), "preview": picture(shrunk(result.light, options.preview_side, saturation)),
+        "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source), "srgb": picture(result.light),
+        "preview": picture(small), "before": before,
     }  # fmt: skip
+    on_page: dict[str, Any] = {"detail": None if detail is None else (detail, picture(result.light[box])), "std": None}
     if result.std is not None:
         pictures |= {"std": result.std, "std_preview": oriented(heat(result.std), frame.orientation)}
-    return pictures, {"display_exposure": shown, "clipped_in_linear": share_outside(result.light)}
+        on_page["std"] = (pictures["std_preview"], heat_most(result.std))
+    return pictures, {"display_exposure": shown, "clipped_in_linear": share_outside(result.light)}, on_page
+
+
+def _page(name: str, pictures: dict[str, Any], on_page: dict[str, Any], record: dict[str, Any]) -> Page:
+    height, width = pictures["srgb"].shape[1:]
+    return Page(name, (height, width), (pictures["before"], pictures["preview"]), record=record, parts=(*pictures, "record"), **on_page)
 
 
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
@@ -138,7 +164,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
     result = result.times(darker)
-    pictures, shown = _pictures(result, frame, ratio, getattr(raw, "path", None), options.display)
+    pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), options)
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
@@ -147,5 +173,6 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
+        "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
-    return pictures | {"record": record}
+    return pictures | {"page": _page(name, pictures, on_page, record), "record": record}

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
+from lowlight_kedro.evaluation.page_index import Entry
 from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.frames import restore_frame
@@ -16,6 +18,7 @@ from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.sensor.render import shrunk
 
 logger = logging.getLogger(__name__)
 
@@ -71,3 +74,13 @@ def show_restored(restored: Restored, selected: pd.DataFrame) -> Figure:
     if failed:
         logger.warning("%d of %d frames could not be restored:%s", failed.count("\n  "), len(records), failed)
     return contact_sheet({name: restored[name]["preview"]() for name in names})
+
+
+def index_pages(restored: Restored, selected: pd.DataFrame, options: InferenceOptions) -> list[Entry]:
+    """The selected frames for the index, each with a small picture; those that could not be restored without."""
+    entries = []
+    for name in selected["frame"]:
+        record = restored[name]["record"]()
+        picture = None if "error" in record else shrunk(restored[name]["preview"](), options.page.index_side).astype(np.float16)  # of all
+        entries.append(Entry(name, picture, record))
+    return entries

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lowlight_kedro.pipelines.options import Choice, Options
-from lowlight_kedro.pipelines.preprocessing.options import Split
+from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -63,6 +64,21 @@ class DisplayOptions(Options):
     preview_side: Annotated[int, Field(ge=16)]
 
 
+class PageOptions(Options):
+    """The page of a frame, see `evaluation.page`: who demosaics the scaled input, and the longer sides of
+    the detail and of the pictures in the index, pixels."""
+
+    demosaicer: DemosaicerOptions
+    detail_side: Annotated[int, Field(ge=16)]
+    index_side: Annotated[int, Field(ge=16)]
+
+    @model_validator(mode="after")
+    def _full_size(self) -> "PageOptions":
+        if any(self.demosaicer.scale(cfa) != 1 for cfa in (BAYER_RGGB, XTRANS)):
+            raise ValueError("before and after must have one size: choose a demosaicer other than superpixel in inference.page.demosaicer")
+        return self
+
+
 class SampleOptions(Options):
     """How a draw of the posterior is made, for `estimate: sample` and `mean_of_k`."""
 
@@ -104,6 +120,7 @@ class InferenceOptions(Options):
     measurement: MeasurementOptions
     window: WindowOptions
     display: DisplayOptions
+    page: PageOptions
     seed: int
     device: str
 

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.inference.nodes import restore_frames, select_frames, show_restored
+from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames, show_restored
 from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
 
 
@@ -21,5 +21,6 @@ def create_pipeline() -> Pipeline:
             "restored",
             name="restore_frames",
         ),
+        Node(index_pages, ["restored", "selected_frames", "params:inference"], "restored_index", name="index_pages"),
         Node(show_restored, ["restored", "selected_frames"], "restored_sheet", name="show_restored"),
     ])  # fmt: skip

@@ -1,0 +1,170 @@
+"""A restored frame on one HTML page that needs nothing but itself: before and after, how sure, how it was made."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.evaluation.page_facts import Fact, brighter, frame_facts, seconds, told, warnings
+from lowlight_kedro.evaluation.page_template import BUTTON, MAP, PAGE, SCRIPT, STYLE, VIEWER
+from lowlight_kedro.evaluation.pictures import heat_colours, most_detailed
+
+QUALITIES = (92, 88, 84, 80, 76, 72, 66, 60, 54, 48, 42, 36, 30)  # JPEG, best first
+FILES = {  # part: what it is called and what it is for
+    "linear": ("Linear TIFF", "16 bits, white-balanced linear light, for further work"),
+    "dng": ("Linear DNG", "for raw editors, white balance and exposure free"),
+    "srgb": ("sRGB TIFF", "16 bits, as shown here, in full size"),
+    "preview": ("PNG", "as shown here"),
+    "before": ("PNG of the scaled input", "as shown here"),
+    "std": ("Standard deviation, TIFF", "per pixel, in the units of the linear TIFF"),
+    "std_preview": ("Standard deviation, PNG", "the map shown here"),
+    "record": ("Record, JSON", "everything that this page tells, and every option"),
+}
+
+Pair = tuple[NDArray, NDArray]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page of a frame shows. Pictures are sRGB in [0, 1] (3, h, w), upright.
+
+    Attributes:
+        name: of the frame, as its files have it: `folder/IMG_0001`.
+        size: height and width of the restored picture, upright.
+        pictures: scaled input and restored, at one size, at one display exposure.
+        detail: the same of a small part at the pixels of the sensor; None where `pictures` already have those.
+        std: the map as `pictures.heat` draws it, and the value of its lightest colour, in linear light; None = not known.
+        record: how the frame was restored.
+        parts: the kinds of files that were written beside it.
+    """
+
+    name: str
+    size: tuple[int, int]
+    pictures: Pair
+    detail: Pair | None
+    std: tuple[NDArray, float] | None
+    record: Mapping[str, Any]
+    parts: Sequence[str]
+
+
+def jpeg(picture: NDArray, most_bytes: int) -> bytes:
+    """sRGB in [0, 1] (3, h, w) as JPEG, of the best quality in `QUALITIES` that needs no more than `most_bytes`, else of the last."""
+    from PIL import Image
+
+    pixels = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+    for quality in QUALITIES:
+        written = io.BytesIO()
+        pixels.save(written, format="JPEG", quality=quality, subsampling=0 if quality >= 88 else 2)  # optimize fails on noise
+        if written.tell() <= most_bytes:
+            break
+    return written.getvalue()
+
+
+def embedded(picture: NDArray, most_bytes: int) -> str:
+    """See `jpeg`; as an address that holds the picture itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, most_bytes)).decode("ascii")
+
+
+def _focus(picture: NDArray) -> str:
+    """The middle of the most detailed place, as shares of width and height."""
+    height, width = picture.shape[1:]
+    side = max(min(height, width) // 3, 1)
+    top, left = most_detailed(picture, max(side, 2))
+    return f"{(left + side / 2) / width:.3f} {(top + side / 2) / height:.3f}"
+
+
+def _viewer(pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bool) -> str:
+    """Before and after under a slider; a detail is always shown at 100 %."""
+    before, after = pair
+    if before.shape != after.shape:
+        raise ValueError(f"before and after must have one size, got {before.shape} and {after.shape}; choose a demosaicer that keeps it")
+    height, width = after.shape[1:]
+    return VIEWER.substitute(
+        kind=" full" if detail else "", button="" if detail else BUTTON, title=escape(title), caption=caption,
+        width=width, ratio=f"{width / height:.5f}",
+        focus=_focus(after), before=embedded(before, most_bytes), after=embedded(after, most_bytes),
+    )  # fmt: skip
+
+
+def _detail(page: Page, most_bytes: int) -> str:
+    if page.detail is None:
+        return ""
+    caption = "Where the picture holds most detail, one pixel for each photosite of the sensor; above, pixels are averaged."
+    viewer = _viewer(page.detail, "Detail", caption, most_bytes, detail=True)
+    return f"<section><h2>Detail at the sensor's resolution</h2><figure>{viewer}</figure></section>\n"
+
+
+def _uncertainty(page: Page, most_bytes: int) -> str:
+    """The map with its scale, or why there is none."""
+    if page.std is None:
+        reason = escape(str(page.record.get("std_from") or "not estimated"))
+        return f'<section><h2>Uncertainty</h2><p class="quiet">No map: {reason}.</p></section>\n'
+    picture, most = page.std
+    height, width = picture.shape[1:]
+    shown = MAP.substitute(
+        ratio=f"{width / height:.5f}", width=width, height=height, picture=embedded(picture, most_bytes),
+        colours=", ".join(heat_colours(9)), half=told(most / 2, "{:.2g}"), most=told(most, "{:.2g}"),
+    )  # fmt: skip
+    caption = (
+        "How far each pixel may be off: one standard deviation of linear light, where 1 is white; mean "
+        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}, from {escape(str(page.record.get('std_from')))}."
+    )
+    return f"<section><h2>Uncertainty</h2><figure>{shown}<figcaption>{caption}</figcaption></figure></section>\n"
+
+
+def _fact(fact: Fact) -> str:
+    term, texts = fact
+    first, *reasons = [texts] if isinstance(texts, str) else texts
+    listed = "<ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in reasons) + "</ul>" if reasons else ""
+    return f"<dt>{escape(term)}</dt><dd>{escape(first)}{listed}</dd>"
+
+
+def _section(heading: str, facts: Sequence[Fact]) -> str:
+    return f"<section><h2>{escape(heading)}</h2><dl>{''.join(map(_fact, facts))}</dl></section>\n"
+
+
+def _files(page: Page, links: Mapping[str, str]) -> str:
+    """The files beside the page, those of `FILES` first and in that order."""
+    rows = []
+    for part in [*(part for part in FILES if part in links), *(part for part in links if part not in FILES)]:
+        if part in page.parts:
+            label, use = FILES.get(part, (part, ""))
+            rows.append(f'<dt><a href="{escape(quote(links[part]))}">{escape(label)}</a></dt><dd>{escape(use)}</dd>')
+    return f"<section><h2>Files</h2><dl>{''.join(rows)}</dl></section>\n" if rows else ""
+
+
+def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
+    """The page as HTML, all in one: it loads nothing, the files beside it are only linked.
+
+    Args:
+        page: what it shows.
+        links: part -> relative path from the page to the file, not yet quoted; only those of `page.parts` are shown.
+        picture_kb: greatest size of each picture, kB before base64, which adds a third.
+
+    Raises:
+        ValueError: before and after differ in size.
+    """
+    record, most, title = page.record, int(1000 * picture_kb), page.name.split("/")[-1]
+    subtitle = [
+        record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}",
+        seconds(record.get("exposure_s")) if record.get("exposure_s") else "exposure time unknown",
+        brighter(record["exposure_ratio"]),
+    ]  # fmt: skip
+    warned = "".join(f"<p>{escape(warning)}</p>" for warning in warnings(record))
+    caption = (
+        "Left of the divider the input, only scaled, white-balanced and demosaiced; right of it the restored picture, shown at the same "
+        "brightness. Drag the divider, or use the slider with arrow keys; a double click shows that place at 100 %."
+    )
+    facts = "".join(_section(heading, rows) for heading, rows in frame_facts(record, page.size).items())
+    return PAGE.substitute(
+        title=escape(title), subtitle=escape(" · ".join(subtitle)), style=STYLE, script=SCRIPT,
+        warnings=f'<div class="warning" role="note">{warned}</div>\n' if warned else "",
+        viewer=_viewer(page.pictures, title, caption, most, detail=False), figures=_detail(page, most) + _uncertainty(page, most),
+        facts=facts + _files(page, links),
+    )  # fmt: skip

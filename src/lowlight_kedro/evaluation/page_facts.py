@@ -1,0 +1,103 @@
+"""The record of a restored frame in plain words: (term, text) for people who did not write the code."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Fact = tuple[str, str | Sequence[str]]  # of several texts, the first is the statement and the others are its reasons
+
+DIGITS = 12  # of the prior's hash: enough to tell it from others; the record has all
+GREY = 0.18  # of white: what photographers call middle grey
+UNKNOWN = "not told by the file"
+ESTIMATES = {
+    "mean": "mean of the posterior",
+    "sample": "one draw of the posterior",
+    "mean_of_k": "mean of {draws} draws of the posterior",
+}
+
+
+def told(value: Any, form: str = "{:g}", missing: str = UNKNOWN) -> str:
+    """A number in `form`; `missing` for None, nan and what is infinite."""
+    return form.format(value) if value is not None and math.isfinite(value) else missing
+
+
+def seconds(value: float | None) -> str:
+    """An exposure time as photographers write it: 1/100 s, 0.3 s, 10 s."""
+    if value is None or not math.isfinite(value) or value <= 0:
+        return UNKNOWN
+    return f"1/{1 / value:.0f} s" if value < 0.25 else f"{value:g} s"
+
+
+def brighter(ratio: float) -> str:
+    """What an exposure ratio does to the picture."""
+    return "as bright as the raw" if ratio == 1 else f"{told(ratio, '{:.4g}')} times as bright as the raw"
+
+
+def noise_at(signal: float, noise: Mapping[str, Any], ratio: float) -> float:
+    """Standard deviation of a photosite of the scaled input at brightness `signal`, 1 = white: ratio sqrt(gain signal / ratio + read^2)."""
+    return ratio * math.sqrt(noise["gain"] * signal / ratio + noise["read_noise"] ** 2)
+
+
+def share(value: float) -> str:
+    """A share as per cent, in digits that tell it from none."""
+    return "none" if value == 0 else "below 0.01 %" if value < 1e-4 else f"{100 * value:.2g} %"
+
+
+def _noise(record: Mapping[str, Any]) -> list[Fact]:
+    noise, ratio = record["noise"], record["exposure_ratio"]
+    values = [f"{name.replace('_', ' ')} {told(value, '{:.3g}')}" for name, value in noise.items() if value and not isinstance(value, bool)]
+    facts: list[Fact] = [("Taken from", record["noise_from"])]
+    if record.get("noise_not_from"):
+        facts.append(("Passed over", ["", *record["noise_not_from"]]))
+    if {"gain", "read_noise"} <= noise.keys():
+        black, grey = (f"{100 * noise_at(signal, noise, ratio):.2g} %" for signal in (0, GREY))
+        facts.append(("In the scaled input", f"standard deviation {black} of white in black, {grey} in middle grey"))
+    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values))]
+
+
+def _brightness(record: Mapping[str, Any]) -> list[Fact]:
+    facts: list[Fact] = [
+        ("Exposure ratio", brighter(record["exposure_ratio"])),
+        ("Why", record["ratio_from"]),
+    ]
+    shown, clipped = record.get("display_exposure"), record.get("clipped_in_linear")
+    if shown is not None:
+        facts.append(
+            (
+                "Shown",
+                "at that brightness" if shown == 1 else f"a further {told(shown, '{:.3g}')} times as bright, here and in the sRGB files",
+            )
+        )
+    if (record.get("restored_darker_by") or 1) != 1:
+        facts.append(("Highlights", f"restored {told(record['restored_darker_by'], '{:.3g}')} times darker and brought back"))
+    if record.get("saturated_share") is not None:
+        facts.append(("Blown in the raw", share(record["saturated_share"]) + " of its photosites"))
+    if clipped:
+        facts.append(("Clipped in the linear TIFF", f"below black {share(clipped['below'])}, above white {share(clipped['above'])}"))
+    return facts
+
+
+def _restoration(record: Mapping[str, Any]) -> list[Fact]:
+    estimate = ESTIMATES.get(record["estimate"], str(record["estimate"])).format(draws=record.get("draws"))
+    facts: list[Fact] = [
+        ("Result", estimate), ("Method", f"{record['guidance']}, {record['evaluations']} evaluations of the network"),
+        ("Prior", str(record["prior"])[:DIGITS]), ("Time", told(record.get("seconds"), "{:.1f} s", "not measured")),
+    ]  # fmt: skip
+    if record.get("crop"):
+        facts.append(("Part", "top {}, left {}, height {}, width {} of the raw".format(*record["crop"])))
+    return facts
+
+
+def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, list[Fact]]:
+    """By heading. `size`: height and width of the restored picture, upright."""
+    camera: list[Fact] = [
+        ("Camera", record.get("camera") or UNKNOWN), ("ISO", told(record.get("iso"))), ("Exposure time", seconds(record.get("exposure_s"))),
+        ("Picture", f"{size[1]} x {size[0]} pixels"),
+    ]  # fmt: skip
+    return {"Camera": camera, "Brightness": _brightness(record), "Noise": _noise(record), "Restoration": _restoration(record)}
+
+
+def warnings(record: Mapping[str, Any]) -> list[str]:
+    """What the record warns of."""
+    given = record.get("warnings") or record.get("warning") or []
+    return [given] if isinstance(given, str) else [str(warning) for warning in given]

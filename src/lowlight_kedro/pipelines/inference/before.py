@@ -1,0 +1,28 @@
+"""The input as it is, only brighter: what a restored frame is shown beside."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.evaluation.pictures import most_detailed
+from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
+from lowlight_kedro.sensor.frame import Frame, balanced
+
+Box = tuple[slice, slice, slice]
+
+
+def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: DemosaicerOptions) -> NDArray[np.float32]:
+    """White-balanced linear RGB (3, H, W) of `ratio` times the signal (H, W), demosaiced, noise and all."""
+    return demosaicer.chosen(frame.cfa)(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
+
+
+def detailed_box(light: NDArray, small: NDArray, preview_side: int, side: int) -> Box | None:
+    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where its preview has all its pixels.
+
+    `small` is `shrunk(light, preview_side)`.
+    """
+    step = -(-max(light.shape[1:]) // preview_side)
+    if step == 1:
+        return None
+    places = most_detailed(np.sqrt(np.clip(small, 0, 1)), max(side // step, 2))
+    top, left = (max(min(step * place, length - side), 0) for place, length in zip(places, light.shape[1:], strict=True))
+    return slice(None), slice(top, top + side), slice(left, left + side)
