@@ -97,6 +97,20 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
     return result, len(evaluated)
 
 
+def _weakened(result: Estimate, frame: Frame, ratio: float, shared: Restoration) -> Estimate:
+    """`result` with as much of the noisy input, demosaiced and scaled, as `strength` leaves.
+
+    Raises:
+        ValueError: the demosaicer gives smaller images.
+    """
+    demosaicer, strength = shared.demosaicer, shared.options.strength
+    if strength == 1 or demosaicer is None:
+        return result
+    if demosaicer.scale(frame.cfa) != 1:
+        raise ValueError("inference.strength below 1 needs a demosaicer that keeps the size of the frame, not superpixel")
+    return result.blended(demosaicer.demosaic(frame) * np.float32(ratio), strength)
+
+
 def _pictures(
     result: Estimate, frame: Frame, ratio: float, source: Path | None, options: DisplayOptions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -137,13 +151,13 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
     darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
-    result = result.times(darker)
+    result = _weakened(result.times(darker), frame, ratio, shared)
     pictures, shown = _pictures(result, frame, ratio, getattr(raw, "path", None), options.display)
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "prior": shared.prior_digest, "options": options.describe(),
-        "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
+        "guidance": options.guidance.name, "estimate": options.estimate, "strength": options.strength, "evaluations": evaluations,
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,

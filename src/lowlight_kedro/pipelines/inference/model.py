@@ -11,6 +11,7 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, 
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.corruption import MOSAICS
@@ -64,6 +65,7 @@ class Restoration:
     sensor: SensorOptions
     options: InferenceOptions
     calibrations: Sequence[Mapping[str, Any]]
+    demosaicer: DemosaicerOptions | None = None  # of what `strength` below 1 lets through
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # a worker builds its own network

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from lowlight_kedro.pipelines.inference.frames import restore_frame
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 
 logger = logging.getLogger(__name__)
@@ -22,12 +24,23 @@ logger = logging.getLogger(__name__)
 Restored = dict[str, dict[str, Callable[[], Any]]]
 
 
+def _all_of_input(frames: pd.DataFrame, named: str | list[str]) -> pd.DataFrame:
+    """All of them, once it is sure that they are what was named: the catalog knows it only from the command line."""
+    places = [Path(place).expanduser().resolve() for place in ([named] if isinstance(named, str) else named)]
+    strange = [path for path in frames["path"] if not any(Path(path).resolve().is_relative_to(place) for place in places)]
+    if strange:
+        raise ValueError(f"{strange[0]} is not of inference.input={named}; give it on the command line: --params inference.input=...")
+    return frames
+
+
 def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFrame:
-    """The frames to be restored.
+    """The frames to be restored: all that `options.input` names, else those of the raw folder that `options.select` says.
 
     Raises:
-        ValueError: none is left.
+        ValueError: none is left, or the input did not reach the catalog.
     """
+    if options.input is not None:
+        return _all_of_input(frames, options.input)
     chosen = frames[frames["data_type"].isin(options.select.data_types) & frames["split"].isin(options.select.splits)]
     if chosen.empty:
         raise ValueError(
@@ -39,17 +52,20 @@ def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFra
 
 def restore_frames(
     raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
-    calibrations: list[dict], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
+    calibrations: list[dict], sensor: SensorOptions, preprocessing: PreprocessingOptions, options: InferenceOptions,
+    executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame the job to restore it.
 
     Raises:
         ValueError: guidance, estimate and prior do not go together.
     """
-    shared = Restoration(prior, sensor, options, calibrations)
+    shared = Restoration(prior, sensor, options, calibrations, preprocessing.demosaicer)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
     settings = [shared.prior_digest, calibrations, sensor.model_dump(), options.describe()]
+    if options.strength < 1:
+        settings.append(preprocessing.demosaicer.model_dump())
     jobs = [
         Job(name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)])
         for name in selected["frame"]

@@ -90,11 +90,13 @@ class UncertaintyOptions(Options):
 class InferenceOptions(Options):
     """All of `params:inference`."""
 
+    input: str | list[str] | None
     select: SelectOptions
     exposure_ratio: RatioOptions
     crop: tuple[int, int, int, int] | None
     guidance: Choice
     estimate: Literal["mean", "sample", "mean_of_k"]
+    strength: Annotated[float, Field(ge=0, le=1)]
     draws: Annotated[int, Field(ge=2)]
     refreshes: Annotated[int, Field(ge=0)]
     uncertainty: UncertaintyOptions
@@ -109,4 +111,4 @@ class InferenceOptions(Options):
 
     def describe(self) -> dict[str, Any]:
         """What a result depends on, as it stands in records and keys."""
-        return self.model_dump(exclude={"select"}) | {"guidance": self.guidance.describe()}
+        return self.model_dump(exclude={"input", "select"}) | {"guidance": self.guidance.describe()}
