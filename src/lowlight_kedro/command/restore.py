@@ -95,7 +95,7 @@ def _attempt(told: Namespace, out: Path) -> tuple[list[dict[str, str]], int, str
         return run_inference(runtime_params(told, out), told.verbose), 0, ""
     except KeyboardInterrupt:
         return [], STOPPED, "stopped; finished files stay, the same command goes on"
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user is told in a line what was done and what was not
+    except Exception as error:
         if told.verbose:
             logging.getLogger(__name__).exception("the run ended early")
         return [], 1, str(error) or type(error).__name__

@@ -27,9 +27,7 @@ class RestoredDataset(JobsDataset):
         overwrite: do all again, whatever is there.
     """
 
-    def __init__(
-        self, *, parts: dict[str, dict[str, Any]], outcomes: str, overwrite: bool = False, metadata: dict | None = None
-    ) -> None:
+    def __init__(self, *, parts: dict[str, dict[str, Any]], outcomes: str, overwrite: bool = False, metadata: dict | None = None) -> None:
         super().__init__(parts=parts, metadata=metadata)
         self._outcomes_file, self._overwrite = Path(outcomes), overwrite
         self._outcomes: dict[str, dict[str, str | None]] = {}
