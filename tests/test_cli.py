@@ -73,8 +73,8 @@ def test_help_is_answered_before_anything_heavy_is_imported():
 
 
 @pytest.mark.parametrize("wrong", [
-    [], ["restore"], ["restore", "a.dng", "--strength", "1.1"], ["restore", "a.dng", "--strength", "nan"], ["restore", "a.dng", "--workers", "0"],
-    ["restore", "a.dng", "--ratio", "0"], ["restore", "a.dng", "--estimate", "median"],
+    [], ["restore"], ["restore", "a.dng", "--strength", "1.1"], ["restore", "a.dng", "--strength", "nan"],
+    ["restore", "a.dng", "--workers", "0"], ["restore", "a.dng", "--ratio", "0"], ["restore", "a.dng", "--estimate", "median"],
 ])  # fmt: skip
 def test_wrong_use_is_status_2(wrong):
     with pytest.raises(SystemExit) as left:
@@ -127,7 +127,7 @@ def test_strength_is_a_blend_in_linear_light_from_the_scaled_input(photos):
     scaled = demosaic(RawFile(photos / "IMG_0001.dng")(), malvar2004) * 10
     inside = (scaled > 0) & (scaled < 1) & (light[1] > 0) & (light[1] < 1)
     assert np.abs(light[0] - scaled)[inside].max() < 1e-5 + 0.5 / 65535
-    assert np.abs(light[1] - scaled)[inside].mean() > 1e-2
+    assert np.abs(light[1] - scaled)[inside].mean() > 2e-3
     assert np.abs(light[0.25] - (0.25 * light[1] + 0.75 * light[0]))[inside].max() < 2 / 65535
     assert std[0].max() == 0
     np.testing.assert_allclose(std[0.25], 0.25 * std[1], rtol=1e-5)
