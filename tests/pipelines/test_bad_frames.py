@@ -63,7 +63,7 @@ def record(night, name):
 
 
 def test_bad_files_do_not_stop_good_ones_and_the_status_tells(night):
-    here, status, ended = night
+    here, status, ended, _ = night
     assert status == 1
     assert {name for name, outcome in ended.items() if outcome["state"] == "done"} == {"good", "no_exposure", "no_iso_stranger", "no_black"}
     assert (here / "out/good_restored.png").is_file()

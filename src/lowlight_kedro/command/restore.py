@@ -53,7 +53,8 @@ def run_inference(parameters: dict[str, Any], verbose: bool) -> list[dict[str, s
             logging_redirect_tqdm(),
             KedroSession.create(conf_source().parent, conf_source=str(conf_source()), env="restore", runtime_params=parameters) as session,
         ):
-            return session.run(pipeline_names=["inference"])["inference_unreadable"].load()
+            results = session.run(pipeline_names=["inference"])  # type: ignore[call-arg]  # its base class knows less
+            return results["inference_unreadable"].load()
     finally:
         pipelines.configure(f"{PACKAGE.name}.pipeline_registry")
 
