@@ -5,6 +5,7 @@ calls need; each worker receives it once. Where a call raised, or its worker die
 """
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar
 
+GRACE_S = 10
 Item = TypeVar("Item")
 Results = Iterator[tuple[Item, Any]]
 Function = Callable[[Item, Any], Any]
@@ -44,18 +46,37 @@ def sequential(function: Function[Item], items: Sequence[Item], shared: Any) -> 
 _shared: Any = None
 
 
+def _leave(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)  # unlike KeyboardInterrupt, without a trace where the worker waits
+
+
 def _start_worker(shared: Any, threads: int) -> None:
+    signal.signal(signal.SIGINT, _leave)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     global _shared
     _shared = shared
 
 
 def _in_worker(function: Function[Item], item: Item) -> Any:
-    return _outcome(function, item, _shared)
+    try:
+        return _outcome(function, item, _shared)
+    except SystemExit:  # Ctrl-C: files are closed and temporary ones removed; the pool would hand out the next item
+        os._exit(128 + signal.SIGINT)
 
 
 def _pool(workers: int, threads: int, shared: Any) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(shared, threads))
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Nothing more is begun, and what is being done is left: a stopped run does not wait for its longest file."""
+    workers = list((pool._processes or {}).values())  # noqa: SLF001 - there is no public way to reach them
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        if worker.pid and worker.is_alive():
+            os.kill(worker.pid, signal.SIGINT)
+    for worker in workers:
+        worker.join(GRACE_S)  # until their temporary files are gone
 
 
 def _alone(function: Function[Item], item: Item, shared: Any, threads: int) -> Any:
@@ -92,7 +113,11 @@ def processes(function: Function[Item], items: Sequence[Item], shared: Any, *, w
     while queue:
         try:
             with _pool(count, threads, shared) as pool:
-                yield from _until_broken(function, queue, open_calls, pool, ahead=2 * count)
+                try:
+                    yield from _until_broken(function, queue, open_calls, pool, ahead=2 * count)
+                except (KeyboardInterrupt, GeneratorExit):
+                    _stop(pool)
+                    raise
         except BrokenProcessPool:  # noqa: PERF203 - a new pool each time is the point
             for item in open_calls.values():
                 yield item, _alone(function, item, shared, threads)

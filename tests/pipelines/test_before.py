@@ -2,22 +2,23 @@
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
-from lowlight_kedro.pipelines.inference.options import PageOptions
+from lowlight_kedro.pipelines.inference.options import FullSizeDemosaicer
+from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.render import shrunk
 from tests.conftest import WHITE_BALANCE, make_frame
 
-OPTIONS = PageOptions(demosaicer={"bayer": "malvar2004", "xtrans": "lmmse"}, detail_side=32, index_side=32)
+DEMOSAICER = DemosaicerOptions(bayer="malvar2004", xtrans="lmmse")
 
 
 @pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS])
 def test_a_flat_colour_comes_back_in_white_balance_and_scaled(rng, cfa):
     frame, light = make_frame(rng, cfa, (48, 60)), np.array([0.002, 0.004, 0.003])
     signal = sample(np.broadcast_to((light / WHITE_BALANCE)[:, None, None], (3, 48, 60)), cfa).astype(np.float32)
-    scaled = scaled_light(signal, frame, 50.0, OPTIONS.demosaicer)
+    scaled = scaled_light(signal, frame, 50.0, DEMOSAICER)
     assert scaled.shape == (3, 48, 60)
     assert np.allclose(scaled, 50 * light[:, None, None], rtol=1e-4)
 
@@ -49,5 +50,5 @@ def test_a_preview_with_all_pixels_needs_no_detail():
 
 
 def test_a_demosaicer_that_shrinks_is_refused():
-    with pytest.raises(ValidationError, match=r"choose a demosaicer other than superpixel in inference\.page\.demosaicer"):
-        PageOptions(demosaicer={"bayer": "superpixel", "xtrans": "lmmse"}, detail_side=32, index_side=32)
+    with pytest.raises(ValidationError, match=r"choose a demosaicer other than superpixel in inference\.demosaicer"):
+        TypeAdapter(FullSizeDemosaicer).validate_python({"bayer": "superpixel", "xtrans": "lmmse"})

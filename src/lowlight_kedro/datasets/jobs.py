@@ -89,8 +89,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
                     raise result
                 outcome = self._failed(job, result) if isinstance(result, BaseException) else result
                 counts[outcome.state] += 1
-                if outcome.error:
-                    logger.warning("%s: %s failed: %s", data.title, outcome.name, outcome.error)
+                self._tell(data.title, outcome)
                 progress.set_postfix({state: counts[state] for state in ("kept", "failed") if counts[state]}, refresh=False)
                 progress.update()
         if self._prune:
@@ -98,6 +97,11 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
                 self._remove(self._files(self._recorded(name)))
                 self._parts[RECORD].file(name).unlink()
         logger.info("%s: %d done, %d kept from before, %d failed", data.title, *(counts[s] for s in ("done", "kept", "failed")))
+
+    def _tell(self, title: str, outcome: Outcome) -> None:
+        """Called as each job ends."""
+        if outcome.error:
+            logger.warning("%s: %s failed: %s", title, outcome.name, outcome.error)
 
     def _run(self, job: Job, shared: Any) -> Outcome:
         """Do one job, in a worker."""

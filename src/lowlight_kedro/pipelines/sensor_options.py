@@ -10,9 +10,18 @@ from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
-from lowlight_kedro.sensor.noise_sources import Sources, choose_noise
+from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+class AssumedOptions(Options):
+    """The noise where nothing tells it, see `sensor.noise_sources.Assumed`."""
+
+    gain: Positive
+    read_noise: Positive
+    slope: Annotated[float, Field(ge=0, le=1)]
+    iso: Positive
 
 
 class NoiseOptions(Options):
@@ -26,6 +35,7 @@ class NoiseOptions(Options):
     read_noise: Positive | None
     exact: bool
     black_error_dn: Annotated[float, Field(ge=0)]
+    assumed: AssumedOptions | None = None
 
 
 class CameraEntry(Options):
@@ -63,7 +73,8 @@ class SensorOptions(Options):
         """What may know the noise of an exposure: these parameters, calibrations, and what the file tells of itself."""
         noise = self.noise
         given = {"gain": noise.gain, "read_noise": noise.read_noise} if noise.gain and noise.read_noise else None
-        return Sources(given, calibrations, {name: entry.model_dump() for name, entry in self.cameras.items()}, own)
+        assumed = Assumed(**noise.assumed.model_dump()) if noise.assumed else None
+        return Sources(given, calibrations, {name: entry.model_dump() for name, entry in self.cameras.items()}, own, assumed)
 
     def noise_model(self, camera: str, iso: float, range_dn: float, sources: Sources) -> tuple[NoiseModel, str, list[str]]:
         """The noise model of an exposure, where its numbers come from, and which sources were passed over; see `choose_noise`.

@@ -64,6 +64,14 @@ class Estimate:
             return self
         return replace(self, light=self.light * np.float32(factor), std=None if self.std is None else self.std * np.float32(factor))
 
+    def blended(self, scaled: NDArray, strength: float) -> "Estimate":
+        """`strength` of this and 1 - `strength` of `scaled`, linear light of the same shape; 0 is `scaled`, 1 this.
+
+        The standard deviation is that of `strength` x given the measurement, to which `scaled` belongs: `strength` times.
+        """
+        light = self.light * np.float32(strength) + scaled * np.float32(1 - strength)
+        return replace(self, light=light, std=None if self.std is None else self.std * np.float32(strength))
+
 
 def missing_capability(kind: Kind, posterior: Posterior) -> str | None:
     """What the estimate `kind` needs and `posterior` lacks, in words that follow the name of a guidance; None = nothing."""

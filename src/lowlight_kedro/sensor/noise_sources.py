@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import hypot, sqrt
 from typing import Any
 
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
@@ -9,7 +10,23 @@ from lowlight_kedro.sensor.calibration.record import noise_from_calibrations, no
 from lowlight_kedro.sensor.cameras import Table, noise_from_table, normalised
 
 GIVEN = "parameters sensor.noise.gain and read_noise"
+ASSUMED = "assumption, nothing tells this camera's: calibrate it for a better result"
 Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """A sensor as they mostly are, in units of white - black at ISO 100: gain in proportion to ISO, read noise to ISO^slope."""
+
+    gain: float
+    read_noise: float
+    slope: float
+    iso: float  # taken where the file tells none
+
+    def at(self, iso: float, range_dn: float) -> Values:
+        """The noise at an ISO, with that of rounding to whole DN in the read noise."""
+        times = (iso if iso > 0 else self.iso) / 100
+        return {"gain": self.gain * times, "read_noise": hypot(self.read_noise * times**self.slope, 1 / (range_dn * sqrt(12)))}
 
 
 @dataclass(frozen=True)
@@ -21,12 +38,14 @@ class Sources:
         calibrations: one {camera, entries} per measured camera; good ones come before the table, poor ones after it.
         table: of published cameras.
         own: what the file tells of itself, {"tag": ..., "image": ...}, measured only if asked.
+        assumed: what is taken where nothing else knows; None = such an exposure is refused.
     """
 
     given: Values | None = None
     calibrations: Sequence[Mapping[str, Any]] = ()
     table: Table = field(default_factory=dict)
     own: Mapping[str, Callable[[], NoiseEstimate | None]] = field(default_factory=dict)
+    assumed: Assumed | None = None
 
 
 def _answers(camera: str, iso: float, range_dn: float, sources: Sources) -> Iterator[tuple[Values | None, str]]:
@@ -43,6 +62,8 @@ def _answers(camera: str, iso: float, range_dn: float, sources: Sources) -> Iter
                 yield None, str(error)
     if sources.own:
         yield noise_from_file(sources.own)
+    if sources.assumed:
+        yield sources.assumed.at(iso, range_dn), ASSUMED
 
 
 def choose_noise(camera: str, iso: float, range_dn: float, sources: Sources) -> tuple[Values, str, list[str]]:

@@ -27,10 +27,11 @@ class Method(Options):
     evaluations: Annotated[int, Field(ge=1)] | None = None
 
     def of(self, inference: InferenceOptions) -> InferenceOptions:
-        """The options of inference with this method; no standard deviation."""
+        """The options of inference with this method, at full strength; no standard deviation."""
         return inference.model_copy(update={
             "guidance": inference.guidance.model_copy(update={"name": self.guidance}),
             "estimate": self.estimate,
+            "strength": 1.0,
             "sample": inference.sample.model_copy(update={"evaluations": self.evaluations or inference.sample.evaluations}),
             "uncertainty": inference.uncertainty.model_copy(update={"probes": 0}),
         })  # fmt: skip

@@ -105,9 +105,16 @@ def _before(
     exposure: Exposure, frame: Frame, box: Box | None, picture: Picture, options: InferenceOptions
 ) -> tuple[NDArray, NDArray | None]:
     """The scaled input as a preview, and its part in `box`; the whole of it is not kept."""
-    scaled = scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.page.demosaicer)
+    scaled = scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer)
     saturation = exposure.exposure_ratio * min(frame.white_balance)
     return picture(shrunk(scaled, options.display.preview_side, saturation)), None if box is None else picture(scaled[box])
+
+
+def _weakened(result: Estimate, exposure: Exposure, frame: Frame, options: InferenceOptions) -> Estimate:
+    """`result` with as much of the noisy input, demosaiced and scaled, as `strength` leaves."""
+    if options.strength == 1:
+        return result
+    return result.blended(scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer), options.strength)
 
 
 def _pictures(
@@ -163,13 +170,13 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
     darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
-    result = result.times(darker)
+    result = _weakened(result.times(darker), exposure, frame, options)
     pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), options)
     record = shown | {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "prior": shared.prior_digest, "options": options.describe(),
-        "guidance": options.guidance.name, "estimate": options.estimate, "evaluations": evaluations,
+        "guidance": options.guidance.name, "estimate": options.estimate, "strength": options.strength, "evaluations": evaluations,
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,23 @@ logger = logging.getLogger(__name__)
 Restored = dict[str, dict[str, Callable[[], Any]]]
 
 
+def _all_of_input(frames: pd.DataFrame, named: str | list[str]) -> pd.DataFrame:
+    """All of them, once it is sure that they are what was named: the catalog knows it only from the command line."""
+    places = [Path(place).expanduser().resolve() for place in ([named] if isinstance(named, str) else named)]
+    strange = [path for path in frames["path"] if not any(Path(path).resolve().is_relative_to(place) for place in places)]
+    if strange:
+        raise ValueError(f"{strange[0]} is not of inference.input={named}; give it on the command line: --params inference.input=...")
+    return frames
+
+
 def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFrame:
-    """The frames to be restored.
+    """The frames to be restored: all that `options.input` names, else those of the raw folder that `options.select` says.
 
     Raises:
-        ValueError: none is left.
+        ValueError: none is left, or the input did not reach the catalog.
     """
+    if options.input is not None:
+        return _all_of_input(frames, options.input)
     chosen = frames[frames["data_type"].isin(options.select.data_types) & frames["split"].isin(options.select.splits)]
     if chosen.empty:
         raise ValueError(

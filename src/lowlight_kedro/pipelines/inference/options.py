@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
@@ -64,19 +64,20 @@ class DisplayOptions(Options):
     preview_side: Annotated[int, Field(ge=16)]
 
 
-class PageOptions(Options):
-    """The page of a frame, see `evaluation.page`: who demosaics the scaled input, and the longer sides of
-    the detail and of the pictures in the index, pixels."""
+def _keeps_size(demosaicer: DemosaicerOptions) -> DemosaicerOptions:
+    if any(demosaicer.scale(cfa) != 1 for cfa in (BAYER_RGGB, XTRANS)):
+        raise ValueError("before and after must have one size: choose a demosaicer other than superpixel in inference.demosaicer")
+    return demosaicer
 
-    demosaicer: DemosaicerOptions
+
+FullSizeDemosaicer = Annotated[DemosaicerOptions, AfterValidator(_keeps_size)]
+
+
+class PageOptions(Options):
+    """The page of a frame, see `evaluation.page`: the longer sides of the detail and of the pictures in the index, pixels."""
+
     detail_side: Annotated[int, Field(ge=16)]
     index_side: Annotated[int, Field(ge=16)]
-
-    @model_validator(mode="after")
-    def _full_size(self) -> "PageOptions":
-        if any(self.demosaicer.scale(cfa) != 1 for cfa in (BAYER_RGGB, XTRANS)):
-            raise ValueError("before and after must have one size: choose a demosaicer other than superpixel in inference.page.demosaicer")
-        return self
 
 
 class SampleOptions(Options):
@@ -106,11 +107,14 @@ class UncertaintyOptions(Options):
 class InferenceOptions(Options):
     """All of `params:inference`."""
 
+    input: str | list[str] | None
     select: SelectOptions
     exposure_ratio: RatioOptions
     crop: tuple[int, int, int, int] | None
     guidance: Choice
     estimate: Literal["mean", "sample", "mean_of_k"]
+    strength: Annotated[float, Field(ge=0, le=1)]
+    demosaicer: FullSizeDemosaicer
     draws: Annotated[int, Field(ge=2)]
     refreshes: Annotated[int, Field(ge=0)]
     uncertainty: UncertaintyOptions
@@ -126,4 +130,4 @@ class InferenceOptions(Options):
 
     def describe(self) -> dict[str, Any]:
         """What a result depends on, as it stands in records and keys."""
-        return self.model_dump(exclude={"select"}) | {"guidance": self.guidance.describe()}
+        return self.model_dump(exclude={"input", "select"}) | {"guidance": self.guidance.describe()}

@@ -10,13 +10,13 @@ def create_pipeline() -> Pipeline:
     """The inference pipeline."""
     return Pipeline([
         Node(
-            index_frames, ["raw_frames", "pair_lists", "params:preprocessing"], ["inference_frames", "inference_unreadable"],
+            index_frames, ["inference_raws", "pair_lists", "params:preprocessing"], ["inference_frames", "inference_unreadable"],
             name="index_inference_frames",
         ),
         Node(select_frames, ["inference_frames", "params:inference"], "selected_frames", name="select_frames"),
         Node(
             restore_frames,
-            ["raw_frames", "selected_frames", "known_pairs", "prior", "calibrations",
+            ["inference_raws", "selected_frames", "known_pairs", "prior", "calibrations",
              "params:sensor", "params:inference", "params:executor"],
             "restored",
             name="restore_frames",

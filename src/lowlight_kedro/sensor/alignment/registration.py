@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.signal.windows import tukey
 
 TAPER = 0.25  # of each side, so that the edges do not correlate with themselves
 FINE = 20  # steps per pixel of the refined peak
@@ -60,6 +59,8 @@ def register(image: NDArray, reference: NDArray) -> Registration:
     its own high-pass. Without noise this is an impulse at the shift; under noise it turns into the matched filter.
     Works to about half of the frame; rotation and zoom are not modelled.
     """
+    from scipy.signal.windows import tukey  # slow to import, and most commands need none
+
     window = np.outer(*(tukey(length, TAPER) for length in image.shape)).astype(np.float32)
     shape = [fft.next_fast_len(length, real=True) for length in image.shape]
     spectrum, clean = _spectrum(image, window, shape), _spectrum(reference, window, shape)

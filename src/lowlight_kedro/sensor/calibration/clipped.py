@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from scipy.stats import poisson
 
 from lowlight_kedro.sensor.cfa import Cfa
 
@@ -66,6 +65,8 @@ def poisson_moments(signal: NDArray, gain: float, read_noise: float, floor: floa
 
     Exact where the Gaussian of the same variance is too symmetric.
     """
+    from scipy.stats import poisson  # slow to import
+
     count = np.arange(int(FEW_PHOTONS + 9 * np.sqrt(FEW_PHOTONS)))
     probability = poisson.pmf(count, signal[:, None] / gain)
     mean, variance = clipped_moments(gain * count, np.full(count.shape, read_noise), floor, np.inf)

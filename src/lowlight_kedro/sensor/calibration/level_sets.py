@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammainc, gammaincinv
 
 from lowlight_kedro.sensor.calibration.clipped import Curve
 from lowlight_kedro.sensor.calibration.estimate import Points
@@ -12,8 +12,9 @@ SMOOTH = 1.05  # structure / noise up to which a patch counts as smooth
 LEAST_SHARE = 0.05  # of all patches, taken by rank where fewer are smooth
 TOP = 0.9  # share of the ceiling up to which levels are used: real sensors bend before they clip
 TRIMMED = 0.995  # energies above this quantile of their law are left out, and the mean corrected
-TRIM_AT, TYPICAL = (float(chi2.ppf(share, ENERGY_COEFFICIENTS)) for share in (TRIMMED, 0.5))
-BELOW_TRIM = float(chi2.cdf(TRIM_AT, ENERGY_COEFFICIENTS + 2))
+# Quantiles and distribution of chi squared by the incomplete gamma function: scipy.stats is slow to import.
+TRIM_AT, TYPICAL = (float(2 * gammaincinv(ENERGY_COEFFICIENTS / 2, share)) for share in (TRIMMED, 0.5))
+BELOW_TRIM = float(gammainc(ENERGY_COEFFICIENTS / 2 + 1, TRIM_AT / 2))
 
 
 def relative(patches: Patches, curve: Curve) -> tuple[NDArray, NDArray]:

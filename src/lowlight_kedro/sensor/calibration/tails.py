@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.signal import fftconvolve
 from scipy.special import tklmbda
 
 REACH = 8.0  # standard deviations looked at: what is farther is a hot photosite, not read noise
@@ -23,6 +22,8 @@ def cumulative(edges: NDArray, shape: float, scale: float, of_contrast: bool) ->
     """
     if not of_contrast:
         return np.asarray(tklmbda(edges / scale, shape))
+    from scipy.signal import fftconvolve  # slow to import
+
     half = 2.5 * np.abs(edges).max() / scale
     grid = np.linspace(-half, half, GRID + 1)
     masses = np.diff(tklmbda(grid[: GRID // 2 + 1], shape))

@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import tukeylambda
 
 SHORTEST, LONGEST = 0.5, -0.4  # shapes; the variance is infinite from -.5 on
 LOGITS = np.linspace(0, 37, 3001)  # nodes of the upper half of u, as ln(u / (1 - u)); 1 - u is below rounding at the end
@@ -22,6 +21,8 @@ def _powers(log_u: NDArray, log_v: NDArray, shape: float) -> NDArray:
 @lru_cache(maxsize=32)
 def standard_deviation(shape: float) -> float:
     """Of the distribution at scale 1: sqrt(2 / shape^2 (1 / (1 + 2 shape) - Gamma(shape + 1)^2 / Gamma(2 shape + 2)))."""
+    from scipy.stats import tukeylambda  # slow to import
+
     return float(tukeylambda.std(shape))
 
 

@@ -1,0 +1,80 @@
+"""What `lowlight` is told. Nothing heavy is imported here: --help and wrong options are answered at once."""
+
+import argparse
+from collections.abc import Sequence
+
+from lowlight_kedro import __version__
+
+EXAMPLES = """examples:
+  lowlight restore IMG_0001.ARW
+  lowlight restore IMG_0001.ARW night/ --out restored --workers 4
+  lowlight restore IMG_0001.ARW --ratio 30 --strength 0.8 --overwrite
+
+For each raw: NAME_restored.png to look at, NAME_restored.tif (sRGB, 16 bits), NAME_restored.dng (linear, for raw editors),
+NAME_linear.tif (linear camera RGB, for measurements), and in details/ the uncertainty and a record of how it was made.
+Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
+
+
+def _within(low: float, high: float, text: str) -> float:
+    value = float(text)
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"must lie in [{low:g}, {high:g}], got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _within(0, 1, text)
+
+
+def positive(text: str) -> float:
+    """A number above 0, to a million."""
+    return _within(1e-6, 1e6, text)
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command."""
+    whole = argparse.ArgumentParser(prog="lowlight", description="Restore dark, noisy camera raws.")
+    whole.add_argument("--version", action="version", version=f"lowlight {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="restore | doctor")
+    restore = commands.add_parser(
+        "restore", help="restore raws", description="Restore dark, noisy camera raws with the prior that comes with the package.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    restore.add_argument("raws", nargs="+", metavar="RAW", help="raw files, or folders that are searched for raws")
+    restore.add_argument("--out", default="restored", metavar="DIR", help="folder of the results (default: ./restored)")
+    restore.add_argument("--ratio", type=positive, metavar="R", help="how many times brighter (default: to a mean brightness of 0.1)")
+    restore.add_argument("--estimate", choices=("mean", "sample", "mean_of_k"), default="mean",
+                         help="the posterior's mean (least error), one draw (with grain), or a mean of 8 draws; default: mean")  # fmt: skip
+    restore.add_argument("--strength", type=share, default=1.0, metavar="S", help="0: the input, scaled; 1: all noise removed (default)")
+    restore.add_argument("--calibrations", metavar="DIR", help="noise of your cameras as `kedro run --pipelines calibration` measured it")
+    restore.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: auto")
+    restore.add_argument("--workers", type=count, default=1, metavar="N", help="files at once, each in a process (default: 1)")
+    restore.add_argument("--overwrite", action="store_true", help="do again what is there; without it, finished files are left alone")
+    restore.add_argument("--verbose", action="store_true", help="show the log, and where an error arose")
+    commands.add_parser("doctor", help="tell what is installed and usable")
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script."""
+    told = parser().parse_args(arguments)
+    if told.command == "doctor":
+        from lowlight_kedro.command.doctor import doctor
+
+        return doctor()
+    from lowlight_kedro.command.restore import restore
+
+    return restore(told)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,126 @@
+"""`lowlight restore`: the inference pipeline on named files, in the environment `restore`."""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent.parent
+STOPPED = 130  # as shells say of a program that Ctrl-C ended
+
+
+def conf_source() -> Path:
+    """The configuration: inside an installed package, at the root of a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent.parent / "conf"
+
+
+def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
+    """What `kedro run --env restore --params` would be given."""
+    executor: dict[str, Any] = {"name": "sequential"}
+    if told.workers > 1:
+        executor = {"name": "processes", "options": {"processes": {"workers": told.workers}}}
+    restore: dict[str, Any] = {"out": out.as_posix(), "overwrite": told.overwrite}
+    if told.calibrations:
+        restore["calibrations"] = Path(told.calibrations).expanduser().resolve().as_posix()
+    inference: dict[str, Any] = {
+        "input": [Path(raw).expanduser().absolute().as_posix() for raw in told.raws],
+        "estimate": told.estimate, "strength": told.strength, "device": told.device,
+    }  # fmt: skip
+    if told.ratio is not None:
+        inference["exposure_ratio"] = {"value": told.ratio}
+    return {"inference": inference, "restore": restore, "executor": executor}
+
+
+def run_inference(parameters: dict[str, Any], verbose: bool) -> list[dict[str, str]]:
+    """Run the pipeline; returns the files whose headers could not be read, with the reason."""
+    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(conf_source() / "restore" / "logging.yml"))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: faster where anything else runs
+    from kedro.framework.project import configure_project, pipelines
+    from kedro.framework.session import KedroSession
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    configure_project(PACKAGE.name)
+    pipelines.configure(f"{PACKAGE.name}.command.registry")
+    for name in ("kedro", PACKAGE.name) if verbose else ():
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        with (
+            logging_redirect_tqdm(),
+            KedroSession.create(conf_source().parent, conf_source=str(conf_source()), env="restore", runtime_params=parameters) as session,
+        ):
+            results = session.run(pipeline_names=["inference"])  # type: ignore[call-arg]  # its base class knows less
+            return results["inference_unreadable"].load()
+    finally:
+        pipelines.configure(f"{PACKAGE.name}.pipeline_registry")
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written there; None = it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"cannot write to {folder}: {error.strerror or error}; give another folder by --out"
+    return None
+
+
+def _row(name: str, outcome: dict[str, Any], out: Path) -> tuple[str, ...]:
+    """File, result, ratio, seconds, and the picture or the reason."""
+    if outcome["state"] not in ("done", "kept"):
+        return name, outcome["state"], "", "", outcome["error"] or ""
+    record = json.loads((out / "details" / f"{name}_record.json").read_text(encoding="utf-8"))
+    state = "restored" if outcome["state"] == "done" else "kept"
+    return name, state, f"x{record['exposure_ratio']:.3g}", f"{record['seconds']:.1f}", str(out / f"{name}_restored.png")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their longest entry, the last one open."""
+    rows = [("file", "result", "ratio", "seconds", "picture, or why not"), *rows]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    return "\n".join("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+
+
+def _outcomes(file: Path) -> dict[str, dict[str, Any]]:
+    """How each job of the run ended, as `RestoredDataset` left it; nothing where the run did not come that far."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _attempt(told: Namespace, out: Path) -> tuple[list[dict[str, str]], int, str]:
+    """Unreadable files, an exit status, and what stopped the run before its end."""
+    try:
+        return run_inference(runtime_params(told, out), told.verbose), 0, ""
+    except KeyboardInterrupt:
+        return [], STOPPED, "stopped; finished files stay, the same command goes on"
+    except Exception as error:
+        if told.verbose:
+            logging.getLogger(__name__).exception("the run ended early")
+        return [], 1, str(error) or type(error).__name__
+
+
+def restore(told: Namespace) -> int:
+    """Restore, and tell at the end what became of each file; returns the exit status."""
+    out = Path(told.out).expanduser().resolve()
+    reason = _unwritable(out)
+    if reason:
+        print(f"lowlight: {reason}", file=sys.stderr)
+        return 2
+    told_of = out / "details" / "last_run.json"
+    told_of.unlink(missing_ok=True)
+    unreadable, status, reason = _attempt(told, out)
+    outcomes = _outcomes(told_of)
+    rows = [_row(name, outcome, out) for name, outcome in outcomes.items()]
+    rows += [(Path(entry["file"]).name, "unreadable", "", "", entry["reason"]) for entry in unreadable]
+    if rows:
+        print(table(rows))
+    page = out / "index.html"
+    if page.is_file():
+        print(f"page: {page}")
+    if reason:
+        print(f"lowlight: {reason}", file=sys.stderr)
+    done = bool(rows) and not unreadable and all(outcome["state"] in ("done", "kept") for outcome in outcomes.values())
+    return status or (0 if done else 1)

@@ -1,0 +1,113 @@
+"""Raws that were named one by one or by folder, as on a command line."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+from kedro.io.core import parse_dataset_definition
+
+from lowlight_kedro.datasets.raw import RAW_SUFFIXES, RawFile
+from lowlight_kedro.sensor.levels import WhiteFrom
+
+
+def _apart(paths: list[Path]) -> dict[str, Path]:
+    """Names for paths that would share one: as few of their last parts as tell them apart, ending and all."""
+    parts = [path.resolve().parts[1:] for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["_".join(part[-count:]).replace(".", "_") for part in parts]
+        if len({name.casefold() for name in names}) == len(names):
+            return dict(zip(names, paths, strict=True))
+    raise DatasetError(f"{paths[0]} and {paths[1]} would have one name whatever is added; rename one of them")
+
+
+def unique_names(wanted: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """{name: path}, each path once, no two names alike even where upper and lower case are one.
+
+    A name that several files want goes to none of them: each gets its ending too, and its folders as far as needed.
+
+    Raises:
+        DatasetError: names cannot be told apart.
+    """
+    groups, seen = defaultdict(list), set()
+    for name, path in wanted:
+        if path.resolve() not in seen:
+            seen.add(path.resolve())
+            groups[name.casefold()].append((name, path))
+    named: dict[str, Path] = {}
+    for group in groups.values():
+        for name, path in (dict(group) if len(group) == 1 else _apart([path for _, path in group])).items():
+            if any(name.casefold() == other.casefold() for other in named):
+                raise DatasetError(f"{named.get(name, name)} and {path} would have one name, {name}; rename one of them")
+            named[name] = path
+    return dict(sorted(named.items()))
+
+
+class NamedRawsDataset(AbstractDataset[None, Mapping[str, Any]]):
+    """`{name: RawFile}` of named files and of all raws below named folders; without any, what another dataset gives.
+
+    A named file is taken whatever its ending, and also where it is not there: whoever reads it says what is wrong. Its name is
+    its file name without ending, that of a raw in a folder its path below it; see `unique_names`.
+
+    Args:
+        named: a file or folder, or a list of them; null = none.
+        otherwise: definition of the dataset that is used then.
+        suffixes: file endings that count as raw in folders, case ignored.
+        skip: patterns of file names that are left out of folders, as results of an earlier run.
+        white: see `RawFolderDataset`.
+    """
+
+    def __init__(
+        self, *, named: str | list[str] | None = None, otherwise: dict[str, Any] | None = None, suffixes: list[str] | None = None,
+        skip: list[str] | None = None, white: WhiteFrom = "measured", metadata: dict | None = None,
+    ) -> None:  # fmt: skip
+        self._named = [Path(place).expanduser() for place in ([named] if isinstance(named, str) else named or [])]
+        self._otherwise = otherwise
+        self._suffixes, self._skip, self._white = tuple(map(str.lower, suffixes or RAW_SUFFIXES)), tuple(skip or ()), white
+        self.metadata = metadata
+
+    def load(self) -> Mapping[str, Any]:
+        """List them.
+
+        Raises:
+            DatasetError: nothing was named, a named folder holds no raw, or two files cannot be told apart.
+        """
+        if self._named:
+            return {name: RawFile(path, self._white) for name, path in unique_names(self._wanted()).items()}
+        if self._otherwise is None:
+            raise DatasetError("no raw was named; give --params inference.input=FILE_OR_FOLDER")
+        kind, arguments = parse_dataset_definition(dict(self._otherwise))
+        return kind(**arguments).load()
+
+    def _wanted(self) -> Iterator[tuple[str, Path]]:
+        for place in self._named:
+            if not place.is_dir():
+                yield place.stem, place
+                continue
+            found = self._raws(place)
+            if not found:
+                raise DatasetError(f"the folder {place} holds no raw; raws end in {', '.join(self._suffixes)}, or name the file itself")
+            yield from ((path.relative_to(place).with_suffix("").as_posix(), path) for path in found)
+
+    def _raws(self, folder: Path) -> list[Path]:
+        """All below `folder`, links to folders followed, hidden ones left out."""
+        found = [Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names]
+        return sorted(path for path in found if self._is_raw(path))
+
+    def _is_raw(self, path: Path) -> bool:
+        name = path.name
+        skipped = name.startswith(".") or any(fnmatch(name.lower(), pattern) for pattern in self._skip)
+        return not skipped and path.suffix.lower() in self._suffixes
+
+    def save(self, data: None) -> None:
+        """Raws are never written."""
+        raise DatasetError("raws are read-only")
+
+    def _exists(self) -> bool:
+        return any(place.exists() for place in self._named)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"named": [str(place) for place in self._named], "otherwise": self._otherwise}

@@ -1,0 +1,241 @@
+"""The command `lowlight`: from any folder, without a project, and from a wheel."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kedro.io import DatasetError
+
+from lowlight_kedro.command.arguments import main
+from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.datasets.image import ImageDataset
+from lowlight_kedro.datasets.named_raws import NamedRawsDataset, unique_names
+from lowlight_kedro.datasets.restored import RestoredDataset
+from lowlight_kedro.executors import processes
+from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.sensor.demosaic import demosaic
+from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
+from lowlight_kedro.sensor.noise_sources import Assumed
+from tests.conftest import ROOT, make_frame
+
+OUTPUTS = {"_restored.png", "_restored.tif", "_restored.dng", "_linear.tif"}
+
+
+def dark(seed=0, **changes):
+    return replace(make_frame(np.random.default_rng(seed), shape=(64, 64), exposure_s=0.1, light=0.6), **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where somebody keeps raws, after `lowlight restore IMG_0001.dng night --out out`."""
+    here, before = tmp_path_factory.mktemp("somebody") / "photos", Path.cwd()
+    write_dng(here / "IMG_0001.dng", dark())
+    write_dng(here / "night/IMG_0001.dng", dark(1))
+    os.chdir(here)
+    try:
+        status = main(["restore", "IMG_0001.dng", "night", "--out", "out", "--ratio", "10"])
+    finally:
+        os.chdir(before)
+    assert status == 0
+    return here
+
+
+@pytest.fixture
+def photos(folder, tmp_path, monkeypatch):
+    """The same, to be changed, and the current folder."""
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "photos"))
+    return tmp_path / "photos"
+
+
+def linear(path):
+    return ImageDataset(filepath=str(path), bits=32).load()
+
+
+def test_help_is_answered_before_anything_heavy_is_imported():
+    told = (
+        "import sys\ntry:\n main(['restore', '--help'])\nfinally:\n print(sorted({'torch', 'numpy', 'kedro', 'pandas'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", f"from lowlight_kedro.command.arguments import main\n{told}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("[]")
+
+
+@pytest.mark.parametrize("wrong", [
+    [], ["restore"], ["restore", "a.dng", "--strength", "1.1"], ["restore", "a.dng", "--strength", "nan"],
+    ["restore", "a.dng", "--workers", "0"], ["restore", "a.dng", "--ratio", "0"], ["restore", "a.dng", "--estimate", "median"],
+])  # fmt: skip
+def test_wrong_use_is_status_2(wrong):
+    with pytest.raises(SystemExit) as left:
+        main(wrong)
+    assert left.value.code == 2
+
+
+def test_two_raws_of_one_name_get_names_of_their_own(folder):
+    made = {path.name for path in (folder / "out").iterdir() if path.is_file()}
+    first, second = "photos_IMG_0001_dng", "night_IMG_0001_dng"
+    assert made == {name + suffix for name in (first, second) for suffix in OUTPUTS}
+    record = json.loads((folder / f"out/details/{second}_record.json").read_text())
+    assert record["exposure_ratio"] == 10
+    assert record["noise_from"] == "table ILCE-7SM2 at ISO 1600"
+    assert record["guidance"] == "noise_map"
+    assert not list(folder.rglob(".*"))
+
+
+def test_finished_files_are_kept_and_others_of_that_name_not_replaced(photos, capfd):
+    def state():
+        return {path: path.stat().st_mtime_ns for path in (photos / "out").rglob("*_restored.*")}
+
+    before = state()
+    same = ["restore", "IMG_0001.dng", "night", "--out", "out", "--ratio"]
+    assert main([*same, "10"]) == 0
+    assert capfd.readouterr().out.count(" kept ") == 2
+    assert main([*same, "20"]) == 1
+    assert "restored before with other settings" in capfd.readouterr().out
+    assert state() == before
+    assert main([*same, "10"]) == 0  # the refusal left the records alone
+    assert main([*same, "20", "--overwrite"]) == 0
+    assert all(then != before[path] for path, then in state().items())
+
+
+def test_a_file_that_is_not_ours_is_not_replaced(photos):
+    stranger = photos / "elsewhere/IMG_0001_restored.tif"
+    stranger.parent.mkdir()
+    stranger.write_text("a week of retouching")
+    assert main(["restore", "IMG_0001.dng", "--out", "elsewhere"]) == 1
+    assert stranger.read_text() == "a week of retouching"
+
+
+def test_strength_is_a_blend_in_linear_light_from_the_scaled_input(photos):
+    light, std = {}, {}
+    for strength in (0, 0.25, 1):
+        assert main(["restore", "IMG_0001.dng", "--ratio", "10", "--strength", str(strength), "--out", f"s{strength}"]) == 0
+        light[strength], std[strength] = linear(f"s{strength}/IMG_0001_linear.tif"), linear(f"s{strength}/details/IMG_0001_std.tif")
+    from lowlight_kedro.datasets.raw import RawFile
+
+    scaled = demosaic(RawFile(photos / "IMG_0001.dng")(), malvar2004) * 10
+    inside = (scaled > 0) & (scaled < 1) & (light[1] > 0) & (light[1] < 1)
+    assert np.abs(light[0] - scaled)[inside].max() < 1e-5 + 0.5 / 65535
+    assert np.abs(light[1] - scaled)[inside].mean() > 2e-3
+    assert np.abs(light[0.25] - (0.25 * light[1] + 0.75 * light[0]))[inside].max() < 2 / 65535
+    assert std[0].max() == 0
+    np.testing.assert_allclose(std[0.25], 0.25 * std[1], rtol=1e-5)
+
+
+def test_names_are_unique_whatever_the_files_are_called(tmp_path):
+    files = ["a/x.arw", "a/x.dng", "b/X.ARW", "c/y.dng", "c/z.dng"]
+    named = unique_names([(Path(file).stem, tmp_path / file) for file in [*files, "c/y.dng"]])
+    assert sorted(named.values()) == sorted(tmp_path / file for file in files)
+    assert len({name.casefold() for name in named}) == len(files)
+    assert {"y", "z"} <= named.keys()
+    with pytest.raises(DatasetError, match="would have one name, s_r_dng"):
+        unique_names([("s_r_dng", tmp_path / "1.dng"), ("r", tmp_path / "s/r.dng"), ("R", tmp_path / "t/r.dng")])
+
+
+def test_folders_give_their_raws_but_no_results_of_earlier_runs(tmp_path):
+    for name in ("b/two.ARW", "one.dng", "one_restored.dng", ".hidden.dng", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(NamedRawsDataset(named=str(tmp_path), skip=["*_restored.dng"]).load()) == ["b/two", "one"]
+    with pytest.raises(DatasetError, match=r"holds no raw; raws end in \.arw"):
+        NamedRawsDataset(named=str(tmp_path / "b"), suffixes=[".arw"], skip=["*.arw"]).load()
+
+
+def one_job(tmp_path, overwrite=False):
+    part = {"dataset": "lowlight_kedro.datasets.atomic.AtomicJSONDataset", "filename_suffix": ".json"}
+    parts = {name: {"path": str(tmp_path / name), **part} for name in ("first", "second", "record")}
+    return RestoredDataset(parts=parts, outcomes=str(tmp_path / "last.json"), overwrite=overwrite)
+
+
+def test_what_ctrl_c_left_half_written_is_done_again(tmp_path):
+    class Stops(dict):
+        def items(self):
+            raise KeyboardInterrupt
+
+    told = {"exposure_ratio": 1.0, "ratio_from": "here", "noise_from": "there", "seconds": 0.0}
+    contents = [{"first": 1, "second": Stops(a=1), "record": told}, {"first": 1, "second": 2, "unlisted": 3, "record": told}]
+    jobs = [Jobs([Job("frame", lambda shared, content=content: content, [], 0)]) for content in contents]
+    dataset = one_job(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.save(jobs[0])
+    assert (tmp_path / "first/frame.json").exists()
+    assert not (tmp_path / "second/frame.json").exists()
+    assert json.loads((tmp_path / "last.json").read_text()) == {"frame": {"state": "not started", "error": None}}
+    dataset.save(jobs[1])
+    assert json.loads((tmp_path / "last.json").read_text())["frame"]["state"] == "done"
+    assert (tmp_path / "second/frame.json").exists()
+
+
+def writes_for_ever(folder, shared):
+    with atomic_path(Path(folder) / "half") as temporary:
+        temporary.write_text("half")
+        time.sleep(120)
+
+
+def test_ctrl_c_stops_all_workers_and_leaves_no_temporary_file(tmp_path):
+    folders = [str(tmp_path / name) for name in "abc"]
+
+    def interrupt():
+        for _ in range(1000):
+            if len(list(tmp_path.glob("*/.*half"))) == 2:
+                break
+            time.sleep(0.05)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(processes(writes_for_ever, folders, None, workers=2))
+    assert time.monotonic() - began < 100
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_assumed_sensor_gets_noisier_with_its_iso_and_its_rounding():
+    sensor = Assumed(gain=3e-5, read_noise=2e-4, slope=0.6, iso=800)
+    low, high = sensor.at(100, 1e6), sensor.at(1600, 1e6)
+    assert high["gain"] == pytest.approx(16 * low["gain"])
+    assert high["read_noise"] == pytest.approx(16**0.6 * low["read_noise"], rel=1e-4)
+    assert sensor.at(float("nan"), 1e6) == sensor.at(800, 1e6)
+    assert sensor.at(100, 10.0)["read_noise"] == pytest.approx(0.1 / np.sqrt(12), rel=1e-4)
+
+
+def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(ROOT / "conf", source / "conf")
+    (source / "conf/local/credentials.yml").write_text("secret: 1")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "wheel")]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    inside = tmp_path / "site/lowlight_kedro"
+    private = {ROOT / "conf/local" / name for name in os.listdir(ROOT / "conf/local")}
+    wanted = {path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yml") if path not in private}
+    assert {path.relative_to(inside) for path in (inside / "conf").rglob("*.yml")} == wanted
+    assert (inside / "priors/photographs.safetensors").is_file()
+    (entry,) = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
+    assert "lowlight = lowlight_kedro.command.arguments:main" in entry.read_text()
+    write_dng(tmp_path / "IMG_0001.dng", dark())
+    done = subprocess.run(
+        [sys.executable, "-m", "lowlight_kedro.command.arguments", "restore", "IMG_0001.dng"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "restored").glob("*.*")} == {"IMG_0001" + suffix for suffix in OUTPUTS}
+    assert "INFO" not in done.stderr
