@@ -7,9 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from lowlight_kedro.pipelines.training.curves import training_figure
-from lowlight_kedro.pipelines.training.nodes import _validator
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import COSTS, SMOOTHED, Progress, peak_memory_gib, recent_loss, tick_line, with_costs
+from lowlight_kedro.pipelines.training.work import validator
 from tests.conftest import ROOT
 from tests.diffusion.test_training import CPU, SCALING, TILES, fresh, run, schedule
 from tests.diffusion.test_training import states as trained
@@ -158,8 +158,8 @@ def test_early_stopping_is_off_by_default_and_needs_validation_tiles():
     assert patient.selection.enough(flat)
     assert not patient.selection.enough(flat[:99])
     with pytest.raises(ValueError, match=r"selection.column=psnr_0.3 ends the run, but split val has no clean tile"):
-        _validator(None, SCALING, patient, CPU)
-    assert _validator(None, SCALING, options(), CPU)(None) == {}
+        validator(None, SCALING, patient, CPU)
+    assert validator(None, SCALING, options(), CPU)(None) == {}
 
 
 def test_the_schedule_has_the_means_that_were_chosen():
