@@ -29,7 +29,7 @@ from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
 from lowlight_kedro.sensor.noise_sources import Assumed
 from tests.conftest import ROOT, make_frame
 
-OUTPUTS = {"_restored.png", "_restored.tif", "_restored.dng", "_linear.tif"}
+OUTPUTS = {"_restored.png", "_restored.tif", "_restored.dng", "_restored.html", "_linear.tif"}
 
 
 def dark(seed=0, **changes):
@@ -85,7 +85,7 @@ def test_wrong_use_is_status_2(wrong):
 def test_two_raws_of_one_name_get_names_of_their_own(folder):
     made = {path.name for path in (folder / "out").iterdir() if path.is_file()}
     first, second = "photos_IMG_0001_dng", "night_IMG_0001_dng"
-    assert made == {name + suffix for name in (first, second) for suffix in OUTPUTS}
+    assert made == {name + suffix for name in (first, second) for suffix in OUTPUTS} | {"index.html"}
     record = json.loads((folder / f"out/details/{second}_record.json").read_text())
     assert record["exposure_ratio"] == 10
     assert record["noise_from"] == "table ILCE-7SM2 at ISO 1600"
@@ -237,5 +237,5 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path):
         env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "restored").glob("*.*")} == {"IMG_0001" + suffix for suffix in OUTPUTS}
+    assert {path.name for path in (tmp_path / "restored").glob("*.*")} == {"IMG_0001" + suffix for suffix in OUTPUTS} | {"index.html"}
     assert "INFO" not in done.stderr

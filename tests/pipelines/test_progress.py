@@ -163,11 +163,11 @@ def test_early_stopping_is_off_by_default_and_needs_validation_tiles():
 
 
 def test_the_schedule_has_the_means_that_were_chosen():
-    assert options().schedule().ema_keeps(10**8)["halflife"] == pytest.approx(0.5 ** (256 / 500_000))
-    keeps = options(ema={"name": "power", "options": {"power": {"sigma_rel": [0.1, 0.05]}}}).schedule().ema_keeps(256)
+    assert options().schedule(32).ema_keeps(10**8)["halflife"] == pytest.approx(0.5 ** (256 / 500_000))
+    keeps = options(ema={"name": "power", "options": {"power": {"sigma_rel": [0.1, 0.05]}}}).schedule(32).ema_keeps(256)
     assert keeps == {"power_0.1": 0.0, "power_0.05": 0.0}  # the first update forgets how the weights began
     with pytest.raises(ValueError, match="ema 'power' has no option 'width'; its options: sigma_rel"):
-        options(ema={"name": "power", "options": {"power": {"width": 1}}}).schedule()
+        options(ema={"name": "power", "options": {"power": {"width": 1}}}).schedule(32)
 
 
 def test_a_real_run_fills_every_column():
