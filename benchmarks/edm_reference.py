@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS
+from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
@@ -121,7 +121,9 @@ def agreement(theirs: Theirs, name: str, width: int, blocks: int) -> None:
     x0 = torch.rand(4, 3, SIDE, SIDE) * 2 - 1
     torch.manual_seed(1)
     their_loss = theirs.loss(net, x0).mean(dim=(1, 2, 3))
-    noisy = CORRUPTION(x0, torch.Generator().manual_seed(1))  # the same draws in the same order
+    torch.manual_seed(1)  # their draws in their order
+    sigma = (torch.randn(len(x0), 1, 1, 1) * 1.2 - 1.2).exp()
+    noisy = Corrupted(x0 + sigma * torch.randn_like(x0), sigma)
     wrapped = Denoiser(AsOurs(net.model), SD)
     our_loss = denoising_loss(wrapped, x0, noisy.x, noisy.sigma)
     gradient = flat_gradient(their_loss.mean(), net)
@@ -176,7 +178,9 @@ def our_step(
         averages=halflife(kimg=500, rampup=0.05), decay_kimg=None, check_updates=50, kimg_per_tick=1, snapshot_ticks=1, max_gradient=None,
         crop=None, precision=precision, seed=0,
     )  # fmt: skip
-    return lambda tiles: train_step(state, [tiles], plan, SCALING, CORRUPTION, CPU, lambda stored: stored.to(torch.float32) / 127.5 - 1)
+    return lambda tiles: (
+        train_step(state, [tiles], plan, SCALING, CORRUPTION, CPU, lambda stored: stored.to(torch.float32) / 127.5 - 1).loss
+    )
 
 
 def candidates(
