@@ -163,10 +163,10 @@ def test_names_are_unique_whatever_the_files_are_called(tmp_path):
 
 
 def test_folders_give_their_raws_but_no_results_of_earlier_runs(tmp_path):
-    for name in ("b/two.ARW", "one.dng", "one_restored.dng", ".hidden.dng", "note.txt"):
+    for name in ("b/two.ARW", "c/three.NRW", "one.dng", "one_restored.dng", ".hidden.dng", "note.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert list(NamedRawsDataset(named=str(tmp_path), skip=["*_restored.dng"]).load()) == ["b/two", "one"]
+    assert list(NamedRawsDataset(named=str(tmp_path), skip=["*_restored.dng"]).load()) == ["b/two", "c/three", "one"]
     with pytest.raises(DatasetError, match=r"holds no raw; raws end in \.arw"):
         NamedRawsDataset(named=str(tmp_path / "b"), suffixes=[".arw"], skip=["*.arw"]).load()
 

@@ -101,5 +101,4 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """What the record warns of."""
-    given = record.get("warnings") or record.get("warning") or []
-    return [given] if isinstance(given, str) else [str(warning) for warning in given]
+    return [record["warning"]] if record.get("warning") else []
