@@ -7,7 +7,8 @@ import pytest
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
-from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicFigureDataset, AtomicJSONDataset, atomic_path
+from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicJSONDataset, atomic_path
+from lowlight_kedro.datasets.figures import AtomicFigureDataset
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

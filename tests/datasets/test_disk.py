@@ -12,9 +12,10 @@ import torch
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
-from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicFigureDataset, AtomicJSONDataset
+from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicJSONDataset
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.datasets.figures import AtomicFigureDataset
 from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.datasets.tiles import TileDataset
 from lowlight_kedro.diffusion.checkpoint import Checkpoint

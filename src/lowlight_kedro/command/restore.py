@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent.parent
+INDEX = "restored.html"  # as in conf/restore/catalog.yml; index.html may be somebody's own
 STOPPED = 130  # as shells say of a program that Ctrl-C ended
 
 
@@ -69,6 +70,13 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
+def _wrong(told: Namespace, out: Path) -> str | None:
+    """What keeps the command from beginning; None = nothing."""
+    if told.calibrations and not any(Path(told.calibrations).expanduser().glob("[!.]*.json")):
+        return f"{told.calibrations} holds no calibration (*.json); give the folder that `kedro run --pipelines calibration` wrote"
+    return _unwritable(out) or _unwritable(out / "details")
+
+
 def _row(name: str, outcome: dict[str, Any], out: Path) -> tuple[str, ...]:
     """File, result, ratio, seconds, and the picture or the reason."""
     if outcome["state"] not in ("done", "kept"):
@@ -105,7 +113,7 @@ def _attempt(told: Namespace, out: Path) -> tuple[list[dict[str, str]], int, str
 def restore(told: Namespace) -> int:
     """Restore, and tell at the end what became of each file; returns the exit status."""
     out = Path(told.out).expanduser().resolve()
-    reason = _unwritable(out)
+    reason = _wrong(told, out)
     if reason:
         print(f"lowlight: {reason}", file=sys.stderr)
         return 2
@@ -117,10 +125,9 @@ def restore(told: Namespace) -> int:
     rows += [(Path(entry["file"]).name, "unreadable", "", "", entry["reason"]) for entry in unreadable]
     if rows:
         print(table(rows))
-    page = out / "index.html"
-    if page.is_file():
-        print(f"page: {page}")
     if reason:
         print(f"lowlight: {reason}", file=sys.stderr)
+    else:
+        print(f"page: {out / INDEX}")
     done = bool(rows) and not unreadable and all(outcome["state"] in ("done", "kept") for outcome in outcomes.values())
     return status or (0 if done else 1)

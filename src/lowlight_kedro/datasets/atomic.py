@@ -8,7 +8,6 @@ from typing import Any
 
 from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
-from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
 from pandas import DataFrame
 from safetensors import SafetensorError
@@ -63,12 +62,13 @@ def atomic_path(target: str | Path, needed: int | None = None) -> Iterator[Path]
             temporary.unlink()
 
 
-class _AtomicSave:
+class AtomicSave:
     """Mixed in before one of kedro-datasets' local, unversioned datasets: saves through `atomic_path`."""
 
     _filepath: Any
 
     def save(self, data: Any) -> None:
+        """Write beside the file, then over it."""
         target = self._filepath
         with atomic_path(str(target)) as temporary:
             self._filepath = type(target)(str(temporary))
@@ -78,7 +78,7 @@ class _AtomicSave:
                 self._filepath = target
 
 
-class AtomicJSONDataset(_AtomicSave, JSONDataset):
+class AtomicJSONDataset(AtomicSave, JSONDataset):
     """kedro-datasets' JSONDataset, written atomically. `metadata: {made_by: PIPELINE}` is told where the file is not there."""
 
     def load(self) -> Any:
@@ -98,7 +98,7 @@ class AtomicJSONDataset(_AtomicSave, JSONDataset):
             raise DatasetError(f"{self._filepath}: not readable, expected JSON ({cause}); {advice.format('again')}") from error
 
 
-class AtomicCSVDataset(_AtomicSave, CSVDataset):
+class AtomicCSVDataset(AtomicSave, CSVDataset):
     """kedro-datasets' CSVDataset, written atomically."""
 
 
@@ -108,7 +108,3 @@ class OptionalCSVDataset(CSVDataset):
     def load(self) -> DataFrame | None:
         """The table, if there is one."""
         return super().load() if self._exists() else None
-
-
-class AtomicFigureDataset(_AtomicSave, MatplotlibDataset):
-    """kedro-datasets' MatplotlibDataset (one figure), written atomically."""

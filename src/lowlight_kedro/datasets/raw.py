@@ -11,7 +11,10 @@ from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_head
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.levels import WhiteFrom
 
-RAW_SUFFIXES = (".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw")
+RAW_SUFFIXES = (
+    ".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw", ".nrw", ".crw", ".rwl", ".3fr", ".fff",
+    ".iiq", ".mos", ".mef", ".mrw", ".erf", ".dcr", ".sr2", ".srf", ".gpr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

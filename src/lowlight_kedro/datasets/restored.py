@@ -3,11 +3,12 @@
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowlight_kedro.datasets.atomic import atomic_path
-from lowlight_kedro.datasets.jobs import JobsDataset
+from lowlight_kedro.datasets.jobs import JobsDataset, Lazy
 from lowlight_kedro.jobs import FILES, KEY, RECORD, Job, Jobs, Outcome
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,13 @@ class RestoredDataset(JobsDataset):
         finally:
             with atomic_path(self._outcomes_file) as temporary:
                 temporary.write_text(json.dumps(self._outcomes, indent=1), encoding="utf-8")
+
+    def load(self) -> dict[str, dict[str, Lazy]]:
+        """As that of `JobsDataset`; a refused job that has no record gets one that says why."""
+        failed: dict[str, dict[str, Lazy]] = {
+            name: {RECORD: partial(dict, outcome)} for name, outcome in self._outcomes.items() if outcome["error"]
+        }  # fmt: skip
+        return failed | super().load()
 
     def _tell(self, title: str, outcome: Outcome) -> None:
         self._outcomes[outcome.name] = {"state": outcome.state, "error": outcome.error}

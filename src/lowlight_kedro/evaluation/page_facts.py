@@ -83,6 +83,8 @@ def _restoration(record: Mapping[str, Any]) -> list[Fact]:
         ("Result", estimate), ("Method", f"{record['guidance']}, {record['evaluations']} evaluations of the network"),
         ("Prior", str(record["prior"])[:DIGITS]), ("Time", told(record.get("seconds"), "{:.1f} s", "not measured")),
     ]  # fmt: skip
+    if record.get("strength", 1) != 1:
+        facts.insert(1, ("Strength", f"{told(record['strength'])} of the result, the rest is the scaled input"))
     if record.get("crop"):
         facts.append(("Part", "top {}, left {}, height {}, width {} of the raw".format(*record["crop"])))
     return facts
@@ -99,5 +101,4 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """What the record warns of."""
-    given = record.get("warnings") or record.get("warning") or []
-    return [given] if isinstance(given, str) else [str(warning) for warning in given]
+    return [record["warning"]] if record.get("warning") else []

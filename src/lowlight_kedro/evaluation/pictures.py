@@ -1,14 +1,13 @@
 """Pictures to judge a restoration by eye."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # slow to import, and most frames need none
+    from matplotlib.figure import Figure
 
 
 def most_detailed(image: NDArray, side: int) -> tuple[int, int]:
@@ -20,8 +19,11 @@ def most_detailed(image: NDArray, side: int) -> tuple[int, int]:
     return max(places, key=lambda place: float(image[:, place[0] : place[0] + side, place[1] : place[1] + side].std()))
 
 
-def comparison(images: Mapping[str, NDArray], captions: Mapping[str, str], side: int = 160) -> Figure:
+def comparison(images: Mapping[str, NDArray], captions: Mapping[str, str], side: int = 160) -> "Figure":
     """Images (3, H, W) in [0, 1] side by side by title, whole and as a crop at the last one's most detailed place."""
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
+
     truth = list(images.values())[-1]
     side = min(side, *truth.shape[1:])
     top, left = most_detailed(truth, side)
@@ -38,8 +40,10 @@ def comparison(images: Mapping[str, NDArray], captions: Mapping[str, str], side:
     return figure
 
 
-def contact_sheet(images: Mapping[str, NDArray], columns: int = 3, width: float = 4.0) -> Figure:
+def contact_sheet(images: Mapping[str, NDArray], columns: int = 3, width: float = 4.0) -> "Figure":
     """Images (3, H, W) in [0, 1] in a grid, each under its name."""
+    from matplotlib import pyplot as plt
+
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, width * rows), squeeze=False, layout="constrained")
@@ -65,8 +69,10 @@ def heat(values: NDArray, longest: int = 1000) -> NDArray[np.float32]:
 
     Black is 0, the lightest colour the 99.5th percentile. Every n-th pixel, so that no side is above `longest`.
     """
+    from matplotlib import colormaps
+
     seen, white = _heat_values(values, longest)
-    colours = plt.get_cmap("magma")(np.arange(256))[:, :3].astype(np.float32)
+    colours = colormaps["magma"](np.arange(256))[:, :3].astype(np.float32)
     return np.ascontiguousarray(colours[(np.clip(seen / white, 0, 1) * 255).astype(np.uint8)].transpose(2, 0, 1))
 
 
@@ -77,11 +83,16 @@ def heat_most(values: NDArray, longest: int = 1000) -> float:
 
 def heat_colours(number: int) -> list[str]:
     """Colours of `heat` from 0 to its lightest, evenly spaced, as `#rrggbb`."""
-    return [to_hex(colour) for colour in plt.get_cmap("magma")(np.linspace(0, 1, number))]
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps["magma"](np.linspace(0, 1, number))]
 
 
-def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> Figure:
+def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> "Figure":
     """Two figures per frame, side by side, with their numbers."""
+    from matplotlib import pyplot as plt
+
     figure, axis = plt.subplots(figsize=(max(5, 1.6 * len(before)), 4), layout="constrained")
     for offset, (label, values) in zip((-0.2, 0.2), zip(labels, (before, after), strict=True), strict=True):
         drawn = axis.bar([place + offset for place in range(len(values))], list(values.values()), 0.4, label=label)
@@ -120,8 +131,10 @@ def _curve(axis: Any, entry: Mapping[str, Any]) -> None:
     axis.legend(fontsize=7, loc="lower right")
 
 
-def noise_curves(title: str, entries: Sequence[Mapping[str, Any]]) -> Figure:
+def noise_curves(title: str, entries: Sequence[Mapping[str, Any]]) -> "Figure":
     """Variance against mean with the fit, a panel for each calibration entry that has points."""
+    from matplotlib import pyplot as plt
+
     drawn = [entry for entry in entries if entry["points"]["mean"]]
     figure, axes = plt.subplots(1, max(len(drawn), 1), figsize=(4.6 * max(len(drawn), 1), 4.4), squeeze=False, layout="constrained")
     for axis, entry in zip(axes[0], drawn, strict=False):

@@ -67,10 +67,11 @@ class Estimate:
     def blended(self, scaled: NDArray, strength: float) -> "Estimate":
         """`strength` of this and 1 - `strength` of `scaled`, linear light of the same shape; 0 is `scaled`, 1 this.
 
-        The standard deviation is that of `strength` x given the measurement, to which `scaled` belongs: `strength` times.
+        std: the root mean square of what the blend may be off, sqrt(std^2 + (blend - mean)^2), for this as the posterior mean: its own
+        part stays as it is, and the noise that the blend keeps adds to it.
         """
-        light = self.light * np.float32(strength) + scaled * np.float32(1 - strength)
-        return replace(self, light=light, std=None if self.std is None else self.std * np.float32(strength))
+        added = (scaled - self.light) * np.float32(1 - strength)
+        return replace(self, light=self.light + added, std=None if self.std is None else np.hypot(self.std, added))
 
 
 def missing_capability(kind: Kind, posterior: Posterior) -> str | None:

@@ -14,7 +14,7 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
 from lowlight_kedro.pipelines.evaluation.nodes import Lazy, captions, evaluate_frame, pairs_of
 from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
-from lowlight_kedro.pipelines.inference.frames import restore_frame
+from lowlight_kedro.pipelines.inference.frames import restore_light
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 def _restore_by(method: str, raw: Callable[[], Frame], paired: float, name: str, shared: Mapping[str, Restoration]) -> dict[str, Any]:
-    restored = restore_frame(raw, paired, name, shared[method])
-    return {part: restored[part] for part in ("linear", "record")}
+    restored, _, _, record = restore_light(raw, paired, name, shared[method])
+    return {"linear": restored.light, "record": record}
 
 
 def restore_by_methods(

@@ -151,8 +151,10 @@ def _page(name: str, pictures: dict[str, Any], on_page: dict[str, Any], record: 
     return Page(name, (height, width), (pictures["before"], pictures["preview"]), record=record, parts=(*pictures, "record"), **on_page)
 
 
-def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
-    """The pictures of a frame, and the record of how they were made."""
+def restore_light(
+    raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration
+) -> tuple[Estimate, Exposure, Frame, dict[str, Any]]:
+    """The restored light of a frame, what it was restored from, and the record of how."""
     begin, options = time.perf_counter(), shared.options
     frame = raw()
     frame = crop(frame, *options.crop) if options.crop else frame
@@ -171,8 +173,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     darker = headroom(exposure, **options.highlights.model_dump())
     result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
     result = _weakened(result.times(darker), exposure, frame, options)
-    pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), options)
-    record = shown | {
+    record = {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "prior": shared.prior_digest, "options": options.describe(),
@@ -182,4 +183,13 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
+    return result, exposure, frame, record
+
+
+def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
+    """The pictures of a frame, and the record of how they were made."""
+    begin = time.perf_counter()
+    result, exposure, frame, record = restore_light(raw, paired, name, shared)
+    pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), shared.options)
+    record = shown | record | {"seconds": round(time.perf_counter() - begin, 2)}
     return pictures | {"page": _page(name, pictures, on_page, record), "record": record}

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.evaluation.page_index import Entry
@@ -72,7 +71,7 @@ def restore_frames(
     return Jobs(jobs, shared, executor.build(), "restoring", "frame")
 
 
-def show_restored(restored: Restored, selected: pd.DataFrame) -> Figure:
+def show_restored(restored: Restored, selected: pd.DataFrame) -> Any:  # a Figure, but of slow imports
     """The first dozen restored frames on one sheet; those that could not be restored are listed, each with its reason.
 
     Raises:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from lowlight_kedro.sensor.alignment.motion import moving_blocks
 from lowlight_kedro.sensor.alignment.noise import BLOCK
@@ -166,6 +165,8 @@ def comparable_sites(
         shift: whole photosites, in phase, as measured by `check_pair`.
         ratio: its measured ratio; None = the pair was not checked, and motion is not looked for.
     """
+    from scipy.ndimage import binary_dilation  # slow to import
+
     parts, side = aligned(short, long, cfa, shift), superpixel_size(cfa)
     around = np.ones((3, 3), bool)
     kept = in_sites(~binary_dilation(~parts.usable, around, REACH), side, short.shape, shift, cfa)

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from lowlight_kedro.sensor.alignment.noise import BLOCK, noise_variance
 from lowlight_kedro.sensor.alignment.ratio import Ratio
@@ -19,6 +18,8 @@ NEEDED = {1: 6, 2: 2, 4: 1, BLOCK: 1}  # by scale in superpixels: how many cells
 
 def _room(light: NDArray, scale: int) -> tuple[NDArray, NDArray]:
     """How far below and above a cell its neighbours lie, for a misalignment of SLACK superpixels."""
+    from scipy.ndimage import maximum_filter, minimum_filter  # slow to import
+
     share = np.float32(min(1.0, SLACK / scale))
     return (minimum_filter(light, 3) - light) * share, (maximum_filter(light, 3) - light) * share
 

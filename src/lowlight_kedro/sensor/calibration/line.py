@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from lowlight_kedro.sensor.calibration.clipped import Curve
 from lowlight_kedro.sensor.calibration.estimate import Points
@@ -61,6 +60,8 @@ def fit_clipped(points: Points, clips: Curve) -> Line:
 
     Needed where dark levels are clipped: undoing the clip by the current line and fitting again can run away.
     """
+
+    from scipy.optimize import least_squares  # slow to import
 
     def residuals(logarithms: NDArray) -> NDArray:
         gain, offset = np.exp(logarithms)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve
 
 from lowlight_kedro.sensor.calibration.quads import Quad, block_side, find_quads, haar, sites_of
 from lowlight_kedro.sensor.cfa import Cfa
@@ -93,6 +92,8 @@ def patch_statistics(signal: NDArray, cfa: Cfa, *, ceiling: float) -> Patches:
 
 def _neighbours(mean: NDArray) -> NDArray:
     """Mean over the up to eight neighbours of each patch, (rows, columns, Q)."""
+    from scipy.ndimage import convolve  # slow to import
+
     ring = np.ones((3, 3, 1))
     ring[1, 1] = 0
     count = convolve(np.ones((*mean.shape[:2], 1)), ring, mode="constant")

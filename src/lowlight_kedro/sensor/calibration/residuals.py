@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 from scipy.special import erf
 
 from lowlight_kedro.sensor.calibration.blocks import phase_blocks, phase_channels
@@ -122,6 +121,8 @@ def roughness(value: NDArray, good: NDArray, variance: NDArray) -> tuple[NDArray
     Over 5 x 5 neighbours and all phases, the group itself left out: what is judged and what is then measured have
     independent noise, so that choosing smooth places does not choose groups whose noise happens to be small.
     """
+    from scipy.ndimage import uniform_filter  # slow to import
+
     square = np.where(good, np.minimum((value**2).mean(axis=-1) / np.maximum(variance, 1e-300), CUT**2), 0)
     total, count = (
         25 * uniform_filter(values, (5, 5, 1), mode="constant").sum(axis=2, keepdims=True) - values

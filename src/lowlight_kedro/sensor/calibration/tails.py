@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import tklmbda
 
 REACH = 8.0  # standard deviations looked at: what is farther is a hot photosite, not read noise
@@ -57,6 +56,8 @@ def tail_shape(values: NDArray, of_contrast: bool) -> tuple[float, float] | None
     The scale is fitted beside it; photosites beyond 8 standard deviations do not count. The error comes from the
     curvature of the likelihood, grown by the histogram's misfit where the noise is no Tukey lambda at all.
     """
+    from scipy.optimize import minimize  # slow to import
+
     values = values.ravel()
     spread = float(np.quantile(np.abs(values), 0.95) / 1.96)
     if spread <= 0 or len(np.unique(values[np.abs(values) < REACH * spread][:10000])) < 16:

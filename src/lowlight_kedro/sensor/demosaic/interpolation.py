@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d
 
 from lowlight_kedro.sensor.cfa import Cfa, masks
 
@@ -13,6 +12,8 @@ LAST_RESORT = np.float32(1e-4)
 
 def _spread(plane: NDArray) -> NDArray:
     """Sum over neighbours: a 3x3 bell, and a 5x5 one so faint that it counts only where 3x3 is empty."""
+    from scipy.ndimage import convolve1d  # slow to import
+
     narrow, wide = (
         convolve1d(convolve1d(plane, kernel, axis=-1, mode="mirror"), kernel, axis=-2, mode="mirror") for kernel in (NARROW, WIDE)
     )

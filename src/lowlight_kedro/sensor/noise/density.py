@@ -11,12 +11,15 @@ every photosite, and its derivatives are the score.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline, RectBivariateSpline, make_interp_spline
 
 from lowlight_kedro.sensor.noise import tukey
+
+if TYPE_CHECKING:
+    from scipy.interpolate import BSpline
 
 ROWS, COLUMNS = 160, 385
 FURTHEST = 100.0  # residual up to which is tabulated, in standard deviations
@@ -51,6 +54,8 @@ class LogTable:
     """
 
     def __init__(self, v: NDArray, w: NDArray, values: NDArray) -> None:
+        from scipy.interpolate import RectBivariateSpline  # slow to import
+
         self._spline, self._edge = RectBivariateSpline(v, w, values), w[-1]
 
     def _at(self, v: NDArray, w: NDArray, dv: int, dw: int) -> NDArray:
@@ -86,8 +91,10 @@ def _brightness_nodes(parts: Parts) -> NDArray:
 
 
 @lru_cache(maxsize=16)
-def _long_tailed(shape: float) -> BSpline:
+def _long_tailed(shape: float) -> "BSpline":
     """The characteristic function of Tukey's lambda distribution; nodes dense near 0, where long tails bend it."""
+    from scipy.interpolate import make_interp_spline  # slow to import
+
     nodes = HIGHEST * np.linspace(0, 1, 1001) ** 2
     return make_interp_spline(nodes, tukey.characteristic(nodes, shape), k=7)
 
