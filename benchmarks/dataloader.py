@@ -100,9 +100,10 @@ def trainer(speed: float, device: torch.device) -> Callable[[torch.Tensor], None
 def training_speed(options: TrainingOptions, tiles: EDMPTDataset, device: torch.device) -> float:
     """Images/s of the environment's network on data that is read by the loop itself."""
     state, loader = fresh_state(options.network.name, options.network.chosen, device), settings(0)[0]
+    schedule = options.schedule(options.batch_size if options.batch_gpu == "auto" else options.batch_gpu)
     for _ in range(2):  # the first warms up
         run = Run()
-        train_some(state, tiles, options.schedule(), loader, device, 3 * options.batch_size, run)
+        train_some(state, tiles, schedule, loader, device, 3 * options.batch_size, run)
     return run.images / (run.seconds - run.waited)
 
 

@@ -166,6 +166,7 @@ class PlainLoop:
 
 def measure(name: str, network: dict, schedule: Schedule, folder: Path, side: int, turns: int, threads: int) -> str:
     """One line of the table."""
+    schedule = replace(schedule, averages=halflife(kimg=1, rampup=0.05))  # functions do not go from one process to another
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tiles = EDMPTDataset(folder, folder / "metadata.json", image_size=side)
@@ -205,8 +206,7 @@ def main() -> None:
     arguments = parser.parse_args()
     schedule = Schedule(
         total_kimg=arguments.kimg, batch_size=arguments.batch, batch_gpu=arguments.batch, learning_rate=1e-3, ramp_kimg=0.5,
-        cooldown=0.6,
-        averages=halflife(kimg=1, rampup=0.05), decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1_000_000,
+        cooldown=0.6, averages={}, decay_kimg=None, check_updates=1, kimg_per_tick=1, snapshot_ticks=1_000_000,
         max_gradient=1.0, crop=None, precision=arguments.precision, seed=0,
     )  # fmt: skip
     network = {"widths": arguments.widths, "blocks": arguments.blocks}

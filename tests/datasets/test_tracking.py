@@ -8,7 +8,9 @@ import pytest
 from kedro.io import DatasetError
 
 from lowlight_kedro.datasets import tracking
+from lowlight_kedro.datasets.atomic import OptionalCSVDataset
 from lowlight_kedro.datasets.tracking import TrackedCSVDataset
+from lowlight_kedro.pipelines.training.progress import with_costs
 
 TAGS = {"training/loss": "loss", "training/learning_rate": "learning_rate", "psnr/0.3": "psnr_0.3"}
 
@@ -128,3 +130,12 @@ def test_a_folder_that_cannot_be_made_is_named_and_the_csv_stands(tmp_path, read
     with pytest.raises(DatasetError, match=r"cannot write events to .*events: .*exists; the CSV is written"):
         dataset(tmp_path).save(table(1))
     assert len(pd.read_csv(tmp_path / "history.csv")) == 1
+
+
+def test_a_table_without_rows_is_written_and_read_and_shows_nothing(tmp_path, read):
+    """As a run leaves it that was stopped before its first tick."""
+    dataset(tmp_path).save(with_costs([], [], None))
+    again = OptionalCSVDataset(filepath=str(tmp_path / "history.csv")).load()
+    assert again.empty
+    assert read(tmp_path / "events") == {}
+    assert with_costs([{"kimg": 0.032}], [], again)["seconds"].isna().all()

@@ -157,6 +157,7 @@ LIES = {
     "images below 0": (lambda c: told(c, images=-8), "images: got -8"),
     "images a truth": (lambda c: told(c, images=False), "images: got False"),
     "history no list": (lambda c: told(c, history={"a": 1}), "history: got \"{'a': 1}\", expected a list of rows"),
+    "norms no list": (lambda c: told(c, gradient_norms=7), "gradient_norms: got '7', expected a list of finite numbers"),
     "losses no numbers": (lambda c: told(c, losses=[float("nan")]), "losses: got '[nan]', expected a list of finite numbers"),
     "idle no list": (lambda c: told(c, idle=5), "idle: got '5', expected a list of names"),
     "idle that is not": (lambda c: told(c, idle=["last.bias"]), "adam.last.bias.exp_avg: checkpoint has float32"),

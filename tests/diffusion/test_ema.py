@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, begin_with, pack, prior_of, unpack
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, begin_with, pack, prior_of, unpack, weights_of
 from lowlight_kedro.diffusion.ema import EMAS, WIDEST, follow, gamma_of, halflife, inner_products, power, reconstruction
 from lowlight_kedro.diffusion.posthoc import reconstruct_prior
+from lowlight_kedro.diffusion.snapshots import snapshot_of
 from tests.diffusion.test_training import fresh, run, same, states
 
 OPTIONS = {"halflife": {"kimg": 0.1, "rampup": 0.2}, "power": {"sigma_rel": [0.1, 0.2]}}
@@ -155,6 +156,15 @@ def test_a_prior_of_a_width_made_afterwards_is_the_one_that_training_would_have_
 def test_a_width_that_was_tracked_is_the_stored_mean(snapshots, sigma_rel, prefix):
     made = reconstruct_prior(snapshots, sigma_rel).tensors["last.weight"]
     torch.testing.assert_close(made, snapshots[-1].tensors[f"{prefix}last.weight"], rtol=1e-5, atol=1e-9)
+
+
+def test_priors_that_were_kept_as_snapshots_make_the_same_prior_as_whole_states(snapshots):
+    kept = [snapshot_of(state, "loss") for state in snapshots]
+    one, other = (reconstruct_prior(stored, 0.12) for stored in (snapshots, kept))
+    assert list(one.tensors) == list(other.tensors) != []
+    assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
+    assert one.description == other.description
+    assert weights_of(one).keys() == prior_of(snapshots[-1]).tensors.keys()
 
 
 def test_snapshots_of_different_runs_or_without_power_means_make_no_prior(snapshots):

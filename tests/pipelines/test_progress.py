@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import COSTS, SMOOTHED, Progress, peak_memory_gib, recent_loss, tick_line, with_costs
-from lowlight_kedro.pipelines.training.work import validator
+from lowlight_kedro.pipelines.training.work import fresh_state, validator
 from tests.conftest import ROOT
 from tests.diffusion.test_training import CPU, SCALING, TILES, fresh, run, schedule
 from tests.diffusion.test_training import states as trained
@@ -179,3 +179,11 @@ def test_a_real_run_fills_every_column():
     assert table.map(math.isfinite).all(axis=None)
     assert (table["images_per_second"] > 0).all()
     assert table["wait_share"].between(0, 1).all()
+
+
+def test_a_network_that_is_told_another_spread_of_the_data_than_its_denoiser_is_refused():
+    chosen = {"name": "pyramid_unet", "options": {"widths": [4], "blocks": 1}}
+    with pytest.raises(ValueError, match=r"sigma_data of .* got 0\.5, expected 0\.4"):
+        fresh_state({"seed": 0, "network": chosen, "sigma_data": 0.4}, ["halflife"], CPU)
+    told = chosen | {"options": chosen["options"] | {"sigma_data": 0.4}}
+    assert fresh_state({"seed": 0, "network": told, "sigma_data": 0.4}, ["halflife"], CPU).denoiser.sigma_data == 0.4

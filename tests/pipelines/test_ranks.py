@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest, pack
 from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.step import train_step
+from lowlight_kedro.pipelines.training import nodes
 from lowlight_kedro.pipelines.training.launch import Crew, RankError, _tell, choose_crew, launched
 from lowlight_kedro.pipelines.training.rank import Seat
 from tests.diffusion.test_step import NOISE_MAP, PLAN, SCALING, TILES, fresh
@@ -63,10 +64,13 @@ def test_two_ranks_train_like_one_stop_together_and_a_broken_one_ends_the_run_wi
     assert not torch.allclose(trained.tensors["weights.last.weight"], start["last.weight"], atol=1e-4)
 
 
-def test_kedro_run_with_two_ranks_ends_as_with_one(project):
+def test_kedro_run_with_two_ranks_ends_as_with_one(project, monkeypatch):
+    crews = []
+    monkeypatch.setattr(nodes, "launched", lambda *given, **named: crews.append(given[2]) or launched(*given, **named))
     one = project.catalog().load("training_state")
     project.run("training", training={"devices": 2, "batch_gpu": 2, "resume": False})
     two = project.catalog().load("training_state")
+    assert crews == [Crew(2)]
     assert two.description.keys() == one.description.keys()
     assert two.description["images"] == one.description["images"]
     assert [row["kimg"] for row in two.description["history"]] == [row["kimg"] for row in one.description["history"]]

@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,16 @@ from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from safetensors.torch import load_file
 
-from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, NonFiniteStateError
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, NonFiniteStateError
+from lowlight_kedro.pipelines.training import nodes
+from lowlight_kedro.pipelines.training.interrupt import StopRequests
+from lowlight_kedro.pipelines.training.nodes import export_prior
 from lowlight_kedro.pipelines.training.progress import COSTS
+from lowlight_kedro.pipelines.training.work import train_rank
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from tests.conftest import ROOT
 from tests.pipelines.conftest import make_project, write_raws
+from tests.pipelines.test_progress import options
 
 STATE = "06_models/training_state.safetensors"
 SEED = int(os.environ.get("LOWLIGHT_KILL_SEED", "0"))
@@ -164,6 +170,36 @@ def test_a_signal_ends_a_run_after_a_state_but_no_snapshot_and_handlers_come_bac
     assert [path.name for path in (ready.data / "06_models/snapshots").glob("prior*")] == ["prior-000000.032kimg.safetensors"]
     assert not (ready.data / "06_models/prior.safetensors").exists()
     assert signal.getsignal(number) is before
+
+
+def test_a_run_that_was_stopped_before_its_first_tick_goes_on(ready, monkeypatch):
+    with monkeypatch.context() as stopping:
+        interrupt_after(stopping, signal.SIGTERM, updates=2)
+        with pytest.raises(SystemExit):
+            ready.run("training")
+    assert images_of(ready) == 16  # ticks are at 32, 64, ...
+    ready.run("training")
+    assert ready.catalog().load("training_history")["kimg"].tolist() == [0.032, 0.064, 0.096, 0.128]
+
+
+def test_a_run_that_another_machine_stopped_exports_nothing(ready, monkeypatch):
+    """A rank or another node heard the signal, this process did not; it may not call the half of a run a whole one."""
+    monkeypatch.setattr(nodes, "stop_requests", lambda: nullcontext(StopRequests()))
+    monkeypatch.setattr(nodes, "train_rank", lambda *given, seat: train_rank(*given, seat=replace(seat, should_stop=lambda: True)))
+    with pytest.raises(SystemExit) as raised:
+        ready.run("training")
+    assert raised.value.code == 128 + signal.SIGTERM
+    assert images_of(ready) == 8
+    assert not (ready.data / "06_models/prior.safetensors").exists()
+
+
+def test_the_best_snapshot_of_another_run_is_not_exported():
+    best = options(export="best")
+    state = Checkpoint({}, {"network": "one", "images": 8, "history": []})
+    of_this, of_another = (Checkpoint({}, {"network": name, "images": 4, "figures": {}, "best_by": "loss"}) for name in ("one", "two"))
+    assert export_prior(state, {"best": lambda: of_this}, best) is of_this
+    with pytest.raises(ValueError, match=r"the best snapshot .* is of another run"):
+        export_prior(state, {"best": lambda: of_another}, best)
 
 
 def test_the_best_snapshot_is_exported_where_it_was_asked_for(ready):

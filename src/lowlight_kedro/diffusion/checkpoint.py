@@ -168,7 +168,7 @@ def _require_same_run(checkpoint: Checkpoint, description: Mapping[str, Any]) ->
 def _require_progress(checkpoint: Checkpoint) -> None:
     """The header may have been changed by others."""
     told = checkpoint.description
-    images, history, losses, idle = told.get("images"), told.get("history"), told.get("losses"), told.get("idle", [])
+    images, history, idle = told.get("images"), told.get("history"), told.get("idle", [])
     wrong = []
     if type(images) is not int or images < 0 or images % told.get("batch_size", 1):
         wrong.append(f"images: got {images!r}, expected a multiple of the batch size, from 0 on")
@@ -176,8 +176,9 @@ def _require_progress(checkpoint: Checkpoint) -> None:
         wrong.append(f"idle: got {str(idle)[:60]!r}, expected a list of names")
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
         wrong.append(f"history: got {str(history)[:60]!r}, expected a list of rows")
-    if not isinstance(losses, list) or not all(isinstance(loss, (int, float)) and math.isfinite(loss) for loss in losses):
-        wrong.append(f"losses: got {str(losses)[:60]!r}, expected a list of finite numbers")
+    for name, figures in {"losses": told.get("losses"), "gradient_norms": told.get("gradient_norms", [])}.items():
+        if not isinstance(figures, list) or not all(isinstance(figure, (int, float)) and math.isfinite(figure) for figure in figures):
+            wrong.append(f"{name}: got {str(figures)[:60]!r}, expected a list of finite numbers")
     if wrong:
         raise CheckpointMismatchError(f"{checkpoint.source} is no training state: " + "; ".join(wrong) + f"; {FIX_STATE}")
 

@@ -20,9 +20,9 @@ def _scores(history: History, column: str) -> list[tuple[int, float]]:
     return [(number, sign * row[column]) for number, row in enumerate(history) if isfinite(row.get(column, inf))]
 
 
-def best_row(history: History, column: str, saved: bool = False) -> int | None:
-    """Number of the row with the best figure in `column`, the first of equals; None without any. `saved`: only rows with a snapshot."""
-    scores = [(score, -number) for number, score in _scores(history, column) if not saved or history[number].get("snapshot")]
+def best_row(history: History, column: str) -> int | None:
+    """Number of the row with the best figure in `column`, the first of equals; None without any."""
+    scores = [(score, -number) for number, score in _scores(history, column)]
     return -max(scores)[1] if scores else None
 
 

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from signal import SIGTERM
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
-from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, prior_of
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, prior_of
 from lowlight_kedro.diffusion.selection import best_row
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
@@ -111,9 +112,9 @@ def train_prior(
             images, history = state.description["images"], state.description["history"]
             table = with_costs(history, told.description[COSTS], earlier_history if options.resume else None)
             yield _due(state, options.selection.column), state, table
-    if stopping() and images < total and not options.selection.enough(history):
+    if images < total and not options.selection.enough(history):
         logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", images / 1000)
-        raise SystemExit(stopping.exit_code)
+        raise SystemExit(stopping.exit_code if stopping() else 128 + SIGTERM)  # a rank or another node may have heard it alone
     _log_end(history, images >= total, options)
 
 
@@ -121,7 +122,7 @@ def export_prior(training_state: Checkpoint, snapshots: Mapping[str, Callable[[]
     """The prior for inference: the running mean of the newest state, or the best snapshot.
 
     Raises:
-        ValueError: the best was asked for and there is none.
+        ValueError: the best was asked for, and there is none or it is of another run.
     """
     if options.export == "last":
         return prior_of(training_state)
@@ -130,7 +131,13 @@ def export_prior(training_state: Checkpoint, snapshots: Mapping[str, Callable[[]
             f"training.export=best: there is no best snapshot, because the history has no column {options.selection.column!r} "
             "at a snapshot; name one of its columns as training.selection.column, or set training.export=last"
         )
-    return snapshots["best"]()
+    best = snapshots["best"]()
+    if identity(best.description) != identity(training_state.description):
+        raise ValueError(
+            f"training.export=best: the best snapshot ({best.source}) is of another run, because no snapshot of this one has a figure in "
+            f"{options.selection.column!r}; name another column as training.selection.column, or set training.export=last"
+        )
+    return best
 
 
 def plot_training(history: pd.DataFrame) -> Figure:

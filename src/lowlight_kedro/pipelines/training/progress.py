@@ -57,11 +57,10 @@ def with_costs(history: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str
 
     They are not in the training state, so that a run that was stopped and one that was not leave the same bytes there.
     """
-    table = pd.DataFrame(list(history))
+    table, none = pd.DataFrame(list(history)), pd.DataFrame(columns=["kimg", *COSTS], dtype=float)
     if table.empty:
-        return table
-    none = pd.DataFrame(columns=["kimg", *COSTS], dtype=float)
-    before = none if earlier is None else earlier.reindex(columns=none.columns)
+        return none  # a file needs a header to be read again
+    before = none if earlier is None or earlier.empty else earlier.reindex(columns=none.columns)
     known = pd.concat([before, pd.DataFrame(list(costs)) if costs else none])
     known = known.set_index(_images(known))
     known = known[~known.index.duplicated(keep="last")].reindex(_images(table))

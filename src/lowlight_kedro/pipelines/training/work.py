@@ -33,13 +33,23 @@ COSTS = "costs"  # in the description of a state on its way to the node: what ti
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
-    """At image 0, with weights drawn from the seed."""
+    """At image 0, with weights drawn from the seed.
+
+    Raises:
+        ValueError: the network was told another `sigma_data` than its denoiser has.
+    """
     torch.manual_seed(description["seed"])
     chosen = description["network"]
     network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
+    wanted, told = description["sigma_data"], getattr(network, "sigma_data", description["sigma_data"])
+    if told != wanted:
+        raise ValueError(
+            f"sigma_data of network {chosen['name']} must be that of its denoiser, got {told}, expected {wanted}; set "
+            f"training.network.options.{chosen['name']}.sigma_data={wanted}, or training.sigma_data=auto"
+        )
     parameters = sum(weights.numel() for weights in network.parameters())
     logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
-    return State.fresh(Denoiser(network, description["sigma_data"]).to(device), averages)
+    return State.fresh(Denoiser(network, wanted).to(device), averages)
 
 
 def _images_of_a_pass(state: State, channels: int, side: int, options: TrainingOptions, seat: Seat) -> int:
