@@ -31,7 +31,7 @@ from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.step import train_step
 
-CPU, SIDE, SD = torch.device("cpu"), 64, 0.5
+SIDE, SD = 64, 0.5
 MULTIPLIERS = (1, 2, 2)
 SCALING = Scaling(0.0, 1.0)  # images in [-1, 1] are the network's units, as there
 CORRUPTION = CORRUPTIONS["uniform"](P_mean=-1.2, P_std=1.2, scaling=SCALING)
@@ -57,11 +57,11 @@ class Theirs:
 
         return cls(networks, loss.EDMLoss())
 
-    def network(self, name: str, width: int, blocks: int, dropout: float) -> nn.Module:
+    def network(self, name: str, width: int, blocks: int, dropout: float, fp16: bool = False) -> nn.Module:
         torch.manual_seed(0)
         net = self.networks.EDMPrecond(
-            SIDE, 3, sigma_data=SD, model_type=THEIR_NAME[name], model_channels=width, channel_mult=list(MULTIPLIERS), num_blocks=blocks,
-            attn_resolutions=THEIR_ATTENTION[name], dropout=dropout,
+            SIDE, 3, use_fp16=fp16, sigma_data=SD, model_type=THEIR_NAME[name], model_channels=width, channel_mult=list(MULTIPLIERS),
+            num_blocks=blocks, attn_resolutions=THEIR_ATTENTION[name], dropout=dropout,
         )  # fmt: skip
         return net.train().requires_grad_(True)
 
@@ -168,23 +168,23 @@ def their_step(theirs: Theirs, net: nn.Module, learning_rate: float = 1e-4) -> C
 
 
 def our_step(
-    network: nn.Module, precision: str, batch: int, *, channels_last: bool, learning_rate: float = 1e-4
+    network: nn.Module, precision: str, batch: int, device: torch.device, *, channels_last: bool, learning_rate: float = 1e-4
 ) -> Callable[[Tensor], Tensor]:
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
-    state = State.fresh(Denoiser(network, SD))
+    state = State.fresh(Denoiser(network, SD).to(device))
     plan = Schedule(
         total_kimg=1000, batch_size=batch, batch_gpu=batch, learning_rate=learning_rate, ramp_kimg=0, cooldown=0,
         averages=halflife(kimg=500, rampup=0.05), decay_kimg=None, check_updates=50, kimg_per_tick=1, snapshot_ticks=1, max_gradient=None,
         crop=None, precision=precision, seed=0,
     )  # fmt: skip
     return lambda tiles: (
-        train_step(state, [tiles], plan, SCALING, CORRUPTION, CPU, lambda stored: stored.to(torch.float32) / 127.5 - 1).loss
+        train_step(state, [tiles], plan, SCALING, CORRUPTION, device, lambda stored: stored.to(torch.float32) / 127.5 - 1).loss
     )
 
 
 def candidates(
-    theirs: Theirs, name: str, width: int, blocks: int, batch: int, layouts: Sequence[bool]
+    theirs: Theirs, name: str, width: int, blocks: int, batch: int, layouts: Sequence[bool], device: torch.device
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Steps by name; the first is what the others are compared with."""
 
@@ -194,21 +194,26 @@ def candidates(
     def own() -> nn.Module:
         return NETWORKS[name](widths=[width * times for times in MULTIPLIERS], blocks=blocks, attention=OUR_ATTENTION[name])
 
-    steps = {f"EDM, dropout {dropout}": their_step(theirs, theirs.network(name, width, blocks, dropout)) for dropout in (0.0, 0.1)}
+    steps = {
+        f"EDM, dropout {dropout}": their_step(theirs, theirs.network(name, width, blocks, dropout).to(device)) for dropout in (0.0, 0.1)
+    }
+    if device.type == "cuda":
+        steps["EDM, fp16"] = their_step(theirs, theirs.network(name, width, blocks, 0.0, fp16=True).to(device))
     for label, network in (("their network, our step", wrapped), ("our network, our step", own)):
         for precision in ("fp32", "bf16"):
             for channels_last in layouts:
                 layout = ", channels_last" if channels_last else ""
-                steps[f"{label}, {precision}{layout}"] = our_step(network(), precision, batch, channels_last=channels_last)
+                steps[f"{label}, {precision}{layout}"] = our_step(network(), precision, batch, device, channels_last=channels_last)
     return steps
 
 
 def speed(
-    theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int, layouts: Sequence[bool], clock: Callable[[], float]
-) -> None:
+    theirs: Theirs, name: str, width: int, blocks: int, batch: int, rounds: int, layouts: Sequence[bool], clock: Callable[[], float],
+    device: torch.device,
+) -> None:  # fmt: skip
     """Median of interleaved rounds after one to warm up; the ratio is the median of the rounds' own ratios."""
-    steps = candidates(theirs, name, width, blocks, batch, layouts)
-    tiles = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    steps = candidates(theirs, name, width, blocks, batch, layouts, device)
+    tiles = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
     seconds: dict[str, list[float]] = {label: [] for label in steps}
     for _ in range(rounds + 1):
         for label, step in steps.items():
@@ -233,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="0: agreement only")
     parser.add_argument("--channels_last", action="store_true", help="our steps in that layout too")
     parser.add_argument("--cpu_time", action="store_true", help="seconds of all cores instead of the clock's: where the machine is shared")
+    parser.add_argument("--device", default="cpu", help="of the speed: cpu or cuda, there with their fp16 too (not yet run on a GPU)")
     options = parser.parse_args()
     theirs = Theirs.imported(options.edm)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
@@ -243,7 +249,7 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     for name in options.names if options.rounds else ():
         for width, batch in zip(options.widths, options.batches, strict=True):
-            speed(theirs, name, width, options.blocks, batch, options.rounds, layouts, clock)
+            speed(theirs, name, width, options.blocks, batch, options.rounds, layouts, clock, torch.device(options.device))
 
 
 if __name__ == "__main__":
