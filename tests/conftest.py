@@ -21,6 +21,15 @@ WHITE_BALANCE = (2.0, 1.0, 1.6)
 CFAS = [*PHASES, XTRANS]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _environment():
+    """What a test sets, as the command does for its workers, must not reach the processes that another file starts."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
