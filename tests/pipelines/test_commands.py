@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from tests.conftest import ROOT
 
 
@@ -13,9 +11,8 @@ def kedro(project, *arguments, **options):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False, **options)
 
 
-@pytest.mark.parametrize("flag", ["--pipeline", "--pipelines"])
-def test_a_pipeline_runs_alone_by_either_flag(project, flag):
-    result = kedro(project, flag, "evaluation")
+def test_a_pipeline_runs_alone_by_the_older_flag_too(project):
+    result = kedro(project, "--pipeline", "evaluation")
     assert result.returncode == 0, result.stderr
     assert "restored PSNR" in result.stdout
     assert result.stdout.strip().splitlines()[-1].endswith("10002_00_0.1s.png")

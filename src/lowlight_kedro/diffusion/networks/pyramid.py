@@ -86,11 +86,11 @@ class PyramidUNet(nn.Module):
         sigma = (4 * c_noise.float()).exp()
         c_skip, c_out, _ = coefficients(sigma, self.sigma_data)
         x = scaled.float() * (sigma.square() + self.sigma_data**2).sqrt()  # scaled / c_in
-        kept, local = c_skip * x, LocalMeans(x, sigma)
+        kept, gain, one, local = c_skip * x, 1 / c_out, x.new_ones(()), LocalMeans(x, sigma)
 
         def free(estimate: Tensor) -> Tensor:
-            wanted = (estimate - kept) / c_out
-            return wanted * torch.rsqrt(1 + wanted.square() / SOFT_LIMIT**2)
+            wanted = (estimate - kept) * gain
+            return wanted * torch.addcmul(one, wanted, wanted, value=SOFT_LIMIT**-2).rsqrt()
 
         means = (local.mean(reach) for reach in self.reaches)
         detailed = (local.with_detail(fine, coarse) for fine, coarse in self.details)
@@ -107,7 +107,7 @@ class PyramidUNet(nn.Module):
         out = self.unet.trunk(x).unflatten(1, (-1, self.channels)).float()
         total = out[:, -1]
         for gate, candidate in zip(out[:, :-1].softmax(dim=1).unbind(1), candidates, strict=True):
-            total = total + gate * candidate
+            total = torch.addcmul(total, gate, candidate)
         return total
 
 
