@@ -32,6 +32,7 @@ from lowlight_kedro.datasets.tiles import write_tile
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.ema import halflife
+from lowlight_kedro.diffusion.memory import parameter_count
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
@@ -183,7 +184,7 @@ def measure(name: str, network: dict, schedule: Schedule, folder: Path, side: in
         if turn:  # the first warms up
             ratios.append((mine.speed / theirs.speed, theirs.cpu_seconds / mine.cpu_seconds))
     clock, cpu = np.median(ratios, axis=0) if ratios else (np.nan, np.nan)
-    weights, tenth = sum(p.numel() for p in state.denoiser.parameters()) / 1e6, max(len(ours.losses) // 10, 1)
+    weights, tenth = parameter_count(state.denoiser) / 1e6, max(len(ours.losses) // 10, 1)
     return (
         f"| {name} | {weights:.2f} | {ours.seconds / 60:.2f} | {ours.cpu_seconds / 60:.2f} | {ours.speed:.1f} "
         f"| {np.mean(ours.losses[:tenth]):.3f} -> {np.mean(ours.losses[-tenth:]):.3f} | {peak:.0f} "

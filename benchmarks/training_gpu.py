@@ -17,7 +17,7 @@ from lowlight_kedro.diffusion.compute import Compute, compile_network, gpu_arith
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.ema import halflife
-from lowlight_kedro.diffusion.memory import count_pass
+from lowlight_kedro.diffusion.memory import count_pass, parameter_count
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.passes import run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -101,7 +101,7 @@ def peak_memory(runner: Runner) -> float:
     before = torch.cuda.memory_allocated(runner.device)
     torch.cuda.reset_peak_memory_stats(runner.device)
     runner.seconds(1)
-    own = sum(weights.numel() for weights in runner.state.denoiser.parameters()) * 4 * 4  # weights, EMA, Adam: held before too
+    own = parameter_count(runner.state.denoiser) * 4 * 4  # weights, EMA, Adam: held before too
     return (torch.cuda.max_memory_allocated(runner.device) - before + own) / 2**30
 
 

@@ -48,7 +48,9 @@ def atomic_path(target: str | Path, needed: int | None = None) -> Iterator[Path]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # a folder that may not be written says so here, in the system's words
+        rights = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(rights)  # some writers, as safetensors, let nobody but the owner read
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)

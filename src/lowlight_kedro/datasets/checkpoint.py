@@ -33,13 +33,6 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _umask() -> int:
-    """What this process takes away from the rights of new files; there is no way to ask without setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
     """A `Checkpoint` in a safetensors file. With `optional: true` a missing file loads as None; `frozen: true` is never written."""
 
@@ -92,7 +85,6 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
         with atomic_path(self._filepath, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
             save_file(tensors, temporary, {KEY: json.dumps(data.description)})
-            temporary.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

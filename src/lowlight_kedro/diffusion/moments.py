@@ -41,7 +41,7 @@ def expected_moments(state: State, idle: Collection[str]) -> dict[str, Tensor]:
 
 
 def by_name(moments: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Moments under the names of parameters where a file numbers them, as files of version 0.2 and earlier do."""
+    """Moments under the names of parameters where a file numbers them, as the first files did."""
     names, renamed = list(names_of(network).values()), {}
     for full, tensor in moments.items():
         owner, _, key = full.rpartition(".")

@@ -22,7 +22,7 @@ from lowlight_kedro.pipelines.training.launch import choose_crew, launched
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import with_costs
 from lowlight_kedro.pipelines.training.rank import Seat
-from lowlight_kedro.pipelines.training.work import COSTS, train_rank
+from lowlight_kedro.pipelines.training.work import TICK_COSTS, train_rank
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,9 @@ def train_prior(
     images, history, total = 0, [], options.schedule(batch_gpu=1).total_images
     with stop_requests() as stopping, closing(_states(arguments, options, stopping)) as states:
         for told in states:
-            state = replace(told, description={key: value for key, value in told.description.items() if key != COSTS})
+            state = replace(told, description={key: value for key, value in told.description.items() if key != TICK_COSTS})
             images, history = state.description["images"], state.description["history"]
-            table = with_costs(history, told.description[COSTS], earlier_history if options.resume else None)
+            table = with_costs(history, told.description[TICK_COSTS], earlier_history if options.resume else None)
             yield _due(state, options.selection.column), state, table
     if images < total and not options.selection.enough(history):
         logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", images / 1000)

@@ -12,10 +12,11 @@ from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.memory import parameter_count
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.share import agree, require_whole_passes
+from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
 from lowlight_kedro.diffusion.validation import validation_row
@@ -29,7 +30,7 @@ from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 logger = logging.getLogger(__name__)
-COSTS = "costs"  # in the description of a state on its way to the node: what ticks took; not saved with it
+TICK_COSTS = "costs"  # in the description of a state on its way to the node: what ticks took; not saved with it
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
@@ -47,8 +48,7 @@ def fresh_state(description: dict[str, Any], averages: Iterable[str], device: to
             f"sigma_data of network {chosen['name']} must be that of its denoiser, got {told}, expected {wanted}; set "
             f"training.network.options.{chosen['name']}.sigma_data={wanted}, or training.sigma_data=auto"
         )
-    parameters = sum(weights.numel() for weights in network.parameters())
-    logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameters / 1e6, device)
+    logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameter_count(network) / 1e6, device)
     return State.fresh(Denoiser(network, wanted).to(device), averages)
 
 
@@ -121,11 +121,10 @@ def train_rank(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, dropped: list[str], description: dict[str, Any],
     earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions, *, seat: Seat,
 ) -> Generator[Checkpoint, None, None]:  # fmt: skip
-    """The same updates on every rank, each with its share of the images; yields the state at every snapshot, with its `COSTS`."""
+    """The same updates on every rank, each with its share of the images; yields the state at every snapshot, with its `TICK_COSTS`."""
     device, scaling = seat.device, Scaling(**description["scaling"])
     state = first_state(description, earlier_state, initial_prior, options, device, train_tiles.shape[-1])
     schedule = options.schedule(_make_ready(state, train_tiles, options, seat))
-    require_whole_passes(options.batch_size, schedule.batch_gpu, seat.world)
     if options.nodes > 1:
         agree("the state they begin with (is data/ shared by the nodes?)", digest(pack(state, description))[:12])
     corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
@@ -143,4 +142,4 @@ def train_rank(
             validate=lambda state: seat.heard(measure(state)), on_step=progress.stepped, on_tick=progress.ticked,
             should_stop=seat.should_stop, enough=options.selection.enough, share=share,
         ):  # fmt: skip
-            yield pack(now, description | {COSTS: progress.rows})
+            yield pack(now, description | {TICK_COSTS: progress.rows})
