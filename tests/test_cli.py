@@ -116,6 +116,15 @@ def test_finished_files_are_kept_and_others_of_that_name_not_replaced(photos, ca
     assert all(then != before[path] for path, then in state().items())
 
 
+def test_the_index_lists_all_that_lies_there(photos):
+    (photos / "out/night_IMG_0001_dng_restored.png").unlink()  # somebody took the picture away
+    assert main(["restore", "IMG_0001.dng", "--out", "out", "--ratio", "10"]) == 0
+    index = (photos / "out/restored.html").read_text()
+    assert [name for name in ("IMG_0001", "photos_IMG_0001_dng", "night_IMG_0001_dng") if f'"{name}_restored.html"' in index] == [
+        "IMG_0001", "photos_IMG_0001_dng",
+    ]  # fmt: skip
+
+
 def test_a_file_that_is_not_ours_is_not_replaced(photos, capfd):
     strangers = [photos / "elsewhere" / name for name in ("IMG_0001_restored.tif", "index.html")]
     strangers[0].parent.mkdir()

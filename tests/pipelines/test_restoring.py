@@ -38,7 +38,7 @@ def test_a_mean_comes_with_its_standard_deviation_and_how_it_was_made(finished):
     made = parts(finished)
     record, std = made["record"](), made["std"]()
     assert std.shape == made["linear"]().shape
-    assert record["std_from"] == "1 probes of the mean"
+    assert record["std_from"] == "1 probe of the mean"
     assert record["mean_std"] == pytest.approx(std.mean(), abs=1e-5)
     assert record["mean_std"] > 1e-4
     assert record["evaluations"] == 3  # one refresh, one probe

@@ -205,9 +205,9 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
         half = 0.5 / levels.scale * data.gains
         outside = share_outside(data.light, low - half, high + half)
         if any(outside.values()):
-            logger.warning(
-                "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)", self._filepath, *outside.values()
-            )
+            below, above = outside.values()
+            level = logging.WARNING if above else logging.INFO  # noise far below black shows nowhere; lost light may
+            logger.log(level, "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)", self._filepath, below, above)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -119,7 +119,7 @@ def _probed(
     of = partial(mean_of, denoiser, guidance)
     centre = answer.x if kind == "mean" else of(answer.measurement)
     std = response_std(of, answer.measurement, centre, **vars(probing), generator=generator)
-    return light_std(std, scaling), f"{probing.probes} probes of the mean"
+    return light_std(std, scaling), f"{probing.probes} probe{'s' if probing.probes > 1 else ''} of the mean"
 
 
 def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, sampling: Sampling, probing: Probing) -> int:

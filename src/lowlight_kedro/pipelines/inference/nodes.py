@@ -88,10 +88,13 @@ def show_restored(restored: Restored, selected: pd.DataFrame) -> Any:  # a Figur
 
 
 def index_pages(restored: Restored, selected: pd.DataFrame, options: InferenceOptions) -> list[Entry]:
-    """The selected frames for the index, each with a small picture; those that could not be restored without."""
+    """All frames that lie there for the index, this run's first: each with a small picture, or with the reason why it has none."""
     entries = []
-    for name in selected["frame"]:
+    for name in [*selected["frame"], *sorted(set(restored) - set(selected["frame"]))]:
         record = restored[name]["record"]()
-        picture = None if "error" in record else shrunk(restored[name]["preview"](), options.page.index_side).astype(np.float16)  # of all
-        entries.append(Entry(name, picture, record))
+        if "error" in record:
+            entries.append(Entry(name, None, record))
+        elif "preview" in restored[name]:  # somebody may have taken the files of an earlier run away
+            picture = shrunk(restored[name]["preview"](), options.page.index_side)
+            entries.append(Entry(name, picture.astype(np.float16), record))  # of all frames at once
     return entries
