@@ -205,9 +205,9 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
         half = 0.5 / levels.scale * data.gains
         outside = share_outside(data.light, low - half, high + half)
         if any(outside.values()):
-            below, above = outside.values()
-            level = logging.WARNING if above else logging.INFO  # noise far below black shows nowhere; lost light may
-            logger.log(level, "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)", self._filepath, below, above)
+            level = logging.WARNING if outside["above"] else logging.INFO  # noise far below black shows nowhere; lost light may
+            told = "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)"
+            logger.log(level, told, self._filepath, *outside.values())
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
