@@ -129,5 +129,5 @@ class InferenceOptions(Options):
     device: str
 
     def describe(self) -> dict[str, Any]:
-        """What a result depends on, as it stands in records and keys."""
-        return self.model_dump(exclude={"input", "select"}) | {"guidance": self.guidance.describe()}
+        """What a result depends on, but for rounding, as it stands in records and keys."""
+        return self.model_dump(exclude={"input", "select", "device"}) | {"guidance": self.guidance.describe()}
