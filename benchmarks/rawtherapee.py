@@ -1,0 +1,147 @@
+"""What RawTherapee makes of the same raws: `python benchmarks/rawtherapee.py --photographs FOLDER [--settings x100 x300]`.
+
+Needs `rawtherapee-cli` (Debian package rawtherapee). Scenes, noise and figures are those of benchmarks/restoration.py, in Bayer or
+X-Trans: each short exposure is written as DNG and developed with log2(ratio) EV more, AMaZE or 3-pass (best), and directional pyramid
+denoising in several ways; no tone curve, no sharpening, camera colours as they are. The result is scaled by the one number
+that fits the long exposure best, a favour that the prior does not get. Mean over scenes.
+"""
+
+import argparse
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+from numpy.typing import NDArray
+from restoration import BALANCE, LAYOUTS, RANGE_DN, SETTINGS, SHIPPED, Scene, Shot, held_out, load_prior, restore, shoot
+
+from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.render import render, srgb_decode
+
+BLACK, EDGE = 512, 4
+PROFILE = """[Version]
+AppVersion=5.9
+[Exposure]
+Auto=false
+Clip=0
+Compensation={compensation}
+HistogramMatching=false
+[White Balance]
+Enabled=true
+Setting=Camera
+[Color Management]
+InputProfile=(none)
+ToneCurve=false
+WorkingProfile=sRGB
+OutputProfile=No ICM: sRGB output
+[Directional Pyramid Denoising]
+Enabled={enabled}
+Method={method}
+LMethod=SLI
+CMethod=MAN
+C2Method=MANU
+SMethod={aggressive}
+Luma={luma}
+Ldetail=0
+Chroma={chroma}
+Gamma=1.7
+[RAW]
+CA=false
+HotPixelFilter=false
+[RAW Bayer]
+Method=amaze
+[RAW X-Trans]
+Method=3-pass (best)
+"""
+DENOISING = (  # method, aggressiveness (shalbi: more), luminance, chrominance; the best of some twenty that were tried
+    ("Lab", "shal", 0, 0), ("Lab", "shal", 60, 20), ("Lab", "shalbi", 60, 20), ("RGB", "shal", 60, 20), ("RGB", "shal", 90, 20),
+    ("RGB", "shal", 90, 30), ("RGB", "shalbi", 60, 10), ("RGB", "shalbi", 60, 20),
+)  # fmt: skip
+
+
+def frame_of(shot: Shot, iso: float) -> Frame:
+    """The recorded mosaic as a camera would store it: 14 bits, black 512, rounded and clipped."""
+    assert shot.cfa is not None
+    return Frame(
+        mosaic_dn=np.clip(np.rint(BLACK + RANGE_DN * shot.signal), 0, BLACK + RANGE_DN).astype(np.uint16), cfa=shot.cfa,
+        black_level=np.full((len(shot.cfa),) * 2, BLACK, np.float32), white_level=BLACK + RANGE_DN, exposure_s=0.1, iso=iso,
+        camera="lowlight benchmark", white_balance=BALANCE, camera_to_srgb=np.eye(3, dtype=np.float32),
+    )  # fmt: skip
+
+
+def developed(raw: Path, ratio: float, denoising: tuple[str, str, int, int], folder: Path) -> NDArray:
+    """White-balanced linear camera RGB (3, H, W) but for its scale."""
+    method, aggressive, luma, chroma = denoising
+    profile, result = folder / "settings.pp3", folder / "developed.tif"
+    strength = {"method": method, "aggressive": aggressive, "luma": luma, "chroma": chroma, "enabled": str(luma > 0).lower()}
+    profile.write_text(PROFILE.format(compensation=np.log2(ratio), **strength))
+    command = ["rawtherapee-cli", "-q", "-Y", "-t", "-b16", "-o", str(result), "-p", str(profile), "-c", str(raw)]
+    subprocess.run(command, check=True, capture_output=True)
+    return srgb_decode(tifffile.imread(result).transpose(2, 0, 1).astype(np.float64) / 65535)
+
+
+def inside(light: NDArray) -> NDArray:
+    """Without the edge that RawTherapee cuts off."""
+    return light[:, EDGE:-EDGE, EDGE:-EDGE]
+
+
+def fitted(light: NDArray, truth: NDArray) -> NDArray:
+    """`light` times the number that brings it nearest to `truth`."""
+    return light * float((light * truth).sum() / np.square(light).sum())
+
+
+def figures(light: NDArray, scene: Scene) -> dict[str, float]:
+    """PSNR and SSIM, linear and in sRGB, of what lies `inside`."""
+    truth = inside(scene.light)
+    shown = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
+    return {f"{name}_{space}": value for space, pair in shown.items() for name, value in measure(*pair, METRICS).items()}
+
+
+def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> Iterator[dict]:
+    """Figures of each way of denoising and of the prior, on each scene."""
+    prior = load_prior(prior_file)
+    for number, scene in enumerate(scenes):
+        shot = shoot(scene, setting, layout, number)
+        with tempfile.TemporaryDirectory() as folder:
+            raw = Path(folder) / "short.dng"
+            write_dng(raw, frame_of(shot, SETTINGS[setting][1]))
+            for denoising in DENOISING:
+                begin = time.perf_counter()
+                light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), inside(scene.light))
+                told = {"method": "rawtherapee {} {} {}/{}".format(*denoising), "seconds": time.perf_counter() - begin}
+                yield told | figures(light, scene)
+        for evaluations in (1, 2):
+            begin = time.perf_counter()
+            light, _ = restore(shot, prior, "noise_map/mean", evaluations, 1)
+            yield {"method": f"noise_map, {evaluations}", "seconds": time.perf_counter() - begin} | figures(inside(light), scene)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prior", type=Path, default=SHIPPED)
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=6)
+    parser.add_argument("--side", type=int, default=320)
+    parser.add_argument("--settings", nargs="+", default=["x100", "x300"], choices=SETTINGS)
+    parser.add_argument("--layouts", nargs="+", default=["bayer"], choices=[name for name in LAYOUTS if name != "rgb"])
+    options = parser.parse_args()
+    scenes = list(held_out(options.photographs, options.scenes, options.side))
+    found = pd.DataFrame(
+        {"setting": setting, "layout": layout} | row
+        for setting in options.settings
+        for layout in options.layouts
+        for row in rows(scenes, setting, layout, options.prior)
+    )
+    print(f"{len(scenes)} scenes of {options.side} x {options.side}: {', '.join(scene.name for scene in scenes)}")
+    print(found.groupby(["setting", "layout", "method"], sort=False).mean().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
