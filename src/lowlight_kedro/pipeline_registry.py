@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline
 
 from lowlight_kedro.pipelines import (
+    averaging,
     calibration,
     comparison,
     evaluation,
@@ -31,5 +32,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "import_tiles": import_tiles.create_pipeline(),
         "photographs": photographs.create_pipeline(),
         "comparison": comparison.create_pipeline(),
+        "averaging": averaging.create_pipeline(),
     }
     return pipelines | by_name | {"__default__": sum(pipelines.values(), Pipeline([]))}

@@ -11,6 +11,7 @@ from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import count_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipeline_registry import register_pipelines
+from lowlight_kedro.pipelines.averaging.options import AveragingOptions
 from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
 from lowlight_kedro.pipelines.device import choose_device
@@ -29,7 +30,7 @@ OPTIONS = {
     "preprocessing": PreprocessingOptions, "validation": ValidationOptions, "training": TrainingOptions,
     "inference": InferenceOptions, "evaluation": EvaluationOptions, "sensor": SensorOptions,
     "executor": ExecutorOptions, "calibration": CalibrationOptions, "import_tiles": ImportOptions,
-    "photographs": PhotographOptions, "comparison": ComparisonOptions,
+    "photographs": PhotographOptions, "comparison": ComparisonOptions, "averaging": AveragingOptions,
 }  # fmt: skip
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

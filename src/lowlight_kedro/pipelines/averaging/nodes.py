@@ -1,0 +1,23 @@
+"""Nodes of the averaging pipeline."""
+
+import logging
+from collections.abc import Callable
+
+from lowlight_kedro.datasets.snapshots import BEST
+from lowlight_kedro.diffusion.checkpoint import Checkpoint
+from lowlight_kedro.diffusion.posthoc import reconstruct_prior
+from lowlight_kedro.pipelines.averaging.options import AveragingOptions
+
+logger = logging.getLogger(__name__)
+
+
+def average_snapshots(snapshots: dict[str, Callable[[], Checkpoint | None]], options: AveragingOptions) -> Checkpoint:
+    """The prior of width `options.sigma_rel`, of a run with `training.ema.name: power`; see `reconstruct_prior`.
+
+    Raises:
+        CheckpointMismatchError: snapshots of different runs, or without power-function means.
+    """
+    kept = [snapshot for name, read in snapshots.items() if name != BEST and (snapshot := read()) is not None]
+    prior = reconstruct_prior(kept, options.sigma_rel)
+    logger.info("mean of width %.3g of %d snapshots, at %.3f kimg", options.sigma_rel, len(kept), prior.description["images"] / 1000)
+    return prior
