@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 import tifffile
 from numpy.typing import NDArray
-from restoration import BALANCE, LAYOUTS, RANGE_DN, SETTINGS, SHIPPED, Scene, Shot, held_out, load_prior, restore, shoot
+from restoration import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, SHIPPED, Scene, Shot, held_out, load_prior, restore, shoot
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import render, srgb_decode
 
-BLACK, EDGE = 512, 4
+EDGE = 4  # pixels that RawTherapee cuts off
 PROFILE = """[Version]
 AppVersion=5.9
 [Exposure]
@@ -69,8 +69,8 @@ def frame_of(shot: Shot, iso: float) -> Frame:
     """The recorded mosaic as a camera would store it: 14 bits, black 512, rounded and clipped."""
     assert shot.cfa is not None
     return Frame(
-        mosaic_dn=np.clip(np.rint(BLACK + RANGE_DN * shot.signal), 0, BLACK + RANGE_DN).astype(np.uint16), cfa=shot.cfa,
-        black_level=np.full((len(shot.cfa),) * 2, BLACK, np.float32), white_level=BLACK + RANGE_DN, exposure_s=0.1, iso=iso,
+        mosaic_dn=np.clip(np.rint(BLACK_DN + RANGE_DN * shot.signal), 0, BLACK_DN + RANGE_DN).astype(np.uint16), cfa=shot.cfa,
+        black_level=np.full((len(shot.cfa),) * 2, BLACK_DN, np.float32), white_level=BLACK_DN + RANGE_DN, exposure_s=0.1, iso=iso,
         camera="lowlight benchmark", white_balance=BALANCE, camera_to_srgb=np.eye(3, dtype=np.float32),
     )  # fmt: skip
 

@@ -36,6 +36,7 @@ from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 from lowlight_kedro.sensor.noise import PoissonGaussian
+from lowlight_kedro.sensor.noise.camera import CameraNoise
 from lowlight_kedro.sensor.photographs import clean_light
 from lowlight_kedro.sensor.render import camera_to_srgb, render
 from lowlight_kedro.sensor.scenes.pairs import split_of
@@ -43,7 +44,7 @@ from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "src/lowlight_kedro/priors/photographs.safetensors"
-RANGE_DN = 15871.0  # white - black of the cameras below: 14 bits, black 512
+RANGE_DN, BLACK_DN = 15871.0, 512  # white - black of the cameras below: 14 bits, and their black
 SETTINGS = {
     "x100": ("ILCE-7SM2", 1600, 100.0), "x250": ("ILCE-7SM2", 1600, 250.0), "x300": ("ILCE-7SM2", 3200, 300.0),
     "d850": ("NIKON D850", 6400, 100.0), "daylight": ("ILCE-7SM2", 100, 1.0),
@@ -68,7 +69,7 @@ class Shot:
 
     signal: NDArray
     cfa: Cfa | None
-    noise: PoissonGaussian
+    noise: PoissonGaussian | CameraNoise
     ratio: float
 
 
@@ -97,11 +98,18 @@ def held_out(folder: Path, count: int, side: int) -> Iterator[Scene]:
     yield from large[:: max(1, len(large) // count)][:count]
 
 
-def shoot(scene: Scene, setting: str, layout: str, seed: int) -> Shot:
-    """The scene through the setting's noise; the short exposure is not white-balanced."""
-    camera, iso, ratio = SETTINGS[setting]
+def noise_of(setting: str, full: bool) -> PoissonGaussian | CameraNoise:
+    """Shot and read noise of a setting; `full`: with long tails, row noise, rounding and clipping as far as the table knows them."""
+    camera, iso, _ = SETTINGS[setting]
     table, _ = noise_from_table(camera, iso, RANGE_DN, settings_of("globals.yml")["cameras"])
-    noise, cfa = PoissonGaussian(table["gain"], table["read_noise"]), LAYOUTS[layout]
+    if full:
+        return CameraNoise(**table, step=1 / RANGE_DN, white=1.0, floor=-BLACK_DN / RANGE_DN)
+    return PoissonGaussian(table["gain"], table["read_noise"])
+
+
+def shoot(scene: Scene, setting: str, layout: str, seed: int, full: bool = False) -> Shot:
+    """The scene through the setting's noise; the short exposure is not white-balanced."""
+    noise, cfa, ratio = noise_of(setting, full), LAYOUTS[layout], SETTINGS[setting][2]
     light = scene.light / np.reshape(BALANCE, (3, 1, 1)) / ratio
     signal = light if cfa is None else sample(light, cfa)
     return Shot(noise.sample(signal, np.random.default_rng(seed)).astype(np.float32), cfa, noise, ratio)
@@ -168,10 +176,12 @@ def restore(shot: Shot, prior: Prior, method: str, evaluations: int, draws: int)
     return np.mean(results, axis=0), len(count)
 
 
-def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, methods: list[tuple[str, int, int]]) -> Iterator[dict]:
+def rows(
+    scenes: list[Scene], prior: Prior, setting: str, layout: str, methods: list[tuple[str, int, int]], full: bool
+) -> Iterator[dict]:  # fmt: skip
     """Figures of every method on every scene."""
     for number, scene in enumerate(scenes):
-        shot = shoot(scene, setting, layout, number)
+        shot = shoot(scene, setting, layout, number, full)
         for method, evaluations, draws in methods:
             if method in BASELINES and layout == "xtrans":
                 continue  # they work on the four planes of a Bayer mosaic
@@ -215,11 +225,15 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["x100"], choices=SETTINGS)
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
+    parser.add_argument("--noise", choices=["plain", "full"], default="plain", help="full: long tails, rows, rounding, clipping too")
     options = parser.parse_args()
     prior, methods = load_prior(options.prior), [parsed(method) for method in options.methods]
     scenes = list(held_out(options.photographs, options.scenes, options.side))
     table = pd.DataFrame(
-        [row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, methods)]
+        row
+        for setting in options.settings
+        for layout in options.layouts
+        for row in rows(scenes, prior, setting, layout, methods, options.noise == "full")
     )
     keys = ["setting", "layout", "method", "draws", "evaluations"]
     print(f"{len(scenes)} scenes: {', '.join(scene.name for scene in scenes)}")
