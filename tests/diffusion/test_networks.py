@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.networks.pyramid import LocalMeans
+from lowlight_kedro.diffusion.networks.means import LocalMeans
+from lowlight_kedro.diffusion.networks.pyramid import compressed
 from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Residual, SelfAttention, group_norm, largest_divisor
 
 SMALL = {"widths": [16, 32], "blocks": 1}
@@ -253,33 +254,74 @@ def test_an_untrained_pyramid_already_smooths():
     assert denoiser(noise, torch.full((1, 1, 1, 1), 0.3)).std() < 0.5 * noise.std()
 
 
+SD = 0.5
+
+
 @pytest.mark.parametrize("reach", [1, 2, 3, 8])
-def test_precision_weighted_means_are_the_sums_they_say(rng, reach):
-    """Pixel by pixel, borders included."""
+def test_local_means_are_the_posterior_of_a_flat_region(rng, reach):
+    """Pixel by pixel, borders included: the values of the window and N(0, sd^2), weighted by their precision."""
     x, sigma = (torch.from_numpy(rng.uniform(0.1, 1, (1, 2, 27, 29))) for _ in range(2))
-    got = LocalMeans(x, sigma).mean(reach)
+    local = LocalMeans(x, sigma, SD)
     for row, column in ((0, 0), (13, 14), (26, 28), (5, 1)):
         where = (0, 1, slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
-        expected = (x[where] / sigma[where] ** 2).sum() / (1 / sigma[where] ** 2).sum()
-        torch.testing.assert_close(got[0, 1, row, column], expected)
+        weights = 1 / sigma[where] ** 2
+        torch.testing.assert_close(local.mean(reach)[0, 1, row, column], (weights * x[where]).sum() / (weights.sum() + SD**-2))
+        torch.testing.assert_close(local.precision(reach)[0, 1, row, column], weights.mean())
 
 
 @pytest.mark.parametrize(("fine", "coarse"), [(0, 2), (1, 4)])
 def test_detail_that_all_channels_share_is_kept_from_whichever_measured_it(rng, fine, coarse):
-    """x_c = a_c + t: with equal noise the estimate is a_c + the mean of t over the fine window, whatever the coarse one."""
+    """x_c = a_c + t: with equal noise, little of it, the estimate is a_c + the mean of t over the fine window, whatever the coarse one."""
     shared, offsets = (
         torch.from_numpy(rng.normal(size=(1, 1, 20, 20))),
         torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64).reshape(1, 3, 1, 1),
     )
-    even = LocalMeans(shared + offsets, torch.full((1, 3, 20, 20), 0.2, dtype=torch.float64))
+    even = LocalMeans(shared + offsets, torch.full((1, 3, 20, 20), 1e-4, dtype=torch.float64), SD)
     inner = (..., slice(coarse, -coarse), slice(coarse, -coarse))
-    wanted = LocalMeans(shared, torch.full_like(shared, 0.2)).mean(fine) + offsets
+    wanted = LocalMeans(shared, torch.full_like(shared, 1e-4), SD).mean(fine) + offsets
     torch.testing.assert_close(even.with_detail(fine, coarse)[inner], wanted[inner], rtol=1e-4, atol=1e-4)
 
 
 def test_a_quiet_channel_gives_its_detail_to_those_that_are_unknown(rng):
     x, sigma = torch.from_numpy(rng.normal(size=(1, 3, 12, 12))), torch.full((1, 3, 12, 12), 1e3, dtype=torch.float64)
-    sigma[:, 1] = 0.1
-    local = LocalMeans(x, sigma)
+    sigma[:, 1] = 1e-3
+    local = LocalMeans(x, sigma, SD)
     detail = local.with_detail(0, 2) - local.mean(2)
     torch.testing.assert_close(detail, (x[:, 1:2] - local.mean(2)[:, 1:2]).expand_as(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("light", [-0.5, 0.0, 3.7, 20.0])
+@pytest.mark.parametrize("chosen", [1, 2, 3])
+def test_an_estimate_that_is_chosen_is_the_answer_however_bright(chosen, light):
+    """A flat mosaic in the shadows or far above the data: nothing on the way from estimate to answer may bend it, measured site or not."""
+    net = NETWORKS["pyramid_unet"](**SMALL, reaches=[1, 2, 4])
+    logits = torch.zeros(3 * 5)
+    logits[3 * chosen : 3 * chosen + 3] = 60.0  # of the gates; the last three are R
+    net.unet.trunk = lambda hidden: logits.reshape(1, -1, 1, 1).expand(1, -1, 32, 32)
+    sigma = torch.full((1, 3, 32, 32), 80.0)
+    for channel, row, column in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
+        sigma[:, channel, row::2, column::2] = 0.01
+    answer = Denoiser(net, SD)(torch.where(sigma < 1, light, 0.0), sigma)
+    torch.testing.assert_close(answer, torch.full_like(answer, light), rtol=1e-3, atol=1e-4)
+
+
+def test_what_the_network_adds_is_measured_in_what_can_be_known():
+    """c_out where a value was measured; where it was not, what its neighbours tell, and all of the data's spread if nobody does."""
+    net = NETWORKS["pyramid_unet"](**SMALL)
+    c_out = torch.tensor([1e-3, 0.3, 0.4999])
+
+    def scale(noise_nearby):
+        return net.error_scale(c_out, torch.tensor(noise_nearby**-2))
+
+    known = 0.3**2 * SD**2 / (0.3**2 + SD**2)
+    torch.testing.assert_close(scale(0.3)[1:], torch.tensor([min(0.3, (known + 0.01) ** 0.5), (known + 0.01) ** 0.5]))
+    assert scale(1e-3)[0] == c_out[0]
+    torch.testing.assert_close(scale(1e-3)[2], torch.tensor(0.1), rtol=1e-3, atol=0)
+    torch.testing.assert_close(scale(80.0), c_out)
+
+
+def test_differences_are_compressed_in_order_and_within_bounds():
+    x = torch.linspace(-1e5, 1e5, 10001)
+    assert (compressed(x).diff() > 0).all()
+    assert compressed(x).abs().max() < 16
+    torch.testing.assert_close(compressed(torch.tensor(1e-3)), torch.tensor(1e-3), rtol=1e-3, atol=0)

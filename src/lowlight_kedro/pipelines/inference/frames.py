@@ -24,7 +24,7 @@ from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.headroom import headroom
-from lowlight_kedro.restoration.restore import Exposure, Structure
+from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
@@ -96,7 +96,7 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
         result = estimate(
             options.estimate, exposure, _denoiser(shared, evaluated, progress), shared.prior.scaling, shared.guidance,
             name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling, probing=probing,
-            structure=Structure(**options.measurement.model_dump()), device=choose_device(options.device),
+            structure=shared.structure, device=choose_device(options.device),
         )  # fmt: skip
     return result, len(evaluated)
 

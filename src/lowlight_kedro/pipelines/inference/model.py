@@ -17,6 +17,7 @@ from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import missing_capability
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.refresh import Structure
 from lowlight_kedro.sensor.cfa import Cfa
 
 
@@ -56,6 +57,12 @@ def unfamiliar_mosaic(description: Mapping[str, Any], cfa: Cfa) -> str | None:
     return f"the prior was trained on mosaics {', '.join(trained) or 'of no kind'}, this frame is {here}: expect a worse result"
 
 
+def learned_quietest(description: Mapping[str, Any]) -> tuple[float, float]:
+    """Least shot and read noise, see `Structure.quietest`, that a prior with `description` was trained on; 0 where it does not tell."""
+    told = description["corruption"].get("options", {})
+    return (told["shot"][0], told["read"][0]) if {"shot", "read"} <= told.keys() else (0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Restoration:
     """What all restoration jobs share; each worker builds the network once."""
@@ -82,3 +89,10 @@ class Restoration:
     def guidance(self) -> Guidance:
         """The chosen guidance, checked against the prior."""
         return _guidance(self.prior, self.options)
+
+    @property
+    def structure(self) -> Structure:
+        """How the parts of the noise are handled."""
+        chosen = self.options.measurement
+        quietest = chosen.quietest and (chosen.quietest.shot, chosen.quietest.read)
+        return Structure(**chosen.model_dump(exclude={"quietest"}), quietest=quietest or learned_quietest(self.checkpoint.description))

@@ -35,14 +35,21 @@ class WindowOptions(Options):
     precision: Literal["fp32", "bf16"]
 
 
+class QuietestOptions(Options):
+    """Noise below which a prior is not asked, see `restoration.refresh.Structure`."""
+
+    shot: Annotated[float, Field(ge=0)]
+    read: Annotated[float, Field(ge=0)]
+
+
 class MeasurementOptions(Options):
-    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`."""
+    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`; quietest None: what the prior learned."""
 
     saturation: bool
     rows: bool
     black: bool
     tails_nu: Positive | None
-    least: Annotated[float, Field(ge=0)]
+    quietest: QuietestOptions | None
 
 
 class HighlightOptions(Options):
