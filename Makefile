@@ -17,7 +17,7 @@ demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, wit
 	$(BIN)/kedro run --env demo --pipelines comparison  # the same frames by other guidances
 
 test: lint  ## linters, types, architecture, then the laws
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,6 +21,11 @@ WHITE_BALANCE = (2.0, 1.0, 1.6)
 CFAS = [*PHASES, XTRANS]
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs first: whoever gets one of their files last would keep the others waiting."""
+    items.sort(key=lambda item: "pipelines" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _environment():
     """What a test sets, as the command does for its workers, must not reach the processes that another file starts."""
