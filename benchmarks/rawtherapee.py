@@ -24,7 +24,7 @@ from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import render, srgb_decode
 
-EDGE = 4  # pixels that RawTherapee cuts off
+EDGE = {2: 4, 6: 7}  # pixels that RawTherapee cuts off, by the period of the colour filters
 PROFILE = """[Version]
 AppVersion=5.9
 [Exposure]
@@ -86,9 +86,11 @@ def developed(raw: Path, ratio: float, denoising: tuple[str, str, int, int], fol
     return srgb_decode(tifffile.imread(result).transpose(2, 0, 1).astype(np.float64) / 65535)
 
 
-def inside(light: NDArray) -> NDArray:
+def inside(light: NDArray, shot: Shot) -> NDArray:
     """Without the edge that RawTherapee cuts off."""
-    return light[:, EDGE:-EDGE, EDGE:-EDGE]
+    assert shot.cfa is not None
+    edge = EDGE[len(shot.cfa)]
+    return light[:, edge:-edge, edge:-edge]
 
 
 def fitted(light: NDArray, truth: NDArray) -> NDArray:
@@ -96,9 +98,8 @@ def fitted(light: NDArray, truth: NDArray) -> NDArray:
     return light * float((light * truth).sum() / np.square(light).sum())
 
 
-def figures(light: NDArray, scene: Scene) -> dict[str, float]:
-    """PSNR and SSIM, linear and in sRGB, of what lies `inside`."""
-    truth = inside(scene.light)
+def figures(light: NDArray, truth: NDArray, scene: Scene) -> dict[str, float]:
+    """PSNR and SSIM, linear and in sRGB."""
     shown = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
     return {f"{name}_{space}": value for space, pair in shown.items() for name, value in measure(*pair, METRICS).items()}
 
@@ -108,18 +109,20 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> It
     prior = load_prior(prior_file)
     for number, scene in enumerate(scenes):
         shot = shoot(scene, setting, layout, number)
+        truth = inside(scene.light, shot)
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "short.dng"
             write_dng(raw, frame_of(shot, SETTINGS[setting][1]))
             for denoising in DENOISING:
                 begin = time.perf_counter()
-                light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), inside(scene.light))
+                light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), truth)
                 told = {"method": "rawtherapee {} {} {}/{}".format(*denoising), "seconds": time.perf_counter() - begin}
-                yield told | figures(light, scene)
+                yield told | figures(light, truth, scene)
         for evaluations in (1, 2):
             begin = time.perf_counter()
             light, _ = restore(shot, prior, "noise_map/mean", evaluations, 1)
-            yield {"method": f"noise_map, {evaluations}", "seconds": time.perf_counter() - begin} | figures(inside(light), scene)
+            told = {"method": f"noise_map, {evaluations}", "seconds": time.perf_counter() - begin}
+            yield told | figures(inside(light, shot), truth, scene)
 
 
 def main() -> None:
