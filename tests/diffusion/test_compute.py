@@ -59,7 +59,7 @@ def test_checkpointing_keeps_gradients_names_and_copies_and_less_memory(name, pr
             assert value.abs().sum() > 0
             torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-8)
     before, after = (count_pass(denoiser, 4, 32, precision) for denoiser in (plain, saving))
-    assert after.activations < 0.75 * before.activations
+    assert after.activations < 0.7 * before.activations
     assert 1.05 < after.flops / before.flops < 4 / 3  # at most one more forward pass on top of the three
 
 

@@ -75,11 +75,10 @@ class PyramidUNet(nn.Module):
         logits, added = self._decided([x, *others], base, scale, precision.log() / -8, c_noise)
         kept, farthest, gain = c_skip * x, FARTHEST * sigma, 1 / c_out
         low, high = x - farthest, x + farthest
-        total, shares = added * scale * gain, (logits - logits.amax(1, keepdim=True)).exp()
-        gain = gain / shares.sum(1)
-        for gate, estimate in zip(shares[:, 1:].unbind(1), (base, *others), strict=True):  # that of c_skip x has F = 0
-            total = torch.addcmul(total, gate, (estimate.clamp(low, high) - kept) * gain)
-        return total
+        shares, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp(), torch.zeros_like(x)
+        for share, estimate in zip(shares[:, 1:].unbind(1), (base, *others), strict=True):  # c_skip x itself has F = 0
+            chosen = torch.addcmul(chosen, share, (estimate.clamp(low, high) - kept) * gain)
+        return added * scale * gain + chosen / shares.sum(1)
 
     def _decided(
         self, estimates: Sequence[Tensor], base: Tensor, scale: Tensor, nearby: Tensor, c_noise: Tensor
