@@ -26,6 +26,7 @@ from lowlight_kedro.diffusion.checkpoint import Prior
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.allocator import keep_freed_memory
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
 from lowlight_kedro.restoration.measurement import noise_map
@@ -73,6 +74,7 @@ def exposure(megapixels: float) -> Exposure:
 
 
 def load(path: str | None) -> Prior:
+    keep_freed_memory()
     if path is None:
         network = NETWORKS["pyramid_unet"](widths=[32, 64, 96], blocks=1)
         return Prior(Denoiser(network, 0.5).requires_grad_(False), Scaling(-0.725, 0.861), True)
@@ -218,7 +220,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--prior")
     parser.add_argument("--refreshes", type=int, default=1)
-    parser.add_argument("--memory-mb", type=float, default=400)
+    parser.add_argument("--memory-mb", type=float, default=700)
     parser.add_argument("--size", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of white, linear light")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

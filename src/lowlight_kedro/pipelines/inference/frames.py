@@ -16,7 +16,6 @@ from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.page import Page
 from lowlight_kedro.evaluation.pictures import heat, heat_most
-from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.inference.before import Box, detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
@@ -79,8 +78,8 @@ def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> Deno
     network = prior.denoiser.network
     return windowed(
         prior.denoiser, size=window.size, memory_mb=window.memory_mb, tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
-        multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=window.precision,
-        device=choose_device(shared.options.device), on_evaluation=lambda: evaluated.append(1), on_share=progress.update,
+        multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=shared.precision,
+        device=shared.device, on_evaluation=lambda: evaluated.append(1), on_share=progress.update,
     )  # fmt: skip
 
 
@@ -96,7 +95,7 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
         result = estimate(
             options.estimate, exposure, _denoiser(shared, evaluated, progress), shared.prior.scaling, shared.guidance,
             name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling, probing=probing,
-            structure=shared.structure, device=choose_device(options.device),
+            structure=shared.structure, device=shared.device,
         )  # fmt: skip
     return result, len(evaluated)
 
@@ -176,7 +175,7 @@ def restore_light(
     record = {
         "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
-        "prior": shared.prior_digest, "options": options.describe(), "device": choose_device(options.device).type,
+        "prior": shared.prior_digest, "options": options.describe(), "device": shared.device.type, "precision": shared.precision,
         "guidance": options.guidance.name, "estimate": options.estimate, "strength": options.strength, "evaluations": evaluations,
         "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),

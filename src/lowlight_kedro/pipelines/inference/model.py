@@ -9,10 +9,11 @@ import torch
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest, network_choice
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.pipelines.device import choose_device
+from lowlight_kedro.pipelines.device import Precision, choose_device, choose_precision
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.plugins import choose, configured
+from lowlight_kedro.restoration.allocator import keep_freed_memory
 from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import missing_capability
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
@@ -23,6 +24,7 @@ from lowlight_kedro.sensor.cfa import Cfa
 
 def load_prior(prior: Checkpoint, options: InferenceOptions) -> Prior:
     """The network with its weights, on the device of `options`."""
+    keep_freed_memory()
     name, chosen = network_choice(prior)
     built = build_prior(prior, choose("network", NETWORKS, name)(**chosen))
     built.denoiser.to(choose_device(options.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
@@ -89,6 +91,16 @@ class Restoration:
     def guidance(self) -> Guidance:
         """The chosen guidance, checked against the prior."""
         return _guidance(self.prior, self.options)
+
+    @property
+    def device(self) -> torch.device:
+        """Where windows are evaluated."""
+        return choose_device(self.options.device)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """Of the network, on this device."""
+        return choose_precision(self.options.window.precision, self.device)
 
     @property
     def structure(self) -> Structure:

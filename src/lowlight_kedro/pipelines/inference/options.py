@@ -32,7 +32,7 @@ class WindowOptions(Options):
     size: Annotated[int, Field(ge=32)] | None
     memory_mb: Positive
     tolerance: Positive
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "auto"]
 
 
 class QuietestOptions(Options):
