@@ -25,6 +25,7 @@ RECORD = {
     "restored_darker_by": 1.0, "display_exposure": 1.19, "clipped_in_linear": {"below": 0.004, "above": 0.0}, "saturated_share": 0.0,
     "warning": None, "prior": "8b5bf3557fba", "guidance": "noise_map", "estimate": "mean", "draws": None, "evaluations": 3,
     "std_from": "1 probe of the mean", "mean_std": 0.018, "seconds": 10.2, "crop": None,
+    "device": "cpu", "precision": "bf16",
 }  # fmt: skip
 LINKS = {part: f"../../{part}/a folder/IMG #1.x" for part in FILES}
 
@@ -168,8 +169,8 @@ def test_a_detail_is_a_second_pair_at_its_own_pixels():
 def test_what_the_record_tells_is_told():
     page = parsed(make_page(record=RECORD | {"warning": "a <bad> lens", "draws": 8, "estimate": "mean_of_k"}))
     facts = ["Maker X-1", "ISO 1600", "1/100 s", "80 times as bright as the raw", "mean brightness to 0.1", "the image itself", *REASONS,
-             "a <bad> lens",             "mean of 8 draws of the posterior", "noise_map, 3 evaluations",
-             "8b5bf3557fba", "10.2 s", "gain 0.0001, read noise 0.0004",
+             "a <bad> lens", "mean of 8 draws of the posterior", "noise_map, 3 evaluations",
+             "8b5bf3557fba", "10.2 s (cpu, bf16)", "gain 0.0001, read noise 0.0004",
              "1.19 times as bright", "below black 0.4 %, above white none", "mean 0.018, from 1 probe of the mean"]  # fmt: skip
     assert [fact for fact in facts if fact not in page.words] == []
     assert "exact" not in page.words
