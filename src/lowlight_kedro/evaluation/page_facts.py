@@ -80,9 +80,10 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
 def _restoration(record: Mapping[str, Any]) -> list[Fact]:
     estimate = ESTIMATES.get(record["estimate"], str(record["estimate"])).format(draws=record.get("draws"))
     computed = ", ".join(record[key] for key in ("device", "precision") if record.get(key))
+    time = told(record.get("seconds"), "{:.1f} s", "not measured") + (f" ({computed})" if computed else "")
     facts: list[Fact] = [
         ("Result", estimate), ("Method", f"{record['guidance']}, {record['evaluations']} evaluations of the network"),
-        ("Prior", str(record["prior"])[:DIGITS]), ("Time", told(record.get("seconds"), "{:.1f} s", "not measured") + f" ({computed})" * bool(computed)),
+        ("Prior", str(record["prior"])[:DIGITS]), ("Time", time),
     ]  # fmt: skip
     if record.get("strength", 1) != 1:
         facts.insert(1, ("Strength", f"{told(record['strength'])} of the result, the rest is the scaled input"))
