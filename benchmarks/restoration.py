@@ -38,6 +38,7 @@ from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
 from lowlight_kedro.restoration.refresh import Structure
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure
+from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
@@ -254,9 +255,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
     parser.add_argument("--noise", choices=["plain", "full"], default="plain", help="full: long tails, rows, rounding, clipping too")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the prior's network")
+    parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mirrored and turned copies to average over")
     parser.add_argument("--probes", type=int, default=0, help="1: how often the truth lies within 90 %% of the mean (mosaics)")
     options = parser.parse_args()
     prior, scenes = load_prior(options.prior), list(held_out(options.photographs, options.scenes, options.side))
+    prior = replace(prior, denoiser=Symmetric(prior.denoiser, options.symmetries))
     table = pd.DataFrame(
         row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, options)
     )

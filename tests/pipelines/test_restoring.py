@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from pydantic import ValidationError
 
 from lowlight_kedro.datasets.dng import write_dng
@@ -103,6 +104,15 @@ def test_other_parameters_replace_an_output_and_the_same_ones_keep_it(small):
     small.run("inference", inference={"exposure_ratio": {"value": 50.0}, "device": "auto"})  # changes rounding only
     assert path.stat().st_mtime_ns == time
     assert list(small.data.rglob(".*")) == []
+
+
+def test_a_mean_over_mirrored_copies_is_another_by_as_many_evaluations(small):
+    path, light = small.data / f"07_model_output/linear/{BAYER}.tif", []
+    for symmetries in (1, 2):
+        small.run("inference", inference={"exposure_ratio": {"value": 60.0}, "symmetries": symmetries})
+        light.append(tifffile.imread(path).astype(float) / 65535)
+        assert parts(small)["record"]()["evaluations"] == 3 * symmetries
+    assert 0 < np.abs(light[1] - light[0]).max() < 0.2
 
 
 @pytest.mark.parametrize(("flags", "expected"), [("avx512_bf16", "bf16"), ("avx2", "fp32")])

@@ -30,7 +30,8 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
         restore["calibrations"] = Path(told.calibrations).expanduser().resolve().as_posix()
     inference: dict[str, Any] = {
         "input": [Path(raw).expanduser().absolute().as_posix() for raw in told.raws],
-        "estimate": told.estimate, "strength": told.strength, "device": told.device,
+        "estimate": told.estimate, "strength": told.strength, "symmetries": told.symmetries,
+        "device": told.device,
     }  # fmt: skip
     if told.ratio is not None:
         inference["exposure_ratio"] = {"value": told.ratio}

@@ -24,6 +24,7 @@ from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, es
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.headroom import headroom
 from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.symmetries import Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
@@ -77,14 +78,15 @@ def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> Deno
     prior, window = shared.prior, shared.options.window
     network = prior.denoiser.network
     return windowed(
-        prior.denoiser, size=window.size, memory_mb=window.memory_mb, tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
+        Symmetric(prior.denoiser, shared.options.symmetries), size=window.size, memory_mb=window.memory_mb,
+        tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
         multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=shared.precision,
         device=shared.device, on_evaluation=lambda: evaluated.append(1), on_share=progress.update,
     )  # fmt: skip
 
 
 def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, int]:
-    """The restored light with its standard deviation, and the number of evaluations of the whole frame."""
+    """The restored light with its standard deviation, and how often the network evaluated the whole frame."""
     options, sample = shared.options, shared.options.sample
     sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws)
     probing = Probing(**options.uncertainty.model_dump())
@@ -97,7 +99,7 @@ def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
             name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling, probing=probing,
             structure=shared.structure, device=shared.device,
         )  # fmt: skip
-    return result, len(evaluated)
+    return result, len(evaluated) * options.symmetries
 
 
 def _before(

@@ -124,6 +124,7 @@ class InferenceOptions(Options):
     demosaicer: FullSizeDemosaicer
     draws: Annotated[int, Field(ge=2)]
     refreshes: Annotated[int, Field(ge=0)]
+    symmetries: Literal[1, 2, 4, 8]
     uncertainty: UncertaintyOptions
     sample: SampleOptions
     max_saturated: Annotated[float, Field(ge=0, le=1)]
