@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 from pydantic import ValidationError
+from tqdm import tqdm
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.pipelines import device
@@ -121,6 +123,18 @@ def test_the_record_tells_the_precision_that_auto_took(small, monkeypatch, tmp_p
     monkeypatch.setattr(device, "PROCESSOR", tmp_path / "cpuinfo")
     small.run("inference", inference={"exposure_ratio": {"value": 60.0}, "window": {"size": 256, "precision": "auto"}})
     assert parts(small)["record"]()["precision"] == expected
+
+
+def test_progress_ends_at_its_end_though_shares_are_rounded(capsys):
+    shares = [1 / 42] * 42  # add up to more than 1
+    assert sum(shares) > 1
+    with tqdm(total=1, bar_format=frames.BAR) as progress, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for share in [*shares, -0.5, 0.5]:
+            frames._advance(progress, share)
+        progress.refresh()
+    assert progress.n == 1
+    assert "1.0/1 evaluations" in capsys.readouterr().err
 
 
 def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog):

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ def saturated_share(signal: NDArray, most: float) -> float:
     return share
 
 
+def _advance(progress: tqdm, share: float) -> None:
+    """Move on by a share of an evaluation, not beyond the end: shares add up to whole numbers but for rounding."""
+    progress.update(min(share, (progress.total or 0) - progress.n))
+
+
 def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> DenoiserFunction:
     """The prior's, in windows; each moves `progress` on by its share, each evaluation of the whole frame adds to `evaluated`."""
     prior, window = shared.prior, shared.options.window
@@ -81,7 +87,7 @@ def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> Deno
         Symmetric(prior.denoiser, shared.options.symmetries), size=window.size, memory_mb=window.memory_mb,
         tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
         multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=shared.precision,
-        device=shared.device, on_evaluation=lambda: evaluated.append(1), on_share=progress.update,
+        device=shared.device, on_evaluation=lambda: evaluated.append(1), on_share=partial(_advance, progress),
     )  # fmt: skip
 
 
