@@ -15,6 +15,7 @@ from PIL import Image
 from lowlight_kedro.command.arguments import main
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
+from lowlight_kedro.pipelines.inference import frames as inference_frames
 from lowlight_kedro.pipelines.inference import nodes
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
@@ -111,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(tmp_path,
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, monkeypatch, capfd):
     for number in range(3):
         write_dng(tmp_path / f"raws/{number}.dng", dark())
-    command, restore, done = ["restore", str(tmp_path / "raws"), "--out", str(tmp_path / "out")], nodes.restore_frame, []
+    command, restore, done = ["restore", str(tmp_path / "raws"), "--out", str(tmp_path / "out")], inference_frames.restore_frame, []
 
     def restores_one(*given):
         if done:
@@ -119,7 +120,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, mo
         done.append(1)
         return restore(*given)
 
-    monkeypatch.setattr(nodes, "restore_frame", restores_one)
+    monkeypatch.setattr(inference_frames, "restore_frame", restores_one)
     assert main(command) == 130
     told = capfd.readouterr()
     assert told.out.count("not started") == 2

@@ -4,12 +4,14 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
 from lowlight_kedro.datasets.atomic import atomic_path
-from lowlight_kedro.diffusion.checkpoint import Checkpoint
+
+if TYPE_CHECKING:  # torch takes a second to import; a catalog is made before anything is loaded
+    from lowlight_kedro.diffusion.checkpoint import Checkpoint
 
 KEY = "lowlight_kedro"
 
@@ -33,7 +35,7 @@ def _is_running(process: int) -> bool:
     return True
 
 
-class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
+class CheckpointDataset(AbstractDataset[Any, Any]):
     """A `Checkpoint` in a safetensors file. With `optional: true` a missing file loads as None; `frozen: true` is never written."""
 
     def __init__(self, *, filepath: str, optional: bool = False, frozen: bool = False, metadata: dict | None = None) -> None:
@@ -41,13 +43,15 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
         self._optional, self._frozen = optional, frozen
         self.metadata = metadata
 
-    def load(self) -> Checkpoint | None:
+    def load(self) -> "Checkpoint | None":
         """Read the file.
 
         Raises:
             DatasetError: it is missing, torn, or no checkpoint of ours (a pickle is never opened).
         """
         from safetensors import SafetensorError, safe_open
+
+        from lowlight_kedro.diffusion.checkpoint import Checkpoint
 
         if self._optional and not self._filepath.exists():
             return None
@@ -70,7 +74,7 @@ class CheckpointDataset(AbstractDataset[Checkpoint, Checkpoint | None]):
             "remove the file, or put back a whole one: the snapshots of a training are priors to begin with (start_from)"
         )
 
-    def save(self, data: Checkpoint) -> None:
+    def save(self, data: "Checkpoint") -> None:
         """Write atomically.
 
         Raises:

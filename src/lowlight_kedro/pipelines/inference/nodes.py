@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.evaluation.page_index import Entry
 from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.inference.frames import restore_frame
-from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
@@ -52,14 +49,17 @@ def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFra
 
 
 def restore_frames(
-    raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint,
+    raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Any,
     calibrations: list[dict], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
-    """For each selected frame the job to restore it.
+    """For each selected frame the job to restore it by `prior`, a `Checkpoint`.
 
     Raises:
         ValueError: guidance, estimate and prior do not go together.
     """
+    from lowlight_kedro.pipelines.inference.frames import restore_frame  # here, because torch takes a second to import:
+    from lowlight_kedro.pipelines.inference.model import Restoration  # the raws are listed and their headers read before
+
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
