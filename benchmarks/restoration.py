@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ class Shot:
     ratio: float
 
 
+@cache
 def settings_of(name: str) -> dict:
     """A file of the configuration; interpolations stay as text."""
     return yaml.safe_load((ROOT / "conf" / name).read_text())

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zipfile
@@ -270,14 +269,13 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path):
     assert "INFO" not in done.stderr
 
 
-def test_raws_are_listed_before_what_takes_long_to_import():
+def test_raws_are_listed_before_what_takes_long_to_import(tmp_path):
     code = (
         "import sys\n"
         "from lowlight_kedro.command.arguments import main\n"
         "assert main(['restore', 'none.dng', '--out', sys.argv[1]]) == 1\n"
         "print('torch' in sys.modules)"
     )
-    with tempfile.TemporaryDirectory() as out:
-        done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=True, cwd=out)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "no such file" in done.stderr
     assert done.stdout.endswith("False\n")

@@ -141,7 +141,7 @@ def test_within_the_exact_reach_a_network_answers_as_on_the_whole_frame():
     x, sigma = mosaic_state((168, 253))
     frames = [
         windowed(prior, multiple=4, reach=prior.network.reach, size=size, memory_mb=memory)(x, sigma)
-        for size, memory in ((112, 19), (160, 40), (None, 1000))
+        for size, memory in ((112, 15), (160, 31), (None, 1000))
     ]
     for other in frames[:2]:
         torch.testing.assert_close(other, frames[2], atol=1e-10, rtol=0)

@@ -1,21 +1,30 @@
 """A denoiser made as symmetric as its data: the mean of its answers over mirrored and turned copies."""
 
-import torch
+from functools import reduce
+from operator import add
+
 from torch import Tensor, nn
 
 SYMMETRIES = (1, 2, 4, 8)  # none, left and right, top and bottom too, rows and columns too
 
 
+def _mirrored(x: Tensor, number: int) -> Tensor:
+    axes = [axis for bit, axis in ((1, -1), (2, -2)) if number & bit]
+    return x.flip(axes) if axes else x  # flip copies
+
+
+def _swapped(x: Tensor, number: int) -> Tensor:
+    return x.transpose(-1, -2) if number & 4 else x
+
+
 def turned(x: Tensor, number: int) -> Tensor:
     """Symmetry `number` of a square: bit 0 mirrors columns, bit 1 rows, then bit 2 swaps the two. (..., H, W) to itself or (..., W, H)."""
-    mirrored = x.flip([axis for bit, axis in ((1, -1), (2, -2)) if number & bit])
-    return mirrored.transpose(-1, -2) if number & 4 else mirrored
+    return _swapped(_mirrored(x, number), number)
 
 
 def turned_back(x: Tensor, number: int) -> Tensor:
     """The inverse of `turned`."""
-    swapped = x.transpose(-1, -2) if number & 4 else x
-    return swapped.flip([axis for bit, axis in ((1, -1), (2, -2)) if number & bit])
+    return _mirrored(_swapped(x, number), number)
 
 
 class Symmetric(nn.Module):
@@ -34,7 +43,6 @@ class Symmetric(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """x (B, C, H, W), sigma broadcastable to it."""
-        sigma, total = sigma.expand(x.shape), torch.zeros_like(x)
-        for number in range(self.count):
-            total = total + turned_back(self.denoiser(turned(x, number), turned(sigma, number)), number)
-        return total / self.count
+        sigma = sigma.expand(x.shape)
+        answers = (turned_back(self.denoiser(turned(x, number), turned(sigma, number)), number) for number in range(self.count))
+        return reduce(add, answers) / self.count

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.restoration.placement import BLEND, Placement, PlacementError, Span, place, reflected, up_to
 from lowlight_kedro.restoration.reach import bytes_per_pixel, effective_reach
@@ -61,7 +62,7 @@ class _Frames:
     def denoise(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
         """One batch of windows, on the device and in the precision asked for, or `full`; the result lies where `x` lies."""
         device = self.device or x.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16" and not full):
+        with network_precision("fp32" if full else self.precision, device):
             return self.denoiser(x.to(device), sigma.to(device)).to(x)
 
     def allowed(self, x: Tensor, gradient: bool) -> int:

@@ -1,6 +1,7 @@
 """A U-Net that chooses, pixel by pixel, among local means of the input that are exact for flat regions."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -94,11 +95,9 @@ class PyramidUNet(nn.Module):
         self, estimates: Sequence[Tensor], base: Tensor, scale: Tensor, nearby: Tensor, c_noise: Tensor
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Logits of the gates (B, K, C, H, W) and R (B, C, H, W), from what the U-Net is shown."""
-        differences = (compressed((estimate - base) / scale) for estimate in estimates)
-        seen = [as_computed(shown) for group in (differences, (base, nearby, c_noise)) for shown in group]
-        out = self.unet.first(F.pixel_unshuffle(torch.cat(seen, dim=1), self.unet.patch))
-        del seen
-        out = self.unet.trunk(out)
+        seen = chain((compressed((estimate - base) / scale) for estimate in estimates), (base, nearby, c_noise))
+        first = self.unet.first(F.pixel_unshuffle(torch.cat([as_computed(shown) for shown in seen], dim=1), self.unet.patch))
+        out = self.unet.trunk(first)
         logits, added = out.unflatten(1, (-1, self.channels)).tensor_split([len(estimates) + 1], dim=1)
         return logits.to(torch.float32, memory_format=torch.contiguous_format), added[:, 0].float()
 
