@@ -78,7 +78,7 @@ DENOISING = (  # method, aggressiveness (shalbi: more), luminance, chrominance; 
 )  # fmt: skip
 
 
-def frame_of(shot: Shot, iso: float) -> Frame:
+def frame_of(shot: Shot, iso: int) -> Frame:
     """The recorded mosaic as a camera would store it: 14 bits, black 512, rounded and clipped."""
     assert shot.cfa is not None
     return Frame(
@@ -115,11 +115,11 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> It
     """Figures of each way of denoising and of the prior, on each scene."""
     prior = load_prior(prior_file)
     for number, scene in enumerate(scenes):
-        shot = shoot(scene, setting, layout, number)
-        truth = inside(scene.light, shot)
+        shot = shoot(scene, SETTINGS[setting], layout, number)
+        truth = inside(shot.truth, shot)
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "short.dng"
-            write_dng(raw, frame_of(shot, SETTINGS[setting][1]))
+            write_dng(raw, frame_of(shot, SETTINGS[setting].iso))
             for denoising in DENOISING:
                 begin = time.perf_counter()
                 light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), truth)

@@ -10,6 +10,7 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 
 SD = 0.4  # unlike 0.5, its powers are not each other's neighbours
 SHAPE = (2, 3, 4, 4)
+UNETS = [name for name in NETWORKS if name not in ("mosaic_net", "experts")]  # those that images of 4 pixels suit
 
 
 class Pointwise(torch.nn.Module):
@@ -78,7 +79,7 @@ def test_the_gradient_is_the_slope_of_the_papers_loss(noisy):
         assert got == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", UNETS)
 def test_the_loss_of_every_network_is_the_weighted_error_of_its_denoiser(name, noisy):
     denoiser = Denoiser(NETWORKS[name](widths=[8, 16], blocks=1), SD).double()
     for weights in denoiser.parameters():

@@ -11,15 +11,25 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.means import LocalMeans
 from lowlight_kedro.diffusion.networks.pyramid import compressed
 from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Residual, SelfAttention, group_norm, largest_divisor
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
+from lowlight_kedro.sensor.cfa import XTRANS as XTRANS_CFA
 
 SMALL = {"widths": [16, 32], "blocks": 1}
+MOSAIC = {"width": 8, "depth": 3, "front": [8, 16], "black": -0.4, "white": 3.6}
+BAYER, XTRANS = ({"name": "mosaic_net", "options": MOSAIC | {"mosaic": mosaic}} for mosaic in ("bayer", "xtrans"))
+OWN = {  # options of networks that are no U-Nets
+    "mosaic_net": MOSAIC | {"mosaic": "bayer"},
+    "experts": {
+        "general": {"name": "raw_unet", "options": SMALL}, "mosaics": {"bayer": BAYER, "xtrans": XTRANS}, "fade": [0.05, 0.1],
+    },
+}  # fmt: skip
 EMBEDDED = ["adm", "ddpmpp"]
 LEVELS = torch.tensor([1e-3, 0.03, 0.5, 3.0, 80.0]).reshape(-1, 1, 1, 1)
 
 
 def made(name, **options):
     """A denoiser whose every layer does something: the last ones start at zero."""
-    net = NETWORKS[name](**SMALL | options)
+    net = NETWORKS[name](**OWN.get(name, SMALL) | options)
     for weights in net.parameters():
         if weights.ndim > 1:
             torch.nn.init.normal_(weights, std=0.7 / weights[0].numel() ** 0.5)
@@ -28,10 +38,11 @@ def made(name, **options):
     return Denoiser(net, 0.5)
 
 
-@pytest.fixture(params=[*NETWORKS, "pyramid_unet with details"])
+@pytest.fixture(params=[*NETWORKS, "pyramid_unet with details", "mosaic_net with mosaic xtrans"])
 def denoiser(request):
     name, _, option = request.param.partition(" with ")
-    return made(name, **({option: [[0, 2], [1, 4]]} if option else {}))
+    options = {"": {}, "details": {"details": [[0, 2], [1, 4]]}, "mosaic xtrans": {"mosaic": "xtrans"}}
+    return made(name, **options[option])
 
 
 def sigma_map(*shape):
@@ -42,16 +53,17 @@ def sigma_map(*shape):
 @pytest.mark.parametrize("untrained", [False, True])
 def test_without_noise_the_input_comes_back(denoiser, request, untrained):
     if untrained:
-        denoiser = Denoiser(NETWORKS[request.node.callspec.params["denoiser"].partition(" ")[0]](**SMALL), 0.5)
-    x = torch.randn(2, 3, 16, 16)
+        name = request.node.callspec.params["denoiser"].partition(" ")[0]
+        denoiser = Denoiser(NETWORKS[name](**OWN.get(name, SMALL)), 0.5)
+    x = torch.randn(2, 3, 24, 24)
     torch.testing.assert_close(denoiser(x, torch.full((1, 1, 1, 1), 1e-5)), x, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_answer_is_finite_for_every_level(denoiser, precision):
     with torch.autocast("cpu", torch.bfloat16, precision == "bf16"), torch.no_grad():
-        for sigma in (LEVELS, sigma_map(5, 3, 16, 16)):
-            x = torch.randn(5, 3, 16, 16) * (0.25 + sigma**2).sqrt()
+        for sigma in (LEVELS, sigma_map(5, 3, 24, 24)):
+            x = torch.randn(5, 3, 24, 24) * (0.25 + sigma**2).sqrt()
             answer = denoiser(x, sigma)
             assert answer.dtype == torch.float32
             assert answer.isfinite().all()
@@ -59,7 +71,7 @@ def test_the_answer_is_finite_for_every_level(denoiser, precision):
 
 
 def test_bf16_is_the_same_function_to_its_rounding(denoiser):
-    x, sigma = torch.randn(2, 3, 16, 16), sigma_map(2, 3, 16, 16)
+    x, sigma = torch.randn(2, 3, 24, 24), sigma_map(2, 3, 24, 24)
     exact = denoiser(x, sigma)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = denoiser(x, sigma)
@@ -67,13 +79,13 @@ def test_bf16_is_the_same_function_to_its_rounding(denoiser):
 
 
 def test_a_constant_map_is_the_same_as_a_level(denoiser):
-    x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 1.0]).reshape(2, 1, 1, 1)
+    x, level = torch.randn(2, 3, 24, 24), torch.tensor([0.3, 1.0]).reshape(2, 1, 1, 1)
     torch.testing.assert_close(denoiser(x, level.expand(x.shape).contiguous()), denoiser(x, level))
 
 
 def test_the_network_reads_the_level_and_the_places_of_a_map(denoiser):
     """The network itself, not the preconditioning around it; the two maps have the same levels at other places."""
-    scaled, low = torch.randn(1, 3, 16, 16), torch.full((1, 3, 16, 16), -0.3)
+    scaled, low = torch.randn(1, 3, 24, 24), torch.full((1, 3, 24, 24), -0.3)
     half = low.clone()
     half[..., :8] = 0.2
     answers = [denoiser.network(scaled, c_noise) for c_noise in (low, low + 0.3, half, half.flip(-1))]
@@ -83,25 +95,27 @@ def test_the_network_reads_the_level_and_the_places_of_a_map(denoiser):
 
 
 def test_every_parameter_matters(denoiser):
-    denoiser(torch.randn(2, 3, 16, 16), sigma_map(2, 3, 16, 16)).square().sum().backward()
+    bayer, xtrans = (torch.from_numpy(masks(cfa, (24, 24))) for cfa in (BAYER_RGGB, XTRANS_CFA))
+    quiet = [torch.where(mask, 0.02, 80.0)[None] for mask in (bayer, xtrans)]  # what the experts are for
+    denoiser(torch.randn(4, 3, 24, 24), torch.cat([sigma_map(2, 3, 24, 24), *quiet])).square().sum().backward()
     assert all(weights.grad is not None and weights.grad.abs().max() > 0 for weights in denoiser.parameters())
 
 
 def test_a_side_that_cannot_be_halved_is_named(denoiser):
-    for shape in ((15, 16), (16, 16 + denoiser.network.multiple // 2)):
+    for shape in ((15, 16), (24, 24 + denoiser.network.multiple // 2)):
         with pytest.raises(ValueError, match=rf"multiples of {denoiser.network.multiple} for this network, got \({shape[0]}, {shape[1]}\)"):
             denoiser(torch.randn(1, 3, *shape), torch.ones(1, 1, 1, 1))
 
 
 def test_channels_last_is_the_same_function(denoiser):
-    x, sigma = torch.randn(2, 3, 16, 16), sigma_map(2, 3, 16, 16)
+    x, sigma = torch.randn(2, 3, 24, 24), sigma_map(2, 3, 24, 24)
     expected = denoiser(x, sigma)
     got = denoiser.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), sigma)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_image_does_not_see_the_others_of_its_batch(denoiser):
-    x, sigma = torch.randn(3, 3, 16, 16), sigma_map(3, 3, 16, 16)
+    x, sigma = torch.randn(3, 3, 24, 24), sigma_map(3, 3, 24, 24)
     torch.testing.assert_close(denoiser(x, sigma)[1:2], denoiser(x[1:2], sigma[1:2]), atol=1e-5, rtol=1e-4)
 
 

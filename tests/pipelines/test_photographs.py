@@ -13,14 +13,15 @@ from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.photographs.nodes import _cut_photograph, describe_photographs
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
-from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.render import block_means, camera_to_srgb, render, srgb_decode
 from lowlight_kedro.sensor.tiles import from_tile_domain
 from tests.pipelines.conftest import PARAMETERS
 
 A7S = [0.5838, -0.1430, -0.0246, -0.3497, 1.1477, 0.2297, -0.0748, 0.1885, 0.5778]
 OPTIONS = {
-    "size": 32, "stride": 32, "shrink": {"old*": 2}, "exposures": [0.1, 1.0], "min_std": 1e-3, "cameras": {"A7S": A7S},
+    "size": 32, "stride": 32, "shrink": {"old*": 2}, "exposures": [0.1, 1.0], "min_std": 1e-3, "lateral_colour": 0.0,
+    "points": {"share": 0.0, "count": [3, 40], "fwhm": [1.0, 3.0], "peak": [0.01, 3.0]}, "cameras": {"A7S": A7S},
     "shares": {"train": 1.0, "val": 0.0, "test": 0.0}, "splits": {"held_out": "test"}, "seed": 0,
 }  # fmt: skip
 
@@ -52,6 +53,48 @@ def test_clean_light_rendered_again_is_the_photograph():
     matrix = np.reshape(A7S, (3, 3))
     again = render(clean_light(pixels, 1, matrix), camera_to_srgb(matrix))
     assert np.abs(again.transpose(1, 2, 0) * 255 - pixels).max() < 0.05
+
+
+def test_lateral_colour_moves_red_and_blue_and_leaves_green():
+    """A fine grid of lines: what the corner's lines move by is what was asked for, what lies in the middle stays."""
+    side, wave = 201, 24.0
+    rows, columns = np.mgrid[:side, :side].astype(np.float64)
+    grid = (0.5 + 0.2 * np.cos(2 * np.pi * rows / wave) * np.cos(2 * np.pi * columns / wave)).astype(np.float32)
+    moved = with_lateral_colour(np.stack([grid] * 3), 1.5, -2.0)
+    np.testing.assert_array_equal(moved[1], grid)
+    centre = (side - 1) / 2
+    for channel, pixels in ((0, 1.5), (2, -2.0)):
+        scale = 1 + pixels / np.hypot(centre, centre)
+        there = [(axis - centre) / scale + centre for axis in (rows, columns)]
+        expected = 0.5 + 0.2 * np.cos(2 * np.pi * there[0] / wave) * np.cos(2 * np.pi * there[1] / wave)
+        np.testing.assert_allclose(moved[channel][4:-4, 4:-4], expected[4:-4, 4:-4], atol=2e-4)
+
+
+def test_points_add_the_light_of_gaussian_spots():
+    rng = np.random.default_rng(0)
+    dark = np.full((3, 400, 400), 0.01, np.float32)
+    one = with_points(dark, 1, (2.0, 2.0), (0.5, 0.5), np.random.default_rng(3)) - dark
+    sd = 2.0 / np.sqrt(8 * np.log(2))
+    assert one[1].sum() == pytest.approx(0.5 * 2 * np.pi * sd**2, rel=0.01)
+    assert 0.6 < one[0].sum() / one[1].sum() < 1.7
+    many = with_points(dark, 200, (1.0, 3.0), (0.01, 3.0), rng)
+    assert (many >= dark).all()
+    assert len(np.unique(np.argwhere(many[1] > 0.02)[:, 0] // 40)) == 10  # everywhere
+
+
+def test_some_tiles_have_points_and_half_of_the_photographs_lateral_colour():
+    """What a tile without detail gains is the points; green of tiles without points is the photograph's own."""
+    plain, _ = cut("a", np.full((96, 128, 3), 90, np.uint8), min_std=0.0)
+    dotted, _ = cut("a", np.full((96, 128, 3), 90, np.uint8), min_std=0.0, points=OPTIONS["points"] | {"share": 0.5})
+    spreads = np.array([tile["std"] for tile in dotted["tiles"]])
+    assert len(plain["tiles"]) == len(dotted["tiles"]) == 12
+    assert 2 <= (spreads > 5 * max(tile["std"] for tile in plain["tiles"]) / 4).sum() <= 10
+    changed = 0
+    for name in "abcdefgh":
+        (_, before), (_, after) = (cut(name, lateral_colour=pixels, exposures=[1.0, 1.0]) for pixels in (0.0, 2.0))
+        changed += not np.array_equal(before[:, 0], after[:, 0])
+        np.testing.assert_array_equal(before[:, 1], after[:, 1])
+    assert 0 < changed < 8
 
 
 def test_grey_stays_grey_and_colours_pale_as_a_camera_sees_them():

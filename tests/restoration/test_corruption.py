@@ -4,8 +4,18 @@ import torch
 from lowlight_kedro.diffusion.corruption import lognormal_sigma
 from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS, camera_sigma, mosaic_masks, noise_map, unknown_weights
+from lowlight_kedro.restoration.corruption import (
+    ALL_CORRUPTIONS,
+    DIM,
+    camera_sigma,
+    local_light,
+    mosaic_masks,
+    noise_map,
+    shown_weights,
+    unknown_weights,
+)
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
+from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 SCALING = Scaling(-0.7, 0.8)
 OPTIONS = {
@@ -72,6 +82,28 @@ def test_unknown_values_count_by_what_can_be_known_of_them():
     assert weights[0] == pytest.approx(2.0 * 0.25 / 0.05**2, rel=1e-3)
 
 
+def test_errors_count_as_they_are_shown():
+    """A difference of d shown units weighs the same at every light and level, times what the noise there leaves."""
+    light, shown_noise, shown_error, floor = torch.tensor([0.0, 0.01, 0.2, 0.9]), 0.03, 0.002, 0.01
+    per_unit = 2 * (light + DIM).sqrt() * TILE_SLOPE / SCALING.scale  # network units per shown unit
+    sigma = torch.tensor([0.1, 80.0, 0.3, 80.0])
+    c_out = sigma * 0.5 / (sigma.square() + 0.25).sqrt()
+    loss = shown_weights(light, shown_noise * per_unit, sigma, SCALING, floor) * (shown_error * per_unit / c_out).square()
+    torch.testing.assert_close(loss, torch.full((4,), shown_error**2 / (shown_noise**2 / 4 + floor**2)))
+
+
+def test_dead_sites_are_unknown_in_their_share_and_a_phase_may_be_fixed():
+    options = OPTIONS | {"uniform_share": 0.0, "camera_share": 0.0, "mosaics": ["bayer"], "unknown_share": 1.0}
+    corrupt = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, dead=0.02, phase=(0, 1), **options)
+    measured = corrupt(images(), Draws(0, range(400))).sigma != SIGMA_UNKNOWN
+    wanted = mosaic_masks(images(), ["bayer"], Draws(0, range(400)), (0, 1))
+    assert not (measured & ~wanted).any()
+    count = int(wanted.sum())
+    assert abs((wanted & ~measured).sum() / count - 0.02) < 5 * (0.02 * 0.98 / count) ** 0.5 + 1e-4
+    assert wanted[0, :, :2, :2].int().argmax(0).tolist() == [[1, 0], [2, 1]]  # RGGB from its second column on
+    assert len({tuple(mask.flatten().tolist()) for mask in wanted}) == 1
+
+
 def test_mosaics_measure_one_channel_per_site_at_every_phase():
     chosen = mosaic_masks(images(200, 12), ["bayer"], Draws(0, range(200)))
     assert (chosen.sum(1) == 1).all()
@@ -81,7 +113,7 @@ def test_mosaics_measure_one_channel_per_site_at_every_phase():
 def test_a_camera_map_does_not_tell_the_pixels():
     """Within a patch the level is constant, so that the network cannot read the image off its own noise level."""
     x0 = images(4, 32)
-    sigma = camera_sigma(x0, SCALING, [1e-2, 1e-2], [0.04, 0.04], [1.0, 1.0], Draws(0, range(4)))
+    sigma = camera_sigma(local_light(x0, SCALING), SCALING, [1e-2, 1e-2], [0.04, 0.04], [1.0, 1.0], Draws(0, range(4)))
     patches = sigma.unfold(2, 16, 16).unfold(3, 16, 16).flatten(4)
     torch.testing.assert_close(patches.amin(-1), patches.amax(-1))
 

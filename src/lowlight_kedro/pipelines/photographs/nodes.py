@@ -16,7 +16,7 @@ from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.pipelines.preprocessing.packing import describe_files, pack_tiles
 from lowlight_kedro.sensor import tiles
-from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.scenes.pairs import split_of
 
 
@@ -26,10 +26,13 @@ def _draws(name: str, seed: int) -> np.random.Generator:
 
 
 def _exposed(light: NDArray, options: PhotographOptions, rng: np.random.Generator) -> Iterator[tuple[tiles.Position, NDArray]]:
-    """The tiles of a photograph, each under its own exposure, drawn log-uniformly; blown or black ones are left out."""
+    """The tiles of a photograph, some with points of light, each under its own exposure, drawn log-uniformly; flat ones are left out."""
     low, high = np.log(options.exposures)
     for place, pixels in tiles.cut(light, options.size, options.stride):
         exposure = np.float32(np.exp(rng.uniform(low, high)))
+        points = options.points
+        if points.share and rng.uniform() < points.share:
+            pixels = with_points(pixels, rng.integers(points.count[0], points.count[1] + 1), points.fwhm, points.peak, rng)
         if pixels.std() >= options.min_std:
             yield place, pixels * exposure
 
@@ -38,6 +41,8 @@ def _cut_photograph(name: str, photograph: Photograph, options: PhotographOption
     rng = _draws(name, options.seed)
     camera = sorted(options.cameras)[rng.integers(len(options.cameras))]
     light = clean_light(photograph(), options.factor(name), np.asarray(options.cameras[camera]))
+    if options.lateral_colour and rng.uniform() < 0.5:
+        light = with_lateral_colour(light, *rng.uniform(-options.lateral_colour, options.lateral_colour, 2))
     stem = quote(name, safe=" ")  # one folder for all of them, and no two names the same
     files, records = pack_tiles(_exposed(light, options, rng), stem, "long", "stack")
     described = {

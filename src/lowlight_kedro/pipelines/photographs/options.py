@@ -11,6 +11,15 @@ from lowlight_kedro.pipelines.preprocessing.options import Split
 Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
 
 
+class PointOptions(Options):
+    """Stars and lamps that are put upon some of the tiles."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    count: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    fwhm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    peak: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
 class PhotographOptions(Options):
     """All of `params:photographs`."""
 
@@ -19,6 +28,8 @@ class PhotographOptions(Options):
     shrink: dict[str, Annotated[int, Field(ge=1)]]
     exposures: tuple[float, float]
     min_std: Annotated[float, Field(ge=0)]
+    lateral_colour: Annotated[float, Field(ge=0)]
+    points: PointOptions
     cameras: Annotated[dict[str, Matrix], Field(min_length=1)]
     shares: dict[Split, Annotated[float, Field(ge=0)]]
     splits: dict[str, Split]
