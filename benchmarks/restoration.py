@@ -39,7 +39,6 @@ from scenes import (
     held_out,
     settings_of,
     shoot,
-    structure,
 )
 from scipy.stats import t as student
 from torch import Tensor
@@ -52,8 +51,10 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
 from lowlight_kedro.evaluation.coverage import coverage
 from lowlight_kedro.restoration.estimates import Kind, Probing, Sampling, estimate
+from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
+from lowlight_kedro.restoration.refresh import Structure
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
@@ -117,12 +118,15 @@ def restore(
         return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), None, len(count)
     wanted: Kind = "mean" if kind == "mean" else "sample" if draws == 1 else "mean_of_k"
     probing = settings_of("base/parameters_inference.yml")["inference"]["uncertainty"] | {"probes": probes if kind == "mean" else 0}
+    exposure = Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise)
+    asked = familiar_ratio(exposure, **settings_of("base/parameters_inference.yml")["inference"]["highlights"])
     result = estimate(
-        wanted, Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise), denoiser, prior.scaling, GUIDANCE[name],
-        name=method, seed=0, refreshes=evaluations - 1 if kind == "mean" else int(name == "noise_map"), structure=structure(),
+        wanted, replace(exposure, exposure_ratio=asked), denoiser, prior.scaling, GUIDANCE[name],
+        name=method, seed=0, refreshes=evaluations - 1 if kind == "mean" else int(name == "noise_map"), structure=Structure(),
         sampling=Sampling(SAMPLERS["heun"], evaluations, sigma_min=0.01, sigma_max=3.0, draws=draws), probing=Probing(**probing),
         device=torch.device("cpu"),
     )  # fmt: skip
+    result = result.times(shot.ratio / asked)
     return result.light, result.std, len(count)
 
 

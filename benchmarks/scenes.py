@@ -14,7 +14,6 @@ from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.evaluation.pictures import most_detailed
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
-from lowlight_kedro.restoration.refresh import Structure
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.noise import PoissonGaussian
@@ -74,12 +73,6 @@ class Shot:
 def settings_of(name: str) -> dict:
     """A file of the configuration; interpolations stay as text."""
     return yaml.safe_load((ROOT / "conf" / name).read_text())
-
-
-def structure() -> Structure:
-    """That of `lowlight restore`: the noise below which the shipped prior is not asked."""
-    quietest = settings_of("base/globals.yml")["shipped"]["measurement"]["quietest"]
-    return Structure(quietest=(quietest["shot"], quietest["read"]))
 
 
 def photograph_options() -> PhotographOptions:

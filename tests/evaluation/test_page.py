@@ -22,7 +22,7 @@ REASONS = ["good calibrations of <Camera>: none", "table: Camera & Co is not in 
 RECORD = {
     "camera": "Maker X-1", "iso": 1600.0, "exposure_s": 0.01, "exposure_ratio": 80.0, "ratio_from": "mean brightness to 0.1",
     "noise": {"gain": 1e-4, "read_noise": 4e-4, "exact": True}, "noise_from": "the image itself", "noise_not_from": REASONS,
-    "restored_darker_by": 1.0, "display_exposure": 1.19, "clipped_in_linear": {"below": 0.004, "above": 0.0}, "saturated_share": 0.0,
+    "prior_asked_at": 1.0, "display_exposure": 1.19, "clipped_in_linear": {"below": 0.004, "above": 0.0}, "saturated_share": 0.0,
     "warning": None, "prior": "8b5bf3557fba", "guidance": "noise_map", "estimate": "mean", "draws": None, "evaluations": 3,
     "std_from": "1 probe of the mean", "mean_std": 0.018, "seconds": 10.2, "crop": None,
     "device": "cpu", "precision": "bf16",

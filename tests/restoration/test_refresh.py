@@ -11,7 +11,6 @@ from lowlight_kedro.restoration.refresh import Clipped, Learned, Readout, Struct
 from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.noise.camera import CameraNoise
 
 
@@ -57,19 +56,3 @@ def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
     readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
     learned = readout.learn_from_local_mean(readout.first(4))
     assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
-
-
-def test_the_noise_is_at_least_that_of_the_quietest_camera_a_prior_learned():
-    """s^2 = max of both cameras' b shot x + (b read)^2 at each value, white-balance gain b."""
-    light = np.random.default_rng(0).uniform(0.1, 0.9, (8, 8)).astype(np.float32) / 10
-    exposure = Exposure(light, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, PoissonGaussian(1e-4, 5e-3))
-    own, floor, both = (
-        Readout(replace(exposure, noise=noise), Scaling(0.0, 1.0), torch.device("cpu"), Structure(quietest=quietest))
-        for noise, quietest in (
-            (exposure.noise, (0.0, 0.0)), (PoissonGaussian(6e-4, 1e-4), (0.0, 0.0)), (exposure.noise, (6e-3, 1e-3)),
-        )
-    )  # fmt: skip
-    s, least, got = (readout.measurement(readout.first(2)).s for readout in (own, floor, both))
-    assert (s < least).any()
-    assert (s > least).any()
-    torch.testing.assert_close(got, torch.maximum(s, least))

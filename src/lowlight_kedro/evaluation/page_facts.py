@@ -68,8 +68,6 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
                 "at that brightness" if shown == 1 else f"a further {told(shown, '{:.3g}')} times as bright, here and in the sRGB files",
             )
         )
-    if (record.get("restored_darker_by") or 1) != 1:
-        facts.append(("Highlights", f"restored {told(record['restored_darker_by'], '{:.3g}')} times darker and brought back"))
     if record.get("saturated_share") is not None:
         facts.append(("Blown in the raw", share(record["saturated_share"]) + " of its photosites"))
     if clipped:

@@ -24,28 +24,12 @@ class Structure:
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
         black: likewise the black-level error of each channel.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
-        quietest: (shot, read), gain * ratio and read noise * ratio in units of the restored light's white: s is at least what a
-            camera with these would have, since a learned prior is not asked for more than it has learned.
     """
 
     saturation: bool = True
     rows: bool = True
     black: bool = True
     tails_nu: float | None = None
-    quietest: tuple[float, float] = (0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class NotQuieter:
-    """The variance of `noise`, but at least shot * signal + read^2."""
-
-    noise: NoiseModel
-    shot: float
-    read: float
-
-    def variance(self, signal: Tensor) -> Tensor:
-        """Of `signal`, in its units squared."""
-        return torch.maximum(self.noise.variance(signal), self.shot * signal.clamp(min=0) + self.read**2)
 
 
 @dataclass(frozen=True)
@@ -132,9 +116,6 @@ class Readout:
         noise: Any = exposure.noise
         if apart:
             noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
-        if any(self.structure.quietest):
-            shot, read = self.structure.quietest
-            noise = NotQuieter(noise, shot / exposure.exposure_ratio, read / exposure.exposure_ratio)
         return noise_map(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:

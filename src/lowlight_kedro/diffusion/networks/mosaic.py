@@ -70,6 +70,7 @@ class MosaicNet(nn.Module):
         if mosaic not in PATTERNS:
             raise ValueError(f"mosaic must be one of {', '.join(PATTERNS)}, got {mosaic!r}")
         self.black, self.white, self.sigma_data = black, white, sigma_data
+        self.pattern: Tensor
         self.register_buffer("pattern", torch.tensor(PATTERNS[mosaic]), persistent=False)
         self.patch = patch = 2 if mosaic == "bayer" else 1
         self.side = len(PATTERNS[mosaic])

@@ -22,8 +22,8 @@ from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mos
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
+from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.headroom import headroom
 from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.restoration.symmetries import Symmetric
 from lowlight_kedro.restoration.windows import windowed
@@ -177,11 +177,11 @@ def restore_light(
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
-    darker = headroom(exposure, **options.highlights.model_dump())
-    result, evaluations = _estimate(replace(exposure, exposure_ratio=ratio / darker), shared, name)
-    result = _weakened(result.times(darker), exposure, frame, options)
+    asked = familiar_ratio(exposure, **options.highlights.model_dump())
+    result, evaluations = _estimate(replace(exposure, exposure_ratio=asked), shared, name)
+    result = _weakened(result.times(ratio / asked), exposure, frame, options)
     record = {
-        "exposure_ratio": ratio, "ratio_from": why, "restored_darker_by": darker, "noise": vars(noise), "noise_from": source,
+        "exposure_ratio": ratio, "ratio_from": why, "prior_asked_at": asked, "noise": vars(noise), "noise_from": source,
         "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
         "prior": shared.prior_digest, "options": options.describe(), "device": shared.device.type, "precision": shared.precision,
         "guidance": options.guidance.name, "estimate": options.estimate, "strength": options.strength, "evaluations": evaluations,

@@ -59,12 +59,6 @@ def unfamiliar_mosaic(description: Mapping[str, Any], cfa: Cfa) -> str | None:
     return f"the prior was trained on mosaics {', '.join(trained) or 'of no kind'}, this frame is {here}: expect a worse result"
 
 
-def learned_quietest(description: Mapping[str, Any]) -> tuple[float, float]:
-    """Least shot and read noise, see `Structure.quietest`, that a prior with `description` was trained on; 0 where it does not tell."""
-    told = description["corruption"].get("options", {})
-    return (told["shot"][0], told["read"][0]) if {"shot", "read"} <= told.keys() else (0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class Restoration:
     """What all restoration jobs share; each worker builds the network once."""
@@ -105,6 +99,4 @@ class Restoration:
     @property
     def structure(self) -> Structure:
         """How the parts of the noise are handled."""
-        chosen = self.options.measurement
-        quietest = chosen.quietest and (chosen.quietest.shot, chosen.quietest.read)
-        return Structure(**chosen.model_dump(exclude={"quietest"}), quietest=quietest or learned_quietest(self.checkpoint.description))
+        return Structure(**self.options.measurement.model_dump())

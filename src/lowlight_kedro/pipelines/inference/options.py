@@ -35,25 +35,17 @@ class WindowOptions(Options):
     precision: Literal["fp32", "bf16", "auto"]
 
 
-class QuietestOptions(Options):
-    """Noise below which a prior is not asked, see `restoration.refresh.Structure`."""
-
-    shot: Annotated[float, Field(ge=0)]
-    read: Annotated[float, Field(ge=0)]
-
-
 class MeasurementOptions(Options):
-    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`; quietest None: what the prior learned."""
+    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`."""
 
     saturation: bool
     rows: bool
     black: bool
     tails_nu: Positive | None
-    quietest: QuietestOptions | None
 
 
 class HighlightOptions(Options):
-    """The brightest light that the prior is asked about, see `restoration.headroom`."""
+    """The brightest light that the prior is asked about, see `restoration.familiar`."""
 
     share: Annotated[float, Field(ge=0, le=1)]
     white: Positive

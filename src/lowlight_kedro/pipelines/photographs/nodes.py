@@ -32,7 +32,7 @@ def _exposed(light: NDArray, options: PhotographOptions, rng: np.random.Generato
         exposure = np.float32(np.exp(rng.uniform(low, high)))
         points = options.points
         if points.share and rng.uniform() < points.share:
-            pixels = with_points(pixels, rng.integers(points.count[0], points.count[1] + 1), points.fwhm, points.peak, rng)
+            pixels = with_points(pixels, int(rng.integers(points.count[0], points.count[1] + 1)), points.fwhm, points.peak, rng)
         if pixels.std() >= options.min_std:
             yield place, pixels * exposure
 

@@ -1,0 +1,32 @@
+"""The exposure at which a prior is asked: that of the pictures it learned from, whatever exposure is wanted."""
+
+import numpy as np
+
+from lowlight_kedro.restoration.refresh import Exposure
+from lowlight_kedro.sensor.cfa import tile_pattern
+from lowlight_kedro.sensor.frame import balanced
+
+BLOCK = 24  # photosites, whole periods of Bayer and X-Trans: its mean hardly knows noise
+LOUDEST = 0.2  # noise of black, white = 1: louder than this no prior of ours has learned
+
+
+def familiar_ratio(exposure: Exposure, share: float, white: float = 1.0) -> float:
+    """The exposure ratio at which a `share` of the frame has a channel above `white`, whatever `exposure.exposure_ratio` is.
+
+    A prior of clean tiles has seen light in [0, 1]; beyond it knows nothing, and far below, its errors are small against white but
+    not against what it sees. The posterior scales with the light: restoring at this ratio and multiplying by what is missing to the
+    wanted one is the same problem where the prior knows the answer, and the wanted ratio changes nothing but the scale.
+
+    Judged by means over BLOCK x BLOCK photosites. The noise of black stays below `LOUDEST`, so a black frame is not lifted without
+    end. The wanted ratio itself for frames that are smaller than a block.
+    """
+    rows, columns = (side // BLOCK for side in exposure.signal.shape)
+    if not rows or not columns:
+        return exposure.exposure_ratio
+    signal = exposure.signal[: rows * BLOCK, : columns * BLOCK]
+    light = balanced(signal, exposure.cfa, exposure.white_balance).reshape(rows, BLOCK, columns, BLOCK)
+    pattern = tile_pattern(np.asarray(exposure.cfa), (BLOCK, BLOCK))
+    means = [np.einsum("aibj,ij->ab", light, (pattern == channel) / (pattern == channel).sum()) for channel in range(3)]
+    brightest = float(np.quantile(np.max(means, axis=0), 1 - share)) / white
+    noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
+    return 1 / max(brightest, noise / LOUDEST)
