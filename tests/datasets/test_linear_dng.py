@@ -38,13 +38,13 @@ def smooth_frame(rng, **changes):
     return replace(frame, mosaic_dn=np.rint(512 + 15871 * mosaic).astype(np.uint16))
 
 
-def picture(rng, low=-0.02, high=3.0, ratio=100.0, source=None, **changes) -> LinearPicture:
+def picture(rng, low=0.0, high=3.0, ratio=100.0, source=None, **changes) -> LinearPicture:
     light = rng.uniform(low, high, (3, 40, 60)).astype(np.float32)
     return LinearPicture(light, replace(make_frame(rng, shape=(64, 64)), **changes), ratio, source)
 
 
-def saved(path, content, headroom=8.0, pedestal=2048) -> LinearDngDataset:
-    dataset = LinearDngDataset(filepath=str(path), headroom=headroom, pedestal=pedestal)
+def saved(path, content, headroom=8.0) -> LinearDngDataset:
+    dataset = LinearDngDataset(filepath=str(path), headroom=headroom)
     dataset.save(content)
     return dataset
 
@@ -86,35 +86,33 @@ def test_libraw_reads_the_numbers_and_they_are_the_light(rng, tmp_path):
     np.testing.assert_allclose(loaded, light, atol=1e-6)
 
 
-def test_values_below_black_and_above_white_survive(rng, tmp_path, caplog):
+def test_black_is_zero_and_values_above_white_survive(rng, tmp_path, caplog):
+    """Editors do not subtract a black level from linear files, so negative values are black."""
     content = picture(rng, low=-0.05, high=7.5)
     with caplog.at_level(logging.WARNING):
         loaded = saved(tmp_path / "a.dng", content).load()
     assert not caplog.records
-    assert (loaded.min(), loaded.max()) == (pytest.approx(content.light.min(), abs=2e-4), pytest.approx(content.light.max(), abs=2e-4))
+    np.testing.assert_allclose(loaded, content.light.clip(0), atol=2e-4)
+    with tifffile.TiffFile(tmp_path / "a.dng") as file:
+        assert file.pages.first.pages[0].tags["BlackLevel"].value == (0, 0, 0)
 
 
 def test_what_does_not_fit_is_clipped_and_said(rng, tmp_path, caplog):
     content = picture(rng, low=-1.0, high=9.0)
-    loaded = saved(tmp_path / "a.dng", content, headroom=2.0, pedestal=1000).load()
+    loaded = saved(tmp_path / "a.dng", content, headroom=2.0).load()
     gains = np.array(content.frame.white_balance)[:, None, None]
-    least = -1000 / (64535 / 2)
-    np.testing.assert_allclose(loaded, content.light.clip(least * gains, 2 * gains), atol=1e-4)
-    below, above = (content.light < least * gains).mean(), (content.light > 2 * gains).mean()
-    assert f"of the values {below:.2g} lie below what it holds (pedestal) and {above:.2g} above (headroom)" in caplog.text
+    np.testing.assert_allclose(loaded, content.light.clip(0, 2 * gains), atol=1e-4)
+    above = (content.light > 2 * gains).mean()
+    assert f"of the values {above:.2g} lie above what it holds (headroom)" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("lowest", "highest", "saturation"), [(0.0, 0.5, 10), (0.1, 1.0, 1), (-0.01, 3.0, 2), (-9, 99, 50), (-0.02, 5, 0.5)]
-)
-def test_levels_hold_what_they_should(lowest, highest, saturation):
-    levels = Levels.of(lowest, highest, saturation, headroom=8.0, pedestal=2048)
+@pytest.mark.parametrize(("highest", "saturation"), [(0.5, 10), (1.0, 1), (3.0, 2), (99, 50), (5, 0.5)])
+def test_levels_hold_what_they_should(highest, saturation):
+    levels = Levels.of(highest, saturation, headroom=8.0)
     top, shown = np.clip(highest, 1, 8), min(np.clip(highest, 1, 8), saturation)
-    assert levels.held[1] == pytest.approx(top)
+    assert levels.highest == pytest.approx(top)
     assert levels.to_dn(np.float32(top)) == 65535
-    assert levels.held[0] <= lowest or levels.black == 2048
-    assert levels.black <= 1 + max(-lowest, 0) * 65535 / top  # no more than it takes
-    assert levels.to_dn(np.zeros(1, np.float32)) == levels.black
+    assert levels.to_dn(np.zeros(1, np.float32)) == 0
     assert abs(levels.to_dn(np.float32(shown)) - levels.white) <= 1
     assert 2**levels.baseline_exposure == pytest.approx(shown, rel=1e-4)
 
@@ -122,8 +120,8 @@ def test_levels_hold_what_they_should(lowest, highest, saturation):
 def test_levels_fit_camera_values_not_balanced_ones(rng):
     """Red, whose gain is 2, holds the extremes."""
     content = picture(rng, low=0, high=0.1)
-    content.light[0, 0, :2] = 6.0, -0.06
-    assert fitted(content, 8.0, 2048) == Levels.of(-0.03, 3.0, 100.0, 8.0, 2048)
+    content.light[0, 0, 0] = 6.0
+    assert fitted(content, 8.0) == Levels.of(3.0, 100.0, 8.0)
 
 
 @pytest.mark.parametrize("orientation", range(8))
@@ -162,22 +160,7 @@ def test_saturated_light_is_white_and_brighter_light_survives(rng, tmp_path):
     content.light[:, 6] = 6 * gains
     dataset = saved(tmp_path / "a.dng", content)
     np.testing.assert_allclose(dataset.load()[:, 6], np.broadcast_to(6 * gains, (3, 60)), rtol=1e-4)
-    black = 1 - developed(tmp_path / "a.dng", user_flip=0)[5:7].min()
-    assert black < 0.01  # LibRaw forgets the black level of linear files when it scales white
-
-
-def test_a_black_level_costs_libraw_its_share_of_brightness(rng, tmp_path):
-    """Known of LibRaw 0.22: (DN - black) / white instead of (DN - black) / (white - black); at most 3 % with our pedestal."""
-    content = picture(rng, high=0.4, ratio=1.0)
-    saved(tmp_path / "a.dng", content)
-    black = read_levels(tmp_path / "a.dng")
-    values = developed(tmp_path / "a.dng", output_color=rawpy.ColorSpace.raw, user_flip=0).transpose(2, 0, 1)
-    np.testing.assert_allclose(values, (content.light * (1 - black / 65535)).clip(0), atol=1e-4)
-
-
-def read_levels(path) -> int:
-    with tifffile.TiffFile(path) as file:
-        return file.pages.first.pages[0].tags["BlackLevel"].value[0]
+    assert developed(tmp_path / "a.dng", user_flip=0)[5:7].min() > 1 - 1e-4
 
 
 def test_two_calibrations_are_carried_over_with_what_is_true_of_this_one_camera(rng, tmp_path):
@@ -298,7 +281,6 @@ def test_it_is_no_raw_to_restore(rng, tmp_path):
         read_frame(tmp_path / "a.dng")
 
 
-@pytest.mark.parametrize("wrong", [{"headroom": 0.5}, {"pedestal": -1}, {"pedestal": 40000}])
-def test_impossible_limits_are_refused(wrong):
-    with pytest.raises(DatasetError, match="headroom must be at least 1 and pedestal lie in"):
-        LinearDngDataset(filepath="a.dng", **{"headroom": 8.0, "pedestal": 2048, **wrong})
+def test_impossible_limits_are_refused():
+    with pytest.raises(DatasetError, match="headroom must be at least 1, got"):
+        LinearDngDataset(filepath="a.dng", headroom=0.5)

@@ -40,7 +40,7 @@ def night(tmp_path_factory):
     write_dng(here / "no_black.dng", dark(black_level=np.zeros((2, 2), np.float32)))
     write_dng(here / "all_black.dng", dark(mosaic_dn=np.full((64, 64), 512, np.uint16)))
     write_dng(here / "all_white.dng", dark(mosaic_dn=np.full((64, 64), 16383, np.uint16)))
-    write_linear_dng(here / "three_colours.dng", LinearPicture(np.full((3, 64, 64), 0.2, np.float32), frame, 1.0), headroom=8, pedestal=0)
+    write_linear_dng(here / "three_colours.dng", LinearPicture(np.full((3, 64, 64), 0.2, np.float32), frame, 1.0), headroom=8)
     Image.new("RGB", (64, 64)).save(here / "finished.jpg")
     (here / "empty.arw").touch()
     monochrome(here / "grey.dng")

@@ -27,7 +27,7 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
     index = pd.read_csv(empty_project.data / "03_primary/index.csv")
     assert (len(index), index["camera"].unique().tolist(), index["cfa"].unique().tolist()) == (
         12 * 17,
-        ["NIKON CORPORATION NIKON D5000"],
+        ["NIKON D5000"],
         ["GBRG"],
     )
     assert (empty_project.data / "07_model_output/preview/sample2.png").stat().st_size > 10_000

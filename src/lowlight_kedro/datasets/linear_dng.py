@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from math import ceil, log2
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ LINEAR_RAW = 34892
 HIGHEST = 65535
 THUMBNAIL = 256  # pixels along the longer side, as DNG 1.7.1 recommends for the first image
 STRIP = 256  # rows converted at a time
-BLACK, WHITE, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
+BLACK_LEVEL, WHITE_LEVEL, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
 
 
 @dataclass(frozen=True)
@@ -52,45 +52,44 @@ class LinearPicture:
 
 @dataclass(frozen=True)
 class Levels:
-    """How camera RGB c becomes digital numbers: DN = black + scale c; `white` is the DN that editors show as white."""
+    """How camera RGB c becomes digital numbers: DN = scale c; `white` is the DN that editors show as white.
 
-    black: int
+    Black is 0: RawTherapee 5.9 and darktable 4.2 do not subtract BlackLevel from linear files, and a few DN of it tint the shadows.
+    """
+
     white: int
     scale: float
 
     @classmethod
-    def of(cls, lowest: float, highest: float, saturation: float, headroom: float, pedestal: int) -> "Levels":
-        """The finest 16-bit scale that holds [lowest, highest], up to `headroom` above and `pedestal` DN below black.
+    def of(cls, highest: float, saturation: float, headroom: float) -> "Levels":
+        """The finest 16-bit scale that holds [0, highest], up to `headroom`.
 
         At least c = 1 is held, so that all pictures without highlights have one scale. White is where the photosites
         saturated, if that is held: above it the colour of a light is not known.
         """
         top = float(np.clip(highest, 1, headroom))
-        black = min(pedestal, ceil(max(-lowest, 0) * HIGHEST / top))
-        scale = (HIGHEST - black) / top
-        return cls(black, black + round(scale * min(top, saturation)), scale)
+        scale = HIGHEST / top
+        return cls(round(scale * min(top, saturation)), scale)
 
     @property
     def baseline_exposure(self) -> float:
         """BaselineExposure, EV: with it light of 1 is shown as bright as if white were there."""
-        return log2((self.white - self.black) / self.scale)
+        return log2(self.white / self.scale)
 
     @property
-    def held(self) -> tuple[float, float]:
-        """Least and greatest camera RGB that a file can hold."""
-        return -self.black / self.scale, (HIGHEST - self.black) / self.scale
+    def highest(self) -> float:
+        """Greatest camera RGB that a file can hold."""
+        return HIGHEST / self.scale
 
     def to_dn(self, camera: NDArray) -> NDArray[np.uint16]:
         """Rounded; what a file cannot hold goes to its end."""
-        return np.clip(np.rint(camera * np.float32(self.scale) + self.black), 0, HIGHEST).astype(np.uint16)
+        return np.clip(np.rint(camera * np.float32(self.scale)), 0, HIGHEST).astype(np.uint16)
 
 
-def fitted(picture: LinearPicture, headroom: float, pedestal: int) -> Levels:
+def fitted(picture: LinearPicture, headroom: float) -> Levels:
     """The levels of a picture, see `Levels.of`."""
-    gains = picture.gains.ravel()
-    lowest = min(float(plane.min() / gain) for plane, gain in zip(picture.light, gains, strict=True))
-    highest = max(float(plane.max() / gain) for plane, gain in zip(picture.light, gains, strict=True))
-    return Levels.of(lowest, highest, picture.exposure_ratio, headroom, pedestal)
+    highest = max(float(plane.max() / gain) for plane, gain in zip(picture.light, picture.gains.ravel(), strict=True))
+    return Levels.of(highest, picture.exposure_ratio, headroom)
 
 
 def _pixels(picture: LinearPicture, levels: Levels) -> NDArray[np.uint16]:
@@ -132,15 +131,15 @@ def _raw_tags(levels: Levels, height: int, width: int) -> list[Any]:
     """Of the directory that holds the picture."""
     return [
         (50713, "H", 2, (1, 1), True),  # BlackLevelRepeatDim
-        (BLACK, "H", 3, (levels.black,) * 3, True),
-        (WHITE, "H", 3, (levels.white,) * 3, True),
+        (BLACK_LEVEL, "H", 3, (0, 0, 0), True),
+        (WHITE_LEVEL, "H", 3, (levels.white,) * 3, True),
         (50719, "H", 2, (0, 0), True),  # DefaultCropOrigin
         (50720, "I", 2, (width, height), True),  # DefaultCropSize
         (50829, "I", 4, (0, 0, height, width), True),  # ActiveArea
     ]
 
 
-def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: float, pedestal: int) -> Levels:
+def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: float) -> Levels:
     """Write atomically, uncompressed; white balance is divided out again and told in AsShotNeutral, so editors can change it.
 
     The exposure time is the raw's own. Returns the levels used.
@@ -148,7 +147,7 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
     Raises:
         DatasetError: the file cannot be written.
     """
-    levels = fitted(picture, headroom, pedestal)
+    levels = fitted(picture, headroom)
     height, width = picture.light.shape[1:]
     source = read_tags(picture.source) if picture.source else Tags(())
     exif = exif_entries(picture.frame, source.taken_at, (source.number(F_NUMBER), source.number(FOCAL_LENGTH)))
@@ -170,11 +169,11 @@ def read_linear_dng(path: str | Path) -> NDArray[np.float32]:
     """The light (3, H, W) of a file of ours, to half a DN, within what it holds."""
     with tifffile.TiffFile(path) as file:
         first, raw = file.pages.first, file.pages.first.pages[0]
-        black, white = (np.asarray(raw.tags[tag].value, float)[:, None, None] for tag in (BLACK, WHITE))
+        white = np.asarray(raw.tags[WHITE_LEVEL].value, float)[:, None, None]
         (exposure, unit), neutral = first.tags[EXPOSURE].value, np.reshape(first.tags[NEUTRAL].value, (3, 2))
         pixels = raw.asarray().transpose(2, 0, 1)
     gains = (neutral[:, 1] / neutral[:, 0])[:, None, None]
-    return ((pixels - black) * (2 ** (exposure / unit) * gains / (white - black))).astype(np.float32)
+    return (pixels * (2 ** (exposure / unit) * gains / white)).astype(np.float32)
 
 
 class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
@@ -183,15 +182,12 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
     Args:
         filepath: the file.
         headroom: light kept, in camera RGB where 1 is the white of the long exposure; beyond it is clipped, with a warning.
-        pedestal: DN, of 65535, that the black level may take so that values below 0 survive.
     """
 
-    def __init__(self, *, filepath: str, headroom: float, pedestal: int, metadata: dict | None = None) -> None:
-        if headroom < 1 or not 0 <= pedestal < HIGHEST // 2:
-            raise DatasetError(
-                f"headroom must be at least 1 and pedestal lie in [0, {HIGHEST // 2}), got headroom={headroom}, pedestal={pedestal}"
-            )
-        self._filepath, self._headroom, self._pedestal = Path(filepath), headroom, pedestal
+    def __init__(self, *, filepath: str, headroom: float, metadata: dict | None = None) -> None:
+        if headroom < 1:
+            raise DatasetError(f"headroom must be at least 1, got headroom={headroom}")
+        self._filepath, self._headroom = Path(filepath), headroom
         self.metadata = metadata
 
     def load(self) -> NDArray[np.float32]:
@@ -200,17 +196,13 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
 
     def save(self, data: LinearPicture) -> None:
         """Write atomically; say what does not fit."""
-        levels = write_linear_dng(self._filepath, data, headroom=self._headroom, pedestal=self._pedestal)
-        low, high = (value * data.gains for value in levels.held)
-        half = 0.5 / levels.scale * data.gains
-        outside = share_outside(data.light, low - half, high + half)
-        if any(outside.values()):
-            level = logging.WARNING if outside["above"] else logging.INFO  # noise far below black shows nowhere; lost light may
-            told = "%s: of the values %.2g lie below what it holds (pedestal) and %.2g above (headroom)"
-            logger.log(level, told, self._filepath, *outside.values())
+        levels = write_linear_dng(self._filepath, data, headroom=self._headroom)
+        above = share_outside(data.light, high=(levels.highest + 0.5 / levels.scale) * data.gains)["above"]
+        if above:
+            logger.warning("%s: of the values %.2g lie above what it holds (headroom)", self._filepath, above)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "headroom": self._headroom, "pedestal": self._pedestal}
+        return {"filepath": str(self._filepath), "headroom": self._headroom}

@@ -58,9 +58,10 @@ class Tags:
 
     @property
     def camera(self) -> str:
-        """Maker and model, or `"unknown camera"`."""
+        """Maker and model, the model alone where it begins with the maker's name, or `"unknown camera"`."""
         words = [value for value in map(self.find, (MAKE, MODEL)) if isinstance(value, str) and value]
-        return " ".join(words) or "unknown camera"
+        repeats = len(words) == 2 and words[1].casefold().startswith(words[0].split()[0].casefold())
+        return words[1] if repeats else " ".join(words) or "unknown camera"
 
     @property
     def iso(self) -> float:
