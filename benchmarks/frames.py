@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from restoration import load_prior
 from torch import Tensor
 
+from lowlight_kedro.api import load_prior
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.diffusion.checkpoint import Prior
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
@@ -78,7 +78,7 @@ def load(path: str | None) -> Prior:
     if path is None:
         network = NETWORKS["pyramid_unet"](widths=[32, 64, 96], blocks=1)
         return Prior(Denoiser(network, 0.5).requires_grad_(False), Scaling(-0.725, 0.861), True)
-    prior = load_prior(Path(path))
+    prior = load_prior(path, "cpu", "fp32").built
     prior.denoiser.to(memory_format=torch.channels_last)
     return prior
 

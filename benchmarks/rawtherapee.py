@@ -17,22 +17,10 @@ import numpy as np
 import pandas as pd
 import tifffile
 from numpy.typing import NDArray
-from restoration import (
-    BALANCE,
-    BLACK_DN,
-    LAYOUTS,
-    RANGE_DN,
-    SETTINGS,
-    SHIPPED,
-    Scene,
-    Shot,
-    figures_of,
-    held_out,
-    load_prior,
-    restore,
-    shoot,
-)
+from restoration import restore
+from scenes import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
 
+import lowlight_kedro as ll
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import srgb_decode
@@ -111,9 +99,9 @@ def fitted(light: NDArray, truth: NDArray) -> NDArray:
     return light * float((light * truth).sum() / np.square(light).sum())
 
 
-def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> Iterator[dict]:
+def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path | None) -> Iterator[dict]:
     """Figures of each way of denoising and of the prior, on each scene."""
-    prior = load_prior(prior_file)
+    prior = ll.load_prior(prior_file)
     for number, scene in enumerate(scenes):
         shot = shoot(scene, SETTINGS[setting], layout, number)
         truth = inside(shot.truth, shot)
@@ -135,7 +123,7 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path) -> It
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", type=Path, default=SHIPPED)
+    parser.add_argument("--prior", type=Path, default=None)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--side", type=int, default=320)

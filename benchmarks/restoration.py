@@ -27,66 +27,36 @@ from numpy.typing import NDArray
 from peers import is_peer, peer
 from scenes import (
     BALANCE,
-    BLACK_DN,
     LAYOUTS,
-    RANGE_DN,
-    ROOT,
     SETTINGS,
     Scene,
     Shot,
     balanced_signal,
     figures_of,
     held_out,
-    settings_of,
     shoot,
 )
 from scipy.stats import t as student
-from torch import Tensor
 
-from lowlight_kedro.datasets.checkpoint import CheckpointDataset
-from lowlight_kedro.diffusion.checkpoint import Prior, build_prior, prior_of
-from lowlight_kedro.diffusion.compute import network_precision
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.samplers import SAMPLERS, finish
+import lowlight_kedro as ll
+from lowlight_kedro.api import LoadedPrior, Settings
+from lowlight_kedro.diffusion.samplers import finish
 from lowlight_kedro.evaluation.coverage import coverage
-from lowlight_kedro.restoration.estimates import Kind, Probing, Sampling, estimate
-from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
-from lowlight_kedro.restoration.refresh import Structure
-from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure
-from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
-from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
-
-__all__ = [
-    "BALANCE",
-    "BLACK_DN",
-    "LAYOUTS",
-    "RANGE_DN",
-    "SETTINGS",
-    "Scene",
-    "Shot",
-    "figures_of",
-    "held_out",
-    "load_prior",
-    "restore",
-    "shoot",
-]
-
-SHIPPED = ROOT / "src/lowlight_kedro/priors/photographs.safetensors"
+from lowlight_kedro.restoration.restore import LOCAL_REACH
+from lowlight_kedro.restoration.symmetries import SYMMETRIES
 
 
 @torch.no_grad()
-def restore_rgb(
-    shot: Shot, prior: Prior, name: str, kind: str, evaluations: int, draws: int, denoiser: DenoiserFunction
-) -> NDArray:  # fmt: skip
+def restore_rgb(shot: Shot, prior: LoadedPrior, name: str, kind: str, evaluations: int, draws: int) -> NDArray:
     """The same where every site has three channels: a measurement without a mosaic. Only methods with a mean or draws of their own."""
-    y = torch.from_numpy(prior.scaling.to_network(TILE_SLOPE * balanced_signal(shot) - 1).astype(np.float32))[None]
+    scaling = prior.built.scaling
+    y = torch.from_numpy(prior.to_network(balanced_signal(shot)).astype(np.float32))[None]
     mask = torch.ones_like(y, dtype=torch.uint8)
     x = local_mean(y, mask, LOCAL_REACH)
     for number in range(evaluations if kind == "mean" else 2):
-        posterior = GUIDANCE[name](denoiser, Measurement(y, mask, noise_map(x, shot.noise, shot.ratio, BALANCE, prior.scaling)))
+        posterior = GUIDANCE[name](prior, Measurement(y, mask, noise_map(x, shot.noise, shot.ratio, BALANCE, scaling)))
         if (kind == "mean" or number == 0) and posterior.mean is not None:
             x = posterior.mean()
     if kind != "mean":
@@ -96,41 +66,34 @@ def restore_rgb(
             assert posterior.draw is not None, f"{name} has no sampler of its own"
             sampled.append(finish(posterior.draw(x, evaluations - 1, generator)))
         x = torch.stack(sampled).mean(0)
-    return from_tile_domain(prior.scaling.to_tile(x[0])).numpy()
+    return prior.to_light(x[0]).numpy()
 
 
 def restore(
-    shot: Shot, prior: Prior, method: str, evaluations: int, draws: int, precision: str = "fp32", probes: int = 0
+    shot: Shot, prior: LoadedPrior, method: str, evaluations: int, draws: int, probes: int = 0, symmetries: int = 1
 ) -> tuple[NDArray, NDArray | None, int]:  # fmt: skip
     """Restored light, its standard deviation if `probes` are to tell one, and the evaluations it took.
 
     `mean` methods with `evaluations` passes, else the mean of `draws` samples.
     """
     name, _, kind = method.partition("/")
-    count: list[int] = []
-
-    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        count.append(1)
-        with network_precision(precision, x.device):
-            return prior.denoiser(x, sigma.expand(x.shape))
-
     if shot.cfa is None:
-        return restore_rgb(shot, prior, name, kind, evaluations, draws, denoiser), None, len(count)
-    wanted: Kind = "mean" if kind == "mean" else "sample" if draws == 1 else "mean_of_k"
-    probing = settings_of("base/parameters_inference.yml")["inference"]["uncertainty"] | {"probes": probes if kind == "mean" else 0}
-    exposure = Exposure(shot.signal, shot.cfa, BALANCE, shot.ratio, shot.noise)
-    asked = familiar_ratio(exposure, **settings_of("base/parameters_inference.yml")["inference"]["highlights"])
-    result = estimate(
-        wanted, replace(exposure, exposure_ratio=asked), denoiser, prior.scaling, GUIDANCE[name],
-        name=method, seed=0, refreshes=evaluations - 1 if kind == "mean" else int(name == "noise_map"), structure=Structure(),
-        sampling=Sampling(SAMPLERS["heun"], evaluations, sigma_min=0.01, sigma_max=3.0, draws=draws), probing=Probing(**probing),
-        device=torch.device("cpu"),
+        return restore_rgb(shot, prior, name, kind, evaluations, draws), None, evaluations * (1 if kind == "mean" else draws)
+    plain, is_mean = Settings(), kind == "mean"
+    settings = replace(
+        plain, estimate="mean" if is_mean else "sample" if draws == 1 else "mean_of_k", symmetries=symmetries,
+        refreshes=evaluations - 1 if is_mean else int(name == "noise_map"),
+        probing=replace(plain.probing, probes=probes if is_mean else 0),
+        sampling=replace(plain.sampling, evaluations=evaluations, draws=draws),
     )  # fmt: skip
-    result = result.times(shot.ratio / asked)
-    return result.light, result.std, len(count)
+    result = ll.restore(
+        shot.signal, prior, cfa=shot.cfa, noise=shot.noise, white_balance=BALANCE, ratio=shot.ratio, guidance=name, settings=settings,
+        name=method,
+    )  # fmt: skip
+    return result.light, result.std, result.record["evaluations"]
 
 
-def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:
+def rows(scenes: list[Scene], prior: LoadedPrior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:
     """Figures of every method on every scene."""
     for number, scene in enumerate(scenes):
         shot = shoot(scene, SETTINGS[setting], layout, number, options.noise == "full")
@@ -142,7 +105,7 @@ def rows(scenes: list[Scene], prior: Prior, setting: str, layout: str, options: 
                     continue
                 light = develop(shot)
             else:
-                light, std, count = restore(shot, prior, method, evaluations, draws, options.precision, options.probes)
+                light, std, count = restore(shot, prior, method, evaluations, draws, options.probes, options.symmetries)
             figures = {"setting": setting, "layout": layout, "method": method, "draws": draws, "evaluations": count}
             figures["seconds"] = time.perf_counter() - begin
             if std is not None:
@@ -167,16 +130,6 @@ def parsed(method: str) -> tuple[str, int, int]:
     return name, int(evaluations or 1), int(draws or 1)
 
 
-def load_prior(path: Path) -> Prior:
-    """A prior or a training state."""
-    checkpoint = CheckpointDataset(filepath=str(path)).load()
-    if checkpoint is None:
-        raise FileNotFoundError(path)
-    checkpoint = prior_of(checkpoint) if "history" in checkpoint.description else checkpoint
-    network = checkpoint.description["network"]
-    return build_prior(checkpoint, NETWORKS[network["name"]](**network["options"]))
-
-
 def half_interval(column: pd.Series) -> float:
     """Half the width of the 95 % interval of the mean."""
     return float(student.ppf(0.975, max(len(column) - 1, 1)) * column.std() / len(column) ** 0.5)
@@ -194,7 +147,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", type=Path, default=SHIPPED)
+    parser.add_argument("--prior", type=Path, default=None)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--side", type=int, default=256)
@@ -206,8 +159,10 @@ def main() -> None:
     parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mirrored and turned copies to average over")
     parser.add_argument("--probes", type=int, default=0, help="1: how often the truth lies within 90 %% of the mean (mosaics)")
     options = parser.parse_args()
-    prior, scenes = load_prior(options.prior), list(held_out(options.photographs, options.scenes, options.side))
-    prior = replace(prior, denoiser=Symmetric(prior.denoiser, options.symmetries))
+    prior, scenes = (
+        ll.load_prior(options.prior, "cpu", options.precision),
+        list(held_out(options.photographs, options.scenes, options.side)),
+    )
     table = pd.DataFrame(
         row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, options)
     )

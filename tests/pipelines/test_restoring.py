@@ -3,15 +3,14 @@
 import json
 import pickle
 import re
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from tqdm import tqdm
 
+from lowlight_kedro import api
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.pipelines import device
 from lowlight_kedro.pipelines.inference import frames, model
@@ -116,18 +115,6 @@ def test_the_record_tells_the_precision_that_auto_took_and_the_evaluations_of_al
     assert (record["precision"], record["evaluations"]) == ("bf16", 3 * 2)
 
 
-def test_progress_ends_at_its_end_though_shares_are_rounded(capsys):
-    shares = [1 / 42] * 42  # add up to more than 1
-    assert sum(shares) > 1
-    with tqdm(total=1, bar_format=frames.BAR) as progress, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for share in [*shares, -0.5, 0.5]:
-            frames._advance(progress, share)
-        progress.refresh()
-    assert progress.n == 1
-    assert "1.0/1 evaluations" in capsys.readouterr().err
-
-
 def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog):
     bright = make_frame(np.random.default_rng(0), shape=(128, 160), exposure_s=0.1)
     write_dng(small.raw / "Sony/short/10008_00_0.1s.dng", replace(bright, mosaic_dn=np.full((128, 160), 16383, np.uint16)))
@@ -146,10 +133,9 @@ def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog)
 
 def test_the_network_is_built_once_and_does_not_travel(project, monkeypatch):
     built, shared = [], []
-    load = model.load_prior
-    restore = frames.estimate
-    monkeypatch.setattr(model, "load_prior", lambda *given: built.append(1) or load(*given))
-    monkeypatch.setattr(frames, "estimate", lambda *given, **named: shared.append(1) or restore(*given, **named))
+    build, restore = api.build_prior, frames.restore_exposure
+    monkeypatch.setattr(api, "build_prior", lambda *given: built.append(1) or build(*given))
+    monkeypatch.setattr(frames, "restore_exposure", lambda *given: shared.append(1) or restore(*given))
     project.run("inference", inference={"exposure_ratio": {"value": 25.0}})
     assert (len(built), len(shared)) == (1, 2)
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lowlight_kedro import __version__
+from lowlight_kedro.version import __version__
 
 EXAMPLES = """examples:
   lowlight restore IMG_0001.ARW

@@ -9,15 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent.parent
+from lowlight_kedro.configuration import PACKAGE, conf_source
+
 INDEX = "restored.html"  # as in conf/restore/catalog.yml; index.html may be somebody's own
 STOPPED = 130  # as shells say of a program that Ctrl-C ended
-
-
-def conf_source() -> Path:
-    """The configuration: inside an installed package, at the root of a checkout."""
-    inside = PACKAGE / "conf"
-    return inside if inside.is_dir() else PACKAGE.parent.parent / "conf"
 
 
 def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:

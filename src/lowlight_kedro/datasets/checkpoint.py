@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.safetensors_file import KEY, CheckpointReadError, read_checkpoint
 
 if TYPE_CHECKING:  # torch takes a second to import; a catalog is made before anything is loaded
     from lowlight_kedro.diffusion.checkpoint import Checkpoint
-
-KEY = "lowlight_kedro"
 
 
 def remove_leftovers(target: Path) -> None:
@@ -49,30 +48,12 @@ class CheckpointDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: it is missing, torn, or no checkpoint of ours (a pickle is never opened).
         """
-        from safetensors import SafetensorError, safe_open
-
-        from lowlight_kedro.diffusion.checkpoint import Checkpoint
-
         if self._optional and not self._filepath.exists():
             return None
-        if not self._filepath.exists():
-            raise DatasetError(f"there is no checkpoint {self._filepath}; run `kedro run --pipelines training` first")
         try:
-            with safe_open(self._filepath, framework="pt") as file:
-                description = json.loads((file.metadata() or {})[KEY])
-                if not isinstance(description, dict):
-                    raise ValueError(f"its description is {str(description)[:40]!r}, expected a mapping")
-                return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, description, str(self._filepath))  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-            raise DatasetError(self._refusal(error)) from error
-
-    def _refusal(self, error: Exception) -> str:
-        size = self._filepath.stat().st_size
-        reason = "the file is empty" if not size else f"no {error} in its header" if isinstance(error, KeyError) else str(error)
-        return (
-            f"{self._filepath}: not a safetensors checkpoint of lowlight_kedro ({reason}; {size} bytes); "
-            "remove the file, or put back a whole one: the snapshots of a training are priors to begin with (start_from)"
-        )
+            return read_checkpoint(self._filepath)
+        except CheckpointReadError as error:
+            raise DatasetError(str(error)) from error
 
     def save(self, data: "Checkpoint") -> None:
         """Write atomically.

@@ -11,13 +11,13 @@ import tifffile
 from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro import __version__
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.dng import append_exif, camera_tags, exif_entries, text_tag
 from lowlight_kedro.datasets.tags import F_NUMBER, FOCAL_LENGTH, MAKE, MODEL, Tags, read_tags
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import render, share_outside, shrunk
+from lowlight_kedro.version import __version__
 
 logger = logging.getLogger(__name__)
 

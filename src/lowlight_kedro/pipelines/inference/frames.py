@@ -3,8 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowlight_kedro.api import restore_exposure
 from lowlight_kedro.datasets.linear_dng import LinearPicture
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.evaluation.page import Page
 from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.inference.before import Box, detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
-from lowlight_kedro.plugins import choose
-from lowlight_kedro.restoration.estimates import Estimate, Probing, Sampling, estimate, expected_evaluations
-from lowlight_kedro.restoration.familiar import familiar_ratio
-from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.restore import Exposure
-from lowlight_kedro.restoration.symmetries import Symmetric
-from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
 from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, share_outside, shrunk
-from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 logger = logging.getLogger(__name__)
 
 Picture = Callable[[NDArray], NDArray]  # light to what is shown of it
 
-BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} evaluations [{elapsed}<{remaining}]"
+BAR = "{l_bar}{bar}| [{elapsed}<{remaining}]"
 
 
 def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options: RatioOptions) -> tuple[float, str]:
@@ -74,38 +65,10 @@ def saturated_share(signal: NDArray, most: float) -> float:
     return share
 
 
-def _advance(progress: tqdm, share: float) -> None:
-    """Move on by a share of an evaluation, not beyond the end: shares add up to whole numbers but for rounding."""
-    progress.update(min(share, (progress.total or 0) - progress.n))
-
-
-def _denoiser(shared: Restoration, evaluated: list[int], progress: tqdm) -> DenoiserFunction:
-    """The prior's, in windows; each moves `progress` on by its share, each evaluation of the whole frame adds to `evaluated`."""
-    prior, window = shared.prior, shared.options.window
-    network = prior.denoiser.network
-    return windowed(
-        Symmetric(prior.denoiser, shared.options.symmetries), size=window.size, memory_mb=window.memory_mb,
-        tolerance=window.tolerance * TILE_SLOPE / prior.scaling.scale,
-        multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None), precision=shared.precision,
-        device=shared.device, on_evaluation=lambda: evaluated.append(1), on_share=partial(_advance, progress),
-    )  # fmt: skip
-
-
-def _estimate(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, int]:
-    """The restored light with its standard deviation, and how often the network evaluated the whole frame."""
-    options, sample = shared.options, shared.options.sample
-    sampling = Sampling(choose("sampler", SAMPLERS, sample.sampler), sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws)
-    probing = Probing(**options.uncertainty.model_dump())
-    offered = capabilities(shared.guidance, shared.prior.denoiser)
-    total = expected_evaluations(options.estimate, offered, refreshes=options.refreshes, sampling=sampling, probing=probing)
-    evaluated: list[int] = []
-    with tqdm(total=total, desc=f"{options.estimate} of {name}", bar_format=BAR, leave=False) as progress:
-        result = estimate(
-            options.estimate, exposure, _denoiser(shared, evaluated, progress), shared.prior.scaling, shared.guidance,
-            name=name, seed=options.seed, refreshes=options.refreshes, sampling=sampling, probing=probing,
-            structure=shared.structure, device=shared.device,
-        )  # fmt: skip
-    return result, len(evaluated) * options.symmetries
+def _restored(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, dict[str, Any]]:
+    """The restored light and how it was made, with a bar of what is done."""
+    with tqdm(total=1.0, desc=f"{shared.options.estimate} of {name}", bar_format=BAR, leave=False) as bar:
+        return restore_exposure(exposure, shared.prior, shared.guidance, shared.settings, name, lambda share: bar.update(share - bar.n))
 
 
 def _before(
@@ -177,19 +140,17 @@ def restore_light(
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
-    asked = familiar_ratio(exposure, **options.highlights.model_dump())
-    result, evaluations = _estimate(replace(exposure, exposure_ratio=asked), shared, name)
-    result = _weakened(result.times(ratio / asked), exposure, frame, options)
+    result, facts = _restored(exposure, shared, name)
+    result = _weakened(result, exposure, frame, options)
     record = {
-        "exposure_ratio": ratio, "ratio_from": why, "prior_asked_at": asked, "noise": vars(noise), "noise_from": source,
-        "noise_not_from": passed_over, "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar,
-        "prior": shared.prior_digest, "options": options.describe(), "device": shared.device.type, "precision": shared.precision,
-        "guidance": options.guidance.name, "estimate": options.estimate, "strength": options.strength, "evaluations": evaluations,
-        "draws": options.draws if options.estimate == "mean_of_k" else None, "std_from": result.std_from,
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
+        "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar, "options": options.describe(),
+        "guidance": options.guidance.name, "strength": options.strength,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
         "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
+    record |= facts
     return result, exposure, frame, record
 
 

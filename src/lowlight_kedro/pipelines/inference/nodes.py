@@ -63,7 +63,7 @@ def restore_frames(
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    settings = [shared.prior_digest, calibrations, sensor.model_dump(), options.describe()]
+    settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe()]
     jobs = [
         Job(name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)])
         for name in selected["frame"]

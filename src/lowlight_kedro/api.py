@@ -1,0 +1,374 @@
+"""The core that can be called: arrays in, arrays out. The command, the inference pipeline and the benchmarks call this too.
+
+    import lowlight_kedro as ll
+
+    prior = ll.load_prior()                         # the one that comes with the package, or a path
+    out = ll.restore(ll.read_raw("IMG_0001.ARW"), prior, ratio=100)
+    out = ll.restore(mosaic, prior, cfa="RGGB", gain=1e-4, read_noise=4e-4, ratio=10)
+    x = ll.sample(prior, 4, size=128, seed=0)
+
+Light is linear and white-balanced, (3, H, W), 1 = white of the exposure that is asked for. Nothing here knows Kedro.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowlight_kedro.configuration import conf_source
+from lowlight_kedro.datasets.decoding import read_frame
+from lowlight_kedro.datasets.safetensors_file import read_checkpoint
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest, network_choice, prior_of
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.order import generator_for
+from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
+from lowlight_kedro.pipelines.device import choose_device, choose_precision
+from lowlight_kedro.plugins import choose, configured
+from lowlight_kedro.restoration.allocator import keep_freed_memory
+from lowlight_kedro.restoration.estimates import Estimate, Kind, Probing, Sampling, estimate, expected_evaluations, missing_capability
+from lowlight_kedro.restoration.familiar import familiar_ratio
+from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
+from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.restore import Exposure, Structure
+from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
+from lowlight_kedro.restoration.windows import windowed
+from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.cfa import XTRANS, Cfa
+from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn
+from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
+from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
+from lowlight_kedro.sensor.render import render
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
+
+SHIPPED = Path(__file__).parent / "priors" / "photographs.safetensors"
+TARGET_BRIGHTNESS = 0.1  # mean light of a result whose exposure ratio nobody tells
+BAYER_NAMES = ("RGGB", "BGGR", "GRBG", "GBRG")
+NEUTRAL = (1.0, 1.0, 1.0)
+
+Progress = Callable[[float], object]
+
+
+@dataclass(frozen=True)
+class LoadedPrior:
+    """A prior on its device. `prior(x, sigma)` is E[x0 | x]; x in network units, see `scaling`.
+
+    Attributes:
+        checkpoint: weights and description as they lie in the file.
+        device: where it is evaluated.
+        precision: `fp32` or `bf16`, of the network.
+    """
+
+    checkpoint: Checkpoint
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {part.name: getattr(self, part.name) for part in fields(self)}  # a worker builds its own network
+
+    @cached_property
+    def built(self) -> Prior:
+        """The network with its weights, on the device."""
+        keep_freed_memory()
+        name, options = network_choice(self.checkpoint)
+        built = build_prior(self.checkpoint, choose("network", NETWORKS, name)(**options))
+        built.denoiser.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
+        return built
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells this prior from others."""
+        return digest(self.checkpoint)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """The denoiser: x (B, 3, H, W) with noise of level sigma, a number or a map; sides are multiples of `multiple`."""
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=self.device)
+        return self.built.denoiser(x.to(self.device), level.expand(x.shape) if level.ndim else level.reshape(1, 1, 1, 1)).to(x.device)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return int(getattr(self.built.denoiser.network, "multiple", 1))
+
+    def to_network(self, light: Any) -> Any:
+        """Light, 1 = white, in the network's units."""
+        return self.built.scaling.to_network(TILE_SLOPE * light - 1)
+
+    def to_light(self, x: Any) -> Any:
+        """The inverse of `to_network`."""
+        return from_tile_domain(self.built.scaling.to_tile(x))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Overlapping windows, see `restoration.windows.windowed`: largest side (None: as memory allows), MiB, and tolerance in light."""
+
+    size: int | None = None
+    memory_mb: float = 700.0
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a frame is restored; the defaults are those of `lowlight restore`, every field is explained in parameters_inference.yml."""
+
+    estimate: Kind = "mean"
+    refreshes: int = 1
+    symmetries: int = 1
+    probing: Probing = field(default_factory=lambda: Probing(probes=1, spacing=5, reach=8, step=1.0))
+    sampling: Sampling = field(default_factory=lambda: Sampling(SAMPLERS["heun"], 39, 0.01, 3.0, 8))
+    structure: Structure = field(default_factory=Structure)
+    window: Window = field(default_factory=Window)
+    highlights: Mapping[str, float] = field(default_factory=lambda: {"share": 0.005, "white": 1.0})
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.refreshes < 0 or self.symmetries not in SYMMETRIES or self.estimate not in ("mean", "sample", "mean_of_k"):
+            raise ValueError(
+                f"estimate must be mean, sample or mean_of_k, refreshes at least 0 and symmetries one of {SYMMETRIES}, got "
+                f"{self.estimate!r}, {self.refreshes}, {self.symmetries}"
+            )
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored frame.
+
+    Attributes:
+        light: white-balanced linear camera RGB (3, H, W), 1 = white at the exposure ratio that was asked for.
+        std: its standard deviation, or None; `std_from` says how it was made, or why there is none.
+        exposure: the measurement that was restored.
+        record: how it was restored, for people and files.
+        camera_to_srgb: (3, 3), what `picture` needs.
+    """
+
+    light: NDArray[np.float32]
+    std: NDArray[np.float32] | None
+    std_from: str
+    exposure: Exposure
+    record: dict[str, Any]
+    camera_to_srgb: NDArray
+
+    def picture(self, exposure: float = 1.0) -> NDArray[np.uint8]:
+        """Display sRGB (H, W, 3), `exposure` times brighter."""
+        shown = render(self.light, np.asarray(self.camera_to_srgb), exposure=exposure)
+        return np.rint(shown.transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def load_prior(source: str | Path | Checkpoint | None = None, device: str = "auto", precision: str = "auto") -> LoadedPrior:
+    """A prior: the one that comes with the package, a file (a training state too), or a checkpoint.
+
+    Raises:
+        ValueError: the file is missing or no prior of ours, or the device is not there.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(Path(source) if source is not None else SHIPPED)
+    checkpoint = prior_of(checkpoint) if "history" in checkpoint.description else checkpoint
+    network_choice(checkpoint)
+    where = choose_device(device)
+    return LoadedPrior(checkpoint, where, choose_precision(precision, where))  # type: ignore[arg-type]
+
+
+def read_raw(path: str | Path) -> Frame:
+    """A camera raw: mosaic, levels, colour filters, white balance, and what the file tells of its noise.
+
+    Raises:
+        ValueError: the file cannot be used; the message names it and says why.
+    """
+    return read_frame(Path(path))
+
+
+def _pattern(cfa: str | Cfa) -> Cfa:
+    """Letters of a Bayer pattern row by row, `xtrans`, or the pattern itself."""
+    if not isinstance(cfa, str):
+        return tuple(tuple(row) for row in cfa)
+    if cfa.lower() == "xtrans":
+        return XTRANS
+    if cfa.upper() not in BAYER_NAMES:
+        raise ValueError(f"cfa must be one of {', '.join(BAYER_NAMES)} or xtrans, got {cfa!r}")
+    first, second = ("RGB".index(letter) for letter in cfa.upper()[:2]), ("RGB".index(letter) for letter in cfa.upper()[2:])
+    return tuple(first), tuple(second)
+
+
+def _checked_mosaic(mosaic: NDArray) -> NDArray[np.float32]:
+    """The array as float32, 0 = black, 1 = white."""
+    if not isinstance(mosaic, np.ndarray) or mosaic.ndim != 2 or min(mosaic.shape) < LEAST_SIDE:
+        raise ValueError(f"a mosaic must be an array (H, W) of at least {LEAST_SIDE} x {LEAST_SIDE}, got {np.shape(mosaic)}")
+    if mosaic.dtype.kind != "f":
+        raise ValueError(f"a mosaic must be floating point, black 0 and white 1, got {mosaic.dtype}; give (DN - black) / (white - black)")
+    if not np.isfinite(mosaic).all():
+        raise ValueError(f"a mosaic must be finite, got NaN or infinity at {np.argwhere(~np.isfinite(mosaic))[0].tolist()}")
+    return np.ascontiguousarray(mosaic, np.float32)
+
+
+@cache
+def _configured(name: str) -> dict[str, Any]:
+    """A file of the configuration."""
+    return yaml.safe_load((conf_source() / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def noise_of(frame: Frame) -> tuple[NoiseModel, str]:
+    """Photon and read noise of a frame, and where the numbers are from: as for `lowlight restore` without calibrations.
+
+    The table of cameras, else the file's own tag, else the frame itself, else an assumption.
+    """
+    table, assumed = _configured("base/globals.yml")["cameras"], _configured("restore/parameters.yml")["sensor"]["noise"]["assumed"]
+    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
+    values, source, _ = choose_noise(frame.camera, frame.iso, range_dn(frame), Sources(table=table, own=own, assumed=Assumed(**assumed)))
+    return PoissonGaussian(values["gain"], values["read_noise"]), source
+
+
+def _exposure(
+    raw: Frame | NDArray, cfa: str | Cfa | None, noise: NoiseModel | None, white_balance: tuple[float, float, float] | None,
+    ratio: float | None,
+) -> tuple[Exposure, str, NDArray]:  # fmt: skip
+    """What was measured, where its noise is from, and the matrix that shows it."""
+    if isinstance(raw, Frame):
+        if cfa is not None:
+            raise ValueError("cfa is for arrays; a frame has its own")
+        signal, pattern, balance, matrix = normalise(raw), raw.cfa, white_balance or raw.white_balance, raw.camera_to_srgb
+    elif cfa is None:
+        raise ValueError("an array needs its colour filter pattern: cfa='RGGB' or another")
+    else:
+        signal, pattern, balance, matrix = _checked_mosaic(raw), _pattern(cfa), white_balance or NEUTRAL, np.eye(3, dtype=np.float32)
+    source = "given"
+    if noise is None:
+        if not isinstance(raw, Frame):
+            raise ValueError("an array needs its noise: gain and read_noise, in its own units (Var = gain * signal + read_noise^2)")
+        noise, source = noise_of(raw)
+    if ratio is None:
+        ratio = max(TARGET_BRIGHTNESS / max(float(signal.mean()), 1e-9), 1.0)
+    if not (np.isfinite(ratio) and ratio > 0):
+        raise ValueError(f"ratio must be a positive number, got {ratio}")
+    if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
+        raise ValueError(f"white_balance must be three positive gains, got {balance}")
+    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise), source, matrix
+
+
+def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, options: Mapping[str, Any] | None = None) -> Guidance:
+    """A guidance by name or as it is, checked against what the prior can do and what the estimate needs.
+
+    Raises:
+        ValueError: guidance, estimate and prior do not go together.
+    """
+    name = guidance if isinstance(guidance, str) else getattr(guidance, "__name__", type(guidance).__name__)
+    plain = choose("guidance", GUIDANCE, guidance) if isinstance(guidance, str) else guidance
+    if getattr(plain, "needs_noise_maps", False) and not prior.built.noise_maps:
+        raise ValueError(
+            f"guidance {name!r} needs a prior trained on noise maps; this one saw uniform noise only: "
+            "train with training.corruption.name=noise_map, or choose guidance dps or mmps"
+        )
+    bound = configured("guidance", GUIDANCE, guidance, options or {}) if isinstance(guidance, str) else partial(plain, **(options or {}))
+    lacks = missing_capability(kind, capabilities(bound, prior.built.denoiser))
+    if lacks:
+        raise ValueError(f"estimate {kind!r}: guidance {name!r} {lacks}")
+    return bound
+
+
+class _Counted:
+    """The prior's denoiser in windows; tells `progress` the share of all evaluations that is done, and counts those of whole frames."""
+
+    def __init__(self, prior: LoadedPrior, settings: Settings, total: float, progress: Progress) -> None:
+        self.evaluations, self._done, self._total, self._progress = 0, 0.0, total, progress
+        built, window = prior.built, settings.window
+        network = built.denoiser.network
+        self.denoiser: DenoiserFunction = windowed(
+            Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
+            tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=getattr(network, "multiple", 1),
+            reach=getattr(network, "reach", None), precision=prior.precision, device=prior.device,
+            on_evaluation=self._counted, on_share=self._advance,
+        )  # fmt: skip
+
+    def _counted(self) -> None:
+        self.evaluations += 1
+
+    def _advance(self, share: float) -> None:
+        self._done += share
+        self._progress(min(self._done / self._total, 1.0))
+
+
+def restore_exposure(
+    exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
+) -> tuple[Estimate, dict[str, Any]]:
+    """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
+    asked = familiar_ratio(exposure, **settings.highlights)
+    total = expected_evaluations(
+        settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=settings.refreshes, sampling=settings.sampling,
+        probing=settings.probing,
+    )  # fmt: skip
+    counted = _Counted(prior, settings, total, progress)
+    result = estimate(
+        settings.estimate, replace(exposure, exposure_ratio=asked), counted.denoiser, prior.built.scaling, guidance, name=name,
+        seed=settings.seed, refreshes=settings.refreshes, sampling=settings.sampling, probing=settings.probing,
+        structure=settings.structure, device=prior.device,
+    )  # fmt: skip
+    facts = {
+        "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
+        "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
+        "draws": settings.sampling.draws if settings.estimate == "mean_of_k" else None,
+    }  # fmt: skip
+    return result.times(exposure.exposure_ratio / asked), facts
+
+
+def restore(
+    raw: Frame | NDArray, prior: LoadedPrior | None = None, *, ratio: float | None = None, cfa: str | Cfa | None = None,
+    gain: float | None = None, read_noise: float | None = None, noise: NoiseModel | None = None,
+    white_balance: tuple[float, float, float] | None = None, guidance: str | Guidance = "noise_map",
+    guidance_options: Mapping[str, Any] | None = None, settings: Settings | None = None, name: str = "frame",
+    progress: Progress = lambda share: None,
+) -> Restored:  # fmt: skip
+    """The clean light behind a raw, P(x_clean | y_noisy): its mean in one to three evaluations of the prior, or draws.
+
+    Args:
+        raw: a frame of `read_raw`, or a mosaic (H, W), floating point, 0 = black, 1 = white.
+        prior: see `load_prior`; None: the one that comes with the package.
+        ratio: how many times longer the exposure is that the result should look like; None: so that its mean is 0.1.
+        cfa: of an array: RGGB, BGGR, GRBG, GBRG, xtrans, or a pattern of 0 R, 1 G, 2 B.
+        gain, read_noise: Var = gain * signal + read_noise^2 in the raw's own units of white; or `noise`, any noise model. Of a frame
+            they are found where they are not given, see `noise_of`.
+        white_balance: gains of R, G, B; those of a frame, 1 of an array.
+        guidance: by name, or a function (denoiser, measurement) -> `Posterior`; `guidance_options` are given to it.
+        settings: everything else.
+        name: draws are functions of it and of the seed.
+        progress: called with the share that is done, 0 to 1.
+
+    Raises:
+        ValueError: something does not fit; the message names it.
+    """
+    if (gain is None) != (read_noise is None) or (noise is not None and gain is not None):
+        raise ValueError("give both gain and read_noise, or noise, or none of them")
+    prior, settings = prior or load_prior(), settings or Settings()
+    noise = PoissonGaussian(gain, read_noise) if gain is not None and read_noise is not None else noise
+    exposure, source, matrix = _exposure(raw, cfa, noise, white_balance, ratio)
+    bound = checked_guidance(guidance, prior, settings.estimate, guidance_options)
+    result, facts = restore_exposure(exposure, prior, bound, settings, name, progress)
+    record = {"exposure_ratio": exposure.exposure_ratio, "noise": vars(exposure.noise), "noise_from": source} | facts
+    return Restored(result.light, result.std, result.std_from, exposure, record, matrix)
+
+
+@torch.no_grad()
+def sample(
+    prior: LoadedPrior, count: int = 1, *, size: int = 128, seed: int = 0, evaluations: int = 39, sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Draws of the prior itself, P(x_clean): light (count, 3, size, size), by Heun's method (Karras et al. 2022, algorithm 1).
+
+    Raises:
+        ValueError: the size is no multiple of what the network takes, or a number is not positive.
+    """
+    if count < 1 or size < 1 or size % prior.multiple:
+        raise ValueError(f"count must be at least 1 and size a positive multiple of {prior.multiple}, got count={count}, size={size}")
+    images = []
+    for number in range(count):
+        generator = generator_for("sample", seed, number, prior.device)
+        start = sigma_max * standard_normal(torch.empty(1, 3, size, size, device=prior.device), generator)
+        levels = karras_sigmas(steps_within(SAMPLERS["heun"], evaluations), sigma_min, sigma_max)
+        images.append(finish(SAMPLERS["heun"](prior.built.denoiser, start, levels, generator)))
+    return prior.to_light(torch.cat(images)).float().cpu().numpy()  # type: ignore[no-any-return]
