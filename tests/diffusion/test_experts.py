@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from lowlight_kedro.diffusion.assembly import assembled
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, build_prior
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.experts import follows, noise_seen
 from lowlight_kedro.diffusion.networks.mosaic import light_of, phases, shown
+from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 
 CFAS = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
@@ -141,3 +144,32 @@ def test_only_what_counts_is_evaluated(experts):
     for hook in hooks:
         hook.remove()
     assert counts == {"general": 2, "bayer": 1, "xtrans": 0}
+
+
+def checkpoint(network, name, options, scaling):
+    description = {
+        "format": 1, "network": {"name": name, "options": options}, "corruption": {"name": "noise_map", "options": {}},
+        "scaling": vars(scaling), "sigma_data": 0.5,
+    }  # fmt: skip
+    return Checkpoint(network.state_dict(), description)
+
+
+def test_priors_trained_apart_are_one_in_the_units_of_the_general_one():
+    """Light and its noise are the same in both units; so is the answer in light."""
+    own, wanted = Scaling(-0.87, 0.45), Scaling(-0.8, 0.5)
+    options = OPTIONS | {"mosaic": "bayer", "black": own.to_network(-1.0), "white": own.to_network(1.0)}
+    small, unet = awake(NETWORKS["mosaic_net"](**options)), {"widths": [8], "blocks": 1}
+    general = checkpoint(awake(NETWORKS["raw_unet"](**unet)), "raw_unet", unet, wanted)
+    whole = assembled(general, {"bayer": checkpoint(small, "mosaic_net", options, own)}, (0.05, 0.1))
+    built = build_prior(whole, NETWORKS["experts"](**whole.description["network"]["options"]))
+    assert built.scaling == wanted
+
+    mask, light = measured("bayer"), 0.25 + 0.01 * torch.randn(1, 3, 48, 48)
+    answers = []
+    for denoiser, scaling in ((Denoiser(small, 0.5), own), (built.denoiser, wanted)):
+        x = torch.where(mask, scaling.to_network(2 * light - 1), 0.0)
+        with torch.no_grad():
+            answers.append(scaling.to_tile(denoiser(x, torch.where(mask, 0.01 / scaling.scale, UNKNOWN))))
+    torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="expected a prior with network mosaic_net, got raw_unet"):
+        assembled(general, {"bayer": general}, (0.05, 0.1))

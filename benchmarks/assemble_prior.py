@@ -1,0 +1,46 @@
+"""Priors that were trained apart as one file, weights rounded to 16 bits: how the shipped prior was made.
+
+`python benchmarks/assemble_prior.py --general FILE --bayer FILE [--xtrans FILE] --fade 0.03 0.06 --out FILE`
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lowlight_kedro.datasets.checkpoint import CheckpointDataset
+from lowlight_kedro.datasets.safetensors_file import read_checkpoint
+from lowlight_kedro.diffusion.assembly import assembled
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, prior_of
+
+
+def read(path: Path) -> Checkpoint:
+    """A prior or a training state; of a prior of several networks the general one."""
+    checkpoint = read_checkpoint(path)
+    checkpoint = prior_of(checkpoint) if "history" in checkpoint.description else checkpoint
+    name, options = network_choice(checkpoint)
+    if name != "experts":
+        return checkpoint
+    tensors = {key.removeprefix("general."): tensor for key, tensor in checkpoint.tensors.items() if key.startswith("general.")}
+    return Checkpoint(tensors, checkpoint.description | {"network": options["general"]}, checkpoint.source)
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--general", type=Path, required=True)
+    parser.add_argument("--bayer", type=Path)
+    parser.add_argument("--xtrans", type=Path)
+    parser.add_argument("--fade", type=float, nargs=2, required=True, help="noise as `noise_seen` tells it: the mosaic's network below")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    mosaics = {name: read(path) for name in ("bayer", "xtrans") if (path := getattr(options, name))}
+    whole = assembled(read(options.general), mosaics, (options.fade[0], options.fade[1]))
+    halves = {name: tensor.to(torch.float16) for name, tensor in whole.tensors.items()}
+    CheckpointDataset(filepath=str(options.out)).save(replace(whole, tensors=halves))
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {sum(map(torch.numel, halves.values())) / 1e6:.2f} million weights")
+
+
+if __name__ == "__main__":
+    main()
