@@ -44,19 +44,8 @@ def rawtherapee(raw, folder):
 
 def darktable(raw, folder):
     result = folder / f"{raw.stem}.tif"
-    command = [
-        "darktable-cli",
-        str(raw),
-        str(result),
-        "--bpp",
-        "16",
-        "--core",
-        "--configdir",
-        str(folder / "darktable"),
-        "--library",
-        ":memory:",
-    ]
-    subprocess.run([part for part in command if part not in ("--bpp", "16")], check=True, capture_output=True)
+    command = ["darktable-cli", str(raw), str(result), "--core", "--configdir", str(folder / "darktable"), "--library", ":memory:"]
+    subprocess.run(command, check=True, capture_output=True)
     developed = tifffile.imread(result)[..., :3]
     return developed.astype(float) / np.iinfo(developed.dtype).max
 
