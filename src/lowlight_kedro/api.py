@@ -42,6 +42,7 @@ from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import XTRANS, Cfa
+from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
@@ -126,6 +127,7 @@ class Settings:
     probing: Probing = field(default_factory=lambda: Probing(probes=1, spacing=5, reach=8, step=1.0))
     sampling: Sampling = field(default_factory=lambda: Sampling(SAMPLERS["heun"], 39, 0.01, 3.0, 8))
     structure: Structure = field(default_factory=Structure)
+    defects: bool = True
     window: Window = field(default_factory=Window)
     highlights: Mapping[str, float] = field(default_factory=lambda: {"share": 0.005, "white": 1.0})
     seed: int = 0
@@ -298,6 +300,8 @@ def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
+    if settings.defects and exposure.defects is None:
+        exposure = replace(exposure, defects=outliers(exposure.signal, exposure.cfa, exposure.noise))
     asked = familiar_ratio(exposure, **settings.highlights)
     total = expected_evaluations(
         settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=settings.refreshes, sampling=settings.sampling,
@@ -312,6 +316,7 @@ def restore_exposure(
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
+        "defects": 0 if exposure.defects is None else int(exposure.defects.sum()),
         "draws": settings.sampling.draws if settings.estimate == "mean_of_k" else None,
     }  # fmt: skip
     return result.times(exposure.exposure_ratio / asked), facts

@@ -56,3 +56,19 @@ def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
     readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
     learned = readout.learn_from_local_mean(readout.first(4))
     assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
+
+
+def test_what_a_defect_shows_does_not_count(readout):
+    """Neither as a value nor, above white, as a clipped one; the other sites stay as they are."""
+    signal = readout.exposure.signal.copy()
+    signal[3, 4], signal[5, 6] = 7.0, 0.9
+    defects = np.zeros(signal.shape, bool)
+    defects[3, 4] = defects[5, 6] = True
+    with_defects = Readout(replace(readout.exposure, signal=signal, defects=defects), readout.scaling, readout.device, Structure())
+    y, mask = with_defects.observed()
+    before, before_mask = readout.observed()
+    assert not mask[..., torch.from_numpy(defects)].any()
+    assert not y[..., torch.from_numpy(defects)].any()
+    torch.testing.assert_close(y[..., ~torch.from_numpy(defects)], before[..., ~torch.from_numpy(defects)])
+    assert torch.equal(mask[..., ~torch.from_numpy(defects)], before_mask[..., ~torch.from_numpy(defects)])
+    assert len(with_defects.places) <= len(readout.places)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -41,6 +42,7 @@ class Exposure:
         white_balance: gains of R, G, B; the result is balanced.
         exposure_ratio: how much longer the exposure is that the result should look like.
         noise: the noise of the short exposure, in units of `signal`.
+        defects: photosites (H, W) that do not tell the light, see `sensor.defects`; None: none is known.
     """
 
     signal: NDArray
@@ -48,6 +50,7 @@ class Exposure:
     white_balance: tuple[float, float, float]
     exposure_ratio: float
     noise: NoiseModel
+    defects: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Readout:
         self.spread = Spread.of(exposure.noise, structure.rows, structure.black)
         self.places = torch.empty(0, dtype=torch.int64, device=device)
         if structure.saturation:
-            self.places = saturation.clipped(torch.from_numpy(exposure.signal), self.operator, self.white).to(device)
+            telling = exposure.signal if exposure.defects is None else np.where(exposure.defects, 0, exposure.signal)
+            self.places = saturation.clipped(torch.from_numpy(telling), self.operator, self.white).to(device)
 
     @property
     def _gains(self) -> Tensor:
@@ -98,8 +102,11 @@ class Readout:
         return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
 
     def observed(self) -> tuple[Tensor, Tensor]:
-        """y and mask as they were recorded, new tensors."""
+        """y and mask as they were recorded, new tensors; what defects show was not measured."""
         y, mask = observe(self.exposure.signal, self.operator)
+        if self.exposure.defects is not None:
+            nothing = torch.from_numpy(self.exposure.defects)
+            y[..., nothing], mask[..., nothing] = 0, 0
         return y.to(self.device), mask.to(self.device)
 
     def first(self, reach: int) -> Tensor:

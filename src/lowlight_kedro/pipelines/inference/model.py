@@ -57,7 +57,8 @@ class Restoration:
         return Settings(
             estimate=options.estimate, refreshes=options.refreshes, symmetries=options.symmetries, seed=options.seed,
             sampling=Sampling(sampler, sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws),
-            probing=Probing(**options.uncertainty.model_dump()), structure=Structure(**options.measurement.model_dump()),
+            probing=Probing(**options.uncertainty.model_dump()), structure=Structure(**options.measurement.model_dump(exclude={"defects"})),
+            defects=options.measurement.defects,
             window=Window(options.window.size, options.window.memory_mb, options.window.tolerance),
             highlights=options.highlights.model_dump(),
         )  # fmt: skip

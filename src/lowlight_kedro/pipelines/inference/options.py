@@ -42,6 +42,7 @@ class MeasurementOptions(Options):
     rows: bool
     black: bool
     tails_nu: Positive | None
+    defects: bool
 
 
 class HighlightOptions(Options):

@@ -1,0 +1,66 @@
+"""Hot and dead photosites are found in a single frame; stars, lamps and detail are left alone."""
+
+import numpy as np
+import pytest
+
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
+from lowlight_kedro.sensor.defects import neighbours, outliers
+from lowlight_kedro.sensor.noise import PoissonGaussian
+
+CFAS = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
+NOISE = PoissonGaussian(9.6e-5, 4e-4)  # Sony A7S II, ISO 1600
+SHAPE = (330, 366)  # no whole number of strips, whole periods
+
+
+def night(rng, cfa, stars=None):
+    """A dark sky with a glow, and points of light (row, column, FWHM, peak)."""
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    sky = 0.002 + 0.003 * rows / SHAPE[0] + 0.001 * np.sin(columns / 40)
+    light = np.stack([0.6 * sky, sky, 0.8 * sky])
+    for row, column, fwhm, peak in stars if stars is not None else ():
+        sd = fwhm / np.sqrt(8 * np.log(2))
+        spot = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * sd**2))
+        light += np.reshape([0.5, 1.0, 0.7], (3, 1, 1)) * peak * spot  # white stars through a camera's filters
+    return NOISE.sample(sample(light, cfa), rng).astype(np.float32)
+
+
+@pytest.mark.parametrize("cfa", CFAS.values(), ids=CFAS)
+def test_neighbours_are_the_nearest_of_the_same_colour(cfa):
+    for row in range(len(cfa)):
+        for column in range(len(cfa)):
+            found = neighbours(cfa, row, column)
+            assert 8 <= len(found) <= 14
+            assert {cfa[(row + dy) % len(cfa)][(column + dx) % len(cfa)] for dy, dx in found} == {cfa[row][column]}
+
+
+@pytest.mark.parametrize("cfa", CFAS.values(), ids=CFAS)
+def test_hot_and_dead_sites_are_found_and_no_others(cfa):
+    rng = np.random.default_rng(0)
+    signal = night(rng, cfa)
+    assert not outliers(signal, cfa, NOISE).any()
+    wrong = rng.random(SHAPE) < 1e-3
+    hot = wrong & (rng.random(SHAPE) < 0.8)
+    broken = np.where(hot, signal + 0.03 + rng.exponential(0.05, SHAPE).astype(np.float32), np.where(wrong, -0.02, signal))
+    found = outliers(broken.astype(np.float32), cfa, NOISE)
+    assert not (found & ~wrong).any()
+    assert (found & wrong).sum() > 0.9 * wrong.sum()
+
+
+@pytest.mark.parametrize("cfa", CFAS.values(), ids=CFAS)
+@pytest.mark.parametrize("fwhm", [1.3, 1.6, 3.0])
+def test_points_of_light_are_no_defects(cfa, fwhm):
+    """Eighty stars at any place within a pixel, from faint to brighter than white."""
+    rng = np.random.default_rng(1)
+    places = np.mgrid[20:310:40, 20:350:35].reshape(2, -1).T + rng.uniform(-3, 3, (80, 2))
+    stars = [(row, column, fwhm, peak) for (row, column), peak in zip(places, np.geomspace(0.01, 2, 80), strict=True)]
+    assert not outliers(night(rng, cfa, stars), cfa, NOISE).any()
+
+
+def test_fine_detail_is_no_defect():
+    """Lines, a checkerboard and single bright pixels among others as bright."""
+    rng = np.random.default_rng(2)
+    light = np.full((3, *SHAPE), 0.1)
+    light[:, ::7], light[:, :, ::11] = 0.6, 0.3
+    light[:, 100:200, 100:200] = rng.uniform(0.05, 0.9, (100, 100))
+    found = outliers(NOISE.sample(sample(light, BAYER_RGGB), rng).astype(np.float32), BAYER_RGGB, NOISE)
+    assert found.mean() < 2e-5
