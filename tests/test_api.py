@@ -10,9 +10,10 @@ import yaml
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import Settings, _Counted
+from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.restoration.estimates import Probing
+from lowlight_kedro.restoration.estimates import Probing, Sampling
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
@@ -69,6 +70,15 @@ def test_guidance_by_name_is_the_function_and_may_be_ones_own(mosaic, prior, res
     zero = ll.restore(mosaic, prior, guidance=half, guidance_options={"share": 0.0}, **options)
     np.testing.assert_allclose(zero.light, zero.light.flat[0])
     assert not np.allclose(ll.restore(mosaic, prior, guidance=half, **options).light, zero.light)
+
+
+def test_the_guidance_of_the_contributors_page_works(mosaic, prior):
+    code = (ROOT / "CONTRIBUTING.md").read_text().split("```python")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    settings = Settings(estimate="sample", sampling=Sampling(SAMPLERS["heun"], 5, 0.05, 3.0, 2), probing=QUICK.probing)
+    out = ll.restore(mosaic, prior, cfa="RGGB", **NOISE, ratio=10, guidance=names["mine"], settings=settings)
+    assert out.light.mean() == pytest.approx(10 * mosaic.mean(), rel=0.05)
 
 
 def test_progress_rises_to_one_and_the_record_counts(mosaic, prior):
