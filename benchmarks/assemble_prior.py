@@ -1,6 +1,6 @@
 """Priors that were trained apart as one file, weights rounded to 16 bits: how the shipped prior was made.
 
-`python benchmarks/assemble_prior.py --general FILE --bayer FILE [--xtrans FILE] --fade 0.03 0.06 --out FILE`
+`python benchmarks/assemble_prior.py --general FILE --bayer FILE --bayer-fade 0.03 0.06 [--xtrans FILE --xtrans-fade 0.01 0.02] --out FILE`
 """
 
 import argparse
@@ -13,6 +13,8 @@ from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
 from lowlight_kedro.diffusion.assembly import assembled
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, prior_of
+
+MOSAICS = ("bayer", "xtrans")
 
 
 def read(path: Path) -> Checkpoint:
@@ -30,13 +32,15 @@ def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--general", type=Path, required=True)
-    parser.add_argument("--bayer", type=Path)
-    parser.add_argument("--xtrans", type=Path)
-    parser.add_argument("--fade", type=float, nargs=2, required=True, help="noise as `noise_seen` tells it: the mosaic's network below")
+    for name in MOSAICS:
+        parser.add_argument(f"--{name}", type=Path)
+        parser.add_argument(
+            f"--{name}-fade", type=float, nargs=2, help="noise, see `noise_seen`: its network below the first, not above the second"
+        )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    mosaics = {name: read(path) for name in ("bayer", "xtrans") if (path := getattr(options, name))}
-    whole = assembled(read(options.general), mosaics, (options.fade[0], options.fade[1]))
+    mosaics = {name: (read(path), tuple(getattr(options, f"{name}_fade"))) for name in MOSAICS if (path := getattr(options, name))}
+    whole = assembled(read(options.general), mosaics)
     halves = {name: tensor.to(torch.float16) for name, tensor in whole.tensors.items()}
     CheckpointDataset(filepath=str(options.out)).save(replace(whole, tensors=halves))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {sum(map(torch.numel, halves.values())) / 1e6:.2f} million weights")

@@ -180,7 +180,7 @@ def begin(arguments: argparse.Namespace, scaling: Scaling, device: torch.device)
     denoiser, mean = (Denoiser(NETWORKS[name](**options), SIGMA_DATA).to(device) for _ in range(2))
     denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if arguments.begin:
-        prefix, (tensors, _) = f"mosaics.{expert}." if expert in EXPERTS else "general.", read(arguments.begin)
+        prefix, (tensors, _) = f"mosaics.{expert}.network." if expert in EXPERTS else "general.", read(arguments.begin)
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)} or tensors
         denoiser.network.load_state_dict({key: value.float() for key, value in own.items()})
     mean.network.load_state_dict(denoiser.network.state_dict())

@@ -16,6 +16,7 @@ CFAS = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
 UNKNOWN = 80.0
 BLACK, WHITE = -0.4, 3.6
 QUIET, LOUD = 0.02, 1.5
+BACKWARDS = {"name": "raw_unet", "options": {"widths": [8], "blocks": 1}, "fade": [0.1, 0.05]}
 OPTIONS = {"width": 8, "depth": 3, "front": [8, 8], "black": BLACK, "white": WHITE}
 
 
@@ -34,9 +35,9 @@ def mosaic_net(mosaic):
 @pytest.fixture(scope="module")
 def experts():
     torch.manual_seed(0)
-    own = {name: {"name": "mosaic_net", "options": OPTIONS | {"mosaic": name}} for name in CFAS}
+    own = {name: {"name": "mosaic_net", "options": OPTIONS | {"mosaic": name}, "fade": [0.05, 0.1]} for name in CFAS}
     general = {"name": "raw_unet", "options": {"widths": [8], "blocks": 1}}
-    return awake(NETWORKS["experts"](general=general, mosaics=own, fade=[0.05, 0.1]))
+    return awake(NETWORKS["experts"](general=general, mosaics=own, black=BLACK, white=WHITE))
 
 
 def measured(mosaic, side=48, start=(0, 0)):
@@ -115,7 +116,7 @@ def test_each_network_answers_where_it_works_best(experts):
     for mosaic in CFAS:
         for start in ((0, 0), (1, 1)):
             mask = measured(mosaic, start=start)
-            for sigma, expected in ((QUIET, experts.mosaics[mosaic]), (LOUD, experts.general)):
+            for sigma, expected in ((QUIET, experts.mosaics[mosaic].network), (LOUD, experts.general)):
                 torch.testing.assert_close(denoised(experts, *state(mask, sigma)), denoised(expected, *state(mask, sigma)))
     rgb = torch.randn(2, 3, 48, 48), torch.full((2, 3, 48, 48), QUIET)
     torch.testing.assert_close(denoised(experts, *rgb), denoised(experts.general, *rgb))
@@ -125,8 +126,8 @@ def test_between_them_one_fades_into_the_other(experts):
     mask = measured("bayer", 96)
     x, _ = state(mask, QUIET)
     sigma = torch.where(mask, torch.logspace(-2, 0.2, 96).expand(1, 3, 96, 96), UNKNOWN)
-    answer, quiet, loud = (denoised(network, x, sigma) for network in (experts, experts.mosaics["bayer"], experts.general))
-    weight = experts.weight(experts.mosaics["bayer"], x / (sigma.square() + 0.25).sqrt(), sigma.log() / 4)
+    answer, quiet, loud = (denoised(network, x, sigma) for network in (experts, experts.mosaics["bayer"].network, experts.general))
+    weight = experts.weights(x / (sigma.square() + 0.25).sqrt(), sigma.log() / 4)["bayer"]
     torch.testing.assert_close(answer, weight * quiet + (1 - weight) * loud, atol=1e-4, rtol=1e-4)
     assert (weight[..., :8] == 1).all()
     assert (weight[..., -8:] == 0).all()
@@ -137,7 +138,7 @@ def test_between_them_one_fades_into_the_other(experts):
 def test_only_what_counts_is_evaluated(experts):
     counts = {"general": 0, "bayer": 0, "xtrans": 0}
     hooks = []
-    for name, network in {"general": experts.general, **experts.mosaics}.items():
+    for name, network in {"general": experts.general, **{name: expert.network for name, expert in experts.mosaics.items()}}.items():
         hooks.append(network.register_forward_hook(lambda module, inputs, out, name=name: counts.update({name: counts[name] + len(out)})))
     loud, quiet = state(measured("bayer"), LOUD), state(measured("bayer"), QUIET)
     denoised(experts, torch.cat([loud[0], quiet[0], loud[0]]), torch.cat([loud[1], quiet[1], loud[1]]))
@@ -160,7 +161,7 @@ def test_priors_trained_apart_are_one_in_the_units_of_the_general_one():
     options = OPTIONS | {"mosaic": "bayer", "black": own.to_network(-1.0), "white": own.to_network(1.0)}
     small, unet = awake(NETWORKS["mosaic_net"](**options)), {"widths": [8], "blocks": 1}
     general = checkpoint(awake(NETWORKS["raw_unet"](**unet)), "raw_unet", unet, wanted)
-    whole = assembled(general, {"bayer": checkpoint(small, "mosaic_net", options, own)}, (0.05, 0.1))
+    whole = assembled(general, {"bayer": (checkpoint(small, "mosaic_net", options, own), (0.05, 0.1))})
     built = build_prior(whole, NETWORKS["experts"](**whole.description["network"]["options"]))
     assert built.scaling == wanted
 
@@ -171,5 +172,8 @@ def test_priors_trained_apart_are_one_in_the_units_of_the_general_one():
         with torch.no_grad():
             answers.append(scaling.to_tile(denoiser(x, torch.where(mask, 0.01 / scaling.scale, UNKNOWN))))
     torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="expected a prior with network mosaic_net, got raw_unet"):
-        assembled(general, {"bayer": general}, (0.05, 0.1))
+    elsewhere = checkpoint(awake(NETWORKS["raw_unet"](**unet)), "raw_unet", unet, own)
+    with pytest.raises(ValueError, match="a raw_unet must be trained in the units of the general prior"):
+        assembled(general, {"bayer": (elsewhere, (0.05, 0.1))})
+    with pytest.raises(ValueError, match="fade 0 < from < to, got 'bayer', "):
+        NETWORKS["experts"](**whole.description["network"]["options"] | {"mosaics": {"bayer": BACKWARDS}})

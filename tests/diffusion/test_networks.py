@@ -16,11 +16,12 @@ from lowlight_kedro.sensor.cfa import XTRANS as XTRANS_CFA
 
 SMALL = {"widths": [16, 32], "blocks": 1}
 MOSAIC = {"width": 8, "depth": 3, "front": [8, 16], "black": -0.4, "white": 3.6}
-BAYER, XTRANS = ({"name": "mosaic_net", "options": MOSAIC | {"mosaic": mosaic}} for mosaic in ("bayer", "xtrans"))
+BAYER, XTRANS = ({"name": "mosaic_net", "options": MOSAIC | {"mosaic": mosaic}, "fade": [0.05, 0.1]} for mosaic in ("bayer", "xtrans"))
 OWN = {  # options of networks that are no U-Nets
     "mosaic_net": MOSAIC | {"mosaic": "bayer"},
     "experts": {
-        "general": {"name": "raw_unet", "options": SMALL}, "mosaics": {"bayer": BAYER, "xtrans": XTRANS}, "fade": [0.05, 0.1],
+        "general": {"name": "raw_unet", "options": SMALL}, "mosaics": {"bayer": BAYER, "xtrans": XTRANS},
+        "black": -0.4, "white": 3.6,
     },
 }  # fmt: skip
 EMBEDDED = ["adm", "ddpmpp"]

@@ -7,29 +7,32 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, weig
 from lowlight_kedro.diffusion.scaling import Scaling
 
 
-def _in_units(options: Mapping[str, Any], own: Scaling, wanted: Scaling) -> dict[str, Any]:
-    """Options of a `mosaic_net` trained in units of `own`, for units of `wanted`: only what black and white are called changes."""
-    moved = {name: wanted.to_network(own.to_tile(options[name])) for name in ("black", "white")}
-    return {**options, **moved, "trained": "all"}
+def _in_units(name: str, options: Mapping[str, Any], own: Scaling, wanted: Scaling, source: str) -> dict[str, Any]:
+    """Options of a network trained in units of `own`, for units of `wanted`."""
+    if name == "mosaic_net":  # only what black and white are called changes
+        return {**options, **{key: wanted.to_network(own.to_tile(options[key])) for key in ("black", "white")}, "trained": "all"}
+    if own != wanted:
+        raise ValueError(f"{source}: a {name} must be trained in the units of the general prior, {wanted}, got {own}")
+    return dict(options)
 
 
-def assembled(general: Checkpoint, mosaics: Mapping[str, Checkpoint], fade: tuple[float, float]) -> Checkpoint:
-    """One prior: `general` for any noise map, and each of `mosaics` (`mosaic_net`s) for quiet mosaics of its pattern.
+def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple[float, float]]]) -> Checkpoint:
+    """One prior: `general` for any noise map, and for quiet mosaics those of `mosaics`, each with its `fade`, see `Expert`.
 
     It keeps the units and the description of `general`; weights keep their type.
 
     Raises:
-        ValueError: a network of `mosaics` is no `mosaic_net`.
+        ValueError: a network other than `mosaic_net` was trained in other units than `general`.
     """
     scaling = Scaling(**general.description["scaling"])
     tensors = {f"general.{name}": tensor for name, tensor in weights_of(general).items()}
     choices = {}
-    for mosaic, prior in mosaics.items():
+    for mosaic, (prior, fade) in mosaics.items():
         name, options = network_choice(prior)
-        if name != "mosaic_net":
-            raise ValueError(f"{prior.source}: expected a prior with network mosaic_net, got {name}")
-        choices[mosaic] = {"name": name, "options": _in_units(options, Scaling(**prior.description["scaling"]), scaling)}
-        tensors |= {f"mosaics.{mosaic}.{weight}": tensor for weight, tensor in weights_of(prior).items()}
+        units = _in_units(name, options, Scaling(**prior.description["scaling"]), scaling, prior.source)
+        choices[mosaic] = {"name": name, "options": units, "fade": list(fade)}
+        tensors |= {f"mosaics.{mosaic}.network.{weight}": tensor for weight, tensor in weights_of(prior).items()}
     name, options = network_choice(general)
-    chosen = {"general": {"name": name, "options": options}, "mosaics": choices, "fade": list(fade), "sigma_data": 0.5}
+    light = {"black": scaling.to_network(-1.0), "white": scaling.to_network(1.0)}
+    chosen = {"general": {"name": name, "options": options}, "mosaics": choices, **light, "sigma_data": 0.5}
     return Checkpoint(tensors, general.description | {"network": {"name": "experts", "options": chosen}}, general.source)

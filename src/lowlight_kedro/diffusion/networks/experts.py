@@ -1,6 +1,6 @@
 """Several networks as one: each where it works best, by what was measured and how noisy it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import lcm
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
-from lowlight_kedro.diffusion.networks.mosaic import DARK, UNKNOWN, MosaicNet, phases
+from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, UNKNOWN, phases
 from lowlight_kedro.diffusion.networks.sides import check_sides
 
 CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
@@ -36,22 +36,47 @@ def noise_seen(light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
     return F.interpolate(seen, scale_factor=float(CELL), mode="bilinear", align_corners=False)
 
 
+class Expert(nn.Module):
+    """A network for one mosaic and the noise up to which it is asked.
+
+    Args:
+        mosaic: name of its pattern in `PATTERNS`.
+        fade: (from, to), see `noise_seen`: up to the first the network has weight 1, from the second on 0.
+    """
+
+    def __init__(self, network: nn.Module, mosaic: str, fade: tuple[float, float]) -> None:
+        super().__init__()
+        if mosaic not in PATTERNS or not 0 < fade[0] < fade[1]:
+            raise ValueError(f"mosaic must be one of {', '.join(PATTERNS)} and fade 0 < from < to, got {mosaic!r}, {list(fade)}")
+        self.network, self.fade = network, fade
+        self.pattern: Tensor
+        self.register_buffer("pattern", torch.tensor(PATTERNS[mosaic]), persistent=False)
+
+    def weight(self, light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
+        """(B, 1, H, W) in [0, 1]; light, 1 = white, and its noise (B, 3, H, W), where it was measured."""
+        fits = follows(measured, self.pattern)
+        if not fits.any():
+            return torch.zeros_like(sigma[:, :1])
+        low, high = self.fade
+        return fits[:, None, None, None] * ((high - noise_seen(light, sigma, measured)) / (high - low)).clamp(0, 1)
+
+
 class Experts(nn.Module):
-    """F of `general`, and of a mosaic's own network where that mosaic is less noisy than `fade`, with a smooth change between.
+    """F of `general`, and of a mosaic's own network where that mosaic is quiet, with a smooth change between.
 
     All share units and preconditioning, so a mean of their F is the same mean of their D. Only those that count are evaluated.
 
     Args:
         general: for any noise map.
-        mosaics: by name, for mosaics of their pattern.
-        fade: (from, to), see `noise_seen`: up to the first the mosaic's network has weight 1, from the second on 0.
+        mosaics: experts by name.
+        black, white: network units of no light and of white.
     """
 
-    def __init__(self, general: nn.Module, mosaics: Mapping[str, MosaicNet], fade: tuple[float, float], sigma_data: float) -> None:
+    def __init__(self, general: nn.Module, mosaics: Mapping[str, Expert], black: float, white: float, sigma_data: float) -> None:
         super().__init__()
         self.general, self.mosaics = general, nn.ModuleDict(mosaics)
-        self.fade, self.sigma_data = fade, sigma_data
-        networks = [general, *mosaics.values()]
+        self.black, self.white, self.sigma_data = black, white, sigma_data
+        networks = [general, *(expert.network for expert in mosaics.values())]
         self.multiple = lcm(CELL, *(getattr(network, "multiple", 1) for network in networks))
         reaches = [getattr(network, "reach", None) for network in networks]
         self.reach = None if None in reaches else max(3 * CELL, *(reach for reach in reaches if reach is not None))
@@ -59,48 +84,40 @@ class Experts(nn.Module):
     def forward(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
         """Images (B, 3, H, W) and ln(sigma) / 4 of the same shape to F."""
         check_sides(scaled, self.multiple)
-        answer: Tensor | None = None
-        left = torch.ones_like(scaled[:, :1], dtype=torch.float32)
-        for network in self.mosaics.values():
-            weight = self.weight(network, scaled, c_noise)  # type: ignore[arg-type]
-            answer = _added(answer, network, weight, scaled, c_noise)
+        left, answer = torch.ones_like(scaled[:, :1], dtype=torch.float32), torch.zeros_like(scaled, dtype=torch.float32)
+        for name, weight in self.weights(scaled, c_noise).items():
+            answer = _added(answer, self.mosaics[name].network, weight, scaled, c_noise)  # type: ignore[union-attr, arg-type]
             left = left - weight
-        answer = _added(answer, self.general, left, scaled, c_noise)
-        return torch.zeros_like(scaled) if answer is None else answer
+        return _added(answer, self.general, left, scaled, c_noise)
 
-    def weight(self, network: MosaicNet, scaled: Tensor, c_noise: Tensor) -> Tensor:
-        """Of a mosaic's network, (B, 1, H, W) in [0, 1]."""
-        sigma, span = (4 * c_noise.float()).exp(), network.white - network.black
-        measured = sigma < UNKNOWN
-        fits = follows(measured, network.pattern)
-        if not fits.any():
-            return torch.zeros_like(sigma[:, :1])
+    def weights(self, scaled: Tensor, c_noise: Tensor) -> dict[str, Tensor]:
+        """Of each mosaic's network, (B, 1, H, W) in [0, 1]; the rest is the general one's."""
+        sigma, span = (4 * c_noise.float()).exp(), self.white - self.black
         x = scaled.float() / coefficients(sigma, self.sigma_data)[2]
-        seen = noise_seen((x - network.black) / span, sigma / span, measured)
-        low, high = self.fade
-        return fits[:, None, None, None] * ((high - seen) / (high - low)).clamp(0, 1)
+        seen = (x - self.black) / span, sigma / span, sigma < UNKNOWN
+        return {name: expert.weight(*seen) for name, expert in self.mosaics.items()}  # type: ignore[operator]
 
 
-def _added(answer: Tensor | None, network: nn.Module, weight: Tensor, scaled: Tensor, c_noise: Tensor) -> Tensor | None:
+def _added(answer: Tensor, network: nn.Module, weight: Tensor, scaled: Tensor, c_noise: Tensor) -> Tensor:
     """`answer` and `weight` times what `network` says of the images where that is not 0."""
     counts = weight.amax((1, 2, 3)) > 0
     if not counts.any():
         return answer
     if counts.all():
-        part = weight * network(scaled, c_noise)
-    else:
-        part = torch.zeros_like(scaled, dtype=torch.float32)
-        part[counts] = weight[counts] * network(scaled[counts], c_noise[counts])
-    return part if answer is None else answer + part
+        return answer + weight * network(scaled, c_noise)
+    answer = answer.clone()
+    answer[counts] += weight[counts] * network(scaled[counts], c_noise[counts])
+    return answer
 
 
 def experts(
-    *, general: Mapping[str, Any], mosaics: Mapping[str, Mapping[str, Any]], fade: Sequence[float], sigma_data: float = 0.5
+    *, general: Mapping[str, Any], mosaics: Mapping[str, Mapping[str, Any]], black: float, white: float, sigma_data: float = 0.5
 ) -> Experts:
-    """See `Experts`; networks as `{name: ..., options: {...}}`, those of `mosaics` are `mosaic_net`s."""
+    """See `Experts`; networks as `{name: ..., options: {...}}`, those of `mosaics`, by the name of the mosaic, with a `fade` besides."""
     from lowlight_kedro.diffusion.networks import NETWORKS
 
-    def built(choice: Mapping[str, Any]) -> Any:
+    def built(choice: Mapping[str, Any]) -> nn.Module:
         return NETWORKS[choice["name"]](**choice["options"])
 
-    return Experts(built(general), {name: built(choice) for name, choice in mosaics.items()}, (fade[0], fade[1]), sigma_data)
+    own = {name: Expert(built(choice), name, (choice["fade"][0], choice["fade"][1])) for name, choice in mosaics.items()}
+    return Experts(built(general), own, black, white, sigma_data)
