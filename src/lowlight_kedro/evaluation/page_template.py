@@ -109,8 +109,10 @@ for (const viewer of document.querySelectorAll('.viewer')) {
     if (pans && event.pointerType !== 'mouse') return;  // a finger scrolls by itself
     held = { pan: pans, x: event.clientX, y: event.clientY, left: stage.scrollLeft, top: stage.scrollTop };
     event.target.setPointerCapture(event.pointerId);
-    if (!onDivider) { event.preventDefault(); if (!pans) move(event); }
+    event.preventDefault();  // else the browser drags the picture, or selects it and drags it the next time
+    if (!onDivider && !pans) move(event);
   });
+  view.addEventListener('dragstart', event => event.preventDefault());
   view.addEventListener('pointermove', event => { if (held) move(event); });
   for (const end of ['pointerup', 'pointercancel']) view.addEventListener(end, () => { held = null; });
   if (zoom) {
@@ -130,8 +132,8 @@ for (const viewer of document.querySelectorAll('.viewer')) {
 
 VIEWER = Template("""<div class="viewer$kind" data-width="$width" data-focus="$focus" style="--ratio: $ratio; --full: ${width}px">
 <div class="view"><div class="stage" tabindex="0" role="group" aria-label="$title">
-<div class="pair"><img class="after" alt="$title, restored" src="$after">
-<img class="before" alt="$title, the scaled input" src="$before"></div>
+<div class="pair"><img class="after" draggable="false" alt="$title, restored" src="$after">
+<img class="before" draggable="false" alt="$title, the scaled input" src="$before"></div>
 </div><div class="divider" aria-hidden="true"></div><span class="tag left">Scaled input</span><span class="tag right">Restored</span></div>
 <div class="range"><input type="range" min="0" max="100" step="1" value="50"
  aria-label="Divider between scaled input and restored picture"></div>
