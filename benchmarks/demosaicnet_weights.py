@@ -5,7 +5,7 @@ They are a peer in benchmarks/restoration.py, and what conf/mosaics begins with:
     pip install lowlight-kedro[baselines]
     python benchmarks/demosaicnet_weights.py bayer data/photographs     # writes 06_models/initial_prior.safetensors there
 
-Values and constants of the tiles come from 05_model_input of that folder, so `photographs,validation` run before.
+Its units are those of conf/mosaics.
 """
 
 import argparse
@@ -15,13 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint
 from lowlight_kedro.diffusion.networks.mosaic import MosaicNet, mosaic_net
-from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 
+ROOT = Path(__file__).parent.parent
 DEPTHS = {"bayer": 15, "xtrans": 11}
 PLANES = [1, 0, 2, 3]  # of their packed mosaic (R, G, B, G), by place in a cell G R / B G
 
@@ -78,13 +80,13 @@ def main() -> None:
     parser.add_argument("mosaic", choices=DEPTHS)
     parser.add_argument("data", type=Path)
     options = parser.parse_args()
-    statistics = json.loads((options.data / "05_model_input/statistics.json").read_text())
-    scaling = Scaling(statistics["mean"], statistics["scale"])
+    training = yaml.safe_load((ROOT / "conf/mosaics/parameters.yml").read_text())["training"]
+    scaling = Scaling(**training["scaling"])
     units = {"black": scaling.to_network(-1.0), "white": scaling.to_network(1.0)}
-    told = {"mosaic": options.mosaic, **units, "width": 64, "depth": DEPTHS[options.mosaic], "sigma_data": statistics["sigma_data"]}
+    told = {"mosaic": options.mosaic, **units, "width": 64, "depth": DEPTHS[options.mosaic], "sigma_data": SIGMA_DATA}
     description = {
         "format": FORMAT, "network": {"name": "mosaic_net", "options": told}, "corruption": {"name": "noise_map", "options": {}},
-        "scaling": vars(scaling), "sigma_data": statistics["sigma_data"], "P_mean": -1.2, "P_std": 1.2, "images": 0,
+        "scaling": vars(scaling), "sigma_data": SIGMA_DATA, "P_mean": training["P_mean"], "P_std": training["P_std"], "images": 0,
     }  # fmt: skip
     path = options.data / "06_models/initial_prior.safetensors"
     CheckpointDataset(filepath=str(path)).save(Checkpoint(network(options.mosaic, **units).state_dict(), description))

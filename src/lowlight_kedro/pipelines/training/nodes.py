@@ -33,11 +33,12 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         name: tile_statistics[name] if getattr(options, name) == "auto" else getattr(options, name)
         for name in ("P_mean", "P_std", "sigma_data")
     }
+    measured = {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]}
     return {
         "format": FORMAT,
         "network": options.network.describe(),
         "corruption": options.corruption.describe(),
-        "scaling": {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]},
+        "scaling": measured if options.scaling == "auto" else options.scaling.model_dump(),
         **constants,
         "data": tile_statistics["fingerprint"],
         "batch_size": options.batch_size,

@@ -49,6 +49,13 @@ class SelectionOptions(Options):
         return self.patience_ticks is not None and ticks_without_gain(history, self.column, self.min_delta) >= self.patience_ticks
 
 
+class ScalingOptions(Options):
+    """Units of the network, see `diffusion.scaling.Scaling`."""
+
+    mean: float
+    scale: Positive
+
+
 class TrainingOptions(Options):
     """All of `params:training`."""
 
@@ -57,6 +64,7 @@ class TrainingOptions(Options):
     P_mean: float | Auto
     P_std: Positive | Auto
     sigma_data: Positive | Auto
+    scaling: ScalingOptions | Auto
     total_kimg: Positive
     batch_size: Annotated[int, Field(ge=1)]
     batch_gpu: Annotated[int, Field(ge=1)] | Auto
