@@ -167,7 +167,10 @@ def main() -> None:
         row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, options)
     )
     print(f"{len(scenes)} scenes of {options.side} x {options.side}: {', '.join(scene.name for scene in scenes)}")
-    print(summary(table).to_string())
+    shown = summary(table)
+    print(shown.to_string())
+    if options.csv:
+        shown.to_csv(options.csv)
 
 
 if __name__ == "__main__":
