@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the prior's network")
     parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mirrored and turned copies to average over")
     parser.add_argument("--probes", type=int, default=0, help="1: how often the truth lies within 90 %% of the mean (mosaics)")
+    parser.add_argument("--csv", type=Path, help="the table as a file too")
     options = parser.parse_args()
     prior, scenes = (
         ll.load_prior(options.prior, "cpu", options.precision),
