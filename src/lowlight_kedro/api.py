@@ -129,7 +129,7 @@ class Settings:
     structure: Structure = field(default_factory=Structure)
     defects: bool = True
     window: Window = field(default_factory=Window)
-    highlights: Mapping[str, float] = field(default_factory=lambda: {"share": 0.005, "white": 1.0})
+    highlights: Mapping[str, float] = field(default_factory=lambda: {"share": 0.005, "white": 0.6})
     seed: int = 0
 
     def __post_init__(self) -> None:

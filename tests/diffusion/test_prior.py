@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import lowlight_kedro
+from lowlight_kedro.api import load_prior
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.ema import halflife
@@ -19,6 +20,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.state import State
 from lowlight_kedro.diffusion.training import train
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 from tests.diffusion.gaussian import Gaussian
 
 SD, P_MEAN, P_STD = 0.5, -1.2, 1.2
@@ -149,10 +151,27 @@ def test_the_trained_prior_is_sampled_with_the_datas_mean_and_covariance():
 def test_the_shipped_prior_answers_as_when_it_was_trained():
     """Its network's weights keep their names, and its function stays: values noted in November 2026."""
     network = NETWORKS["pyramid_unet"](widths=[48, 96, 144], blocks=2, details=[[0, 2], [0, 4], [1, 4], [2, 8]])
-    network.load_state_dict(load_file(Path(lowlight_kedro.__file__).parent / "priors" / "photographs.safetensors"))
+    shipped = load_file(Path(lowlight_kedro.__file__).parent / "priors" / "photographs.safetensors")
+    network.load_state_dict({name.removeprefix("general."): value for name, value in shipped.items() if name.startswith("general.")})
     place = torch.arange(3 * 32 * 32, dtype=torch.float32).reshape(1, 3, 32, 32)
     x, sigma = torch.sin(place * 0.37) + 0.5 * torch.cos(place * 0.011), 0.3 + 0.2 * torch.sin(place * 0.05)
     with torch.no_grad():
         answer = Denoiser(network, SD)(x, sigma)
     noted = [0.36187, -0.0444, -0.2937, 0.83988, -0.92785, 0.86659, -0.18122, 0.3533, -0.08527]
     assert answer[0, :, ::13, ::13].flatten()[::3].tolist() == pytest.approx(noted, abs=1e-4)
+
+
+@pytest.mark.parametrize("mosaic", ["bayer", "xtrans"])
+def test_the_shipped_experts_answer_quiet_mosaics(mosaic):
+    """Each in its place: on a smooth coloured surface with little noise, the three channels come back everywhere."""
+    prior = load_prior(device="cpu", precision="fp32")
+    rows, columns = torch.meshgrid(torch.arange(96) / 96, torch.arange(96) / 96, indexing="ij")
+    light = torch.stack([0.2 + 0.3 * rows, 0.3 + 0.2 * columns, 0.5 - 0.3 * rows * columns])[None]
+    mask = torch.from_numpy(masks({"bayer": BAYER_RGGB, "xtrans": XTRANS}[mosaic], (96, 96)))[None]
+    noise = 0.002
+    x = prior.to_network(light + noise * torch.randn(light.shape, generator=torch.Generator().manual_seed(0)))
+    span = float(prior.to_network(1.0) - prior.to_network(0.0))
+    answer = prior.to_light(prior(torch.where(mask, x, 0.0), torch.where(mask, noise * span, 80.0)))
+    error = (answer - light)[..., 8:-8, 8:-8]
+    assert error.abs().max() < 5 * noise
+    assert error.square().mean().sqrt() < noise
