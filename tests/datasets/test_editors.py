@@ -43,7 +43,7 @@ def rawtherapee(raw, folder):
 
 
 def darktable(raw, folder):
-    result = folder / f"{raw.stem}.tif"
+    result = folder / f"{raw.stem}_darktable.tif"  # it writes over nothing
     command = ["darktable-cli", str(raw), str(result), "--core", "--configdir", str(folder / "darktable"), "--library", ":memory:"]
     subprocess.run(command, check=True, capture_output=True)
     developed = tifffile.imread(result)[..., :3]
