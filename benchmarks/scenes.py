@@ -16,6 +16,7 @@ from lowlight_kedro.evaluation.pictures import most_detailed
 from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
+from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.noise.camera import CameraNoise
 from lowlight_kedro.sensor.photographs import clean_light
@@ -123,10 +124,8 @@ def shoot(scene: Scene, setting: Setting, layout: str, seed: int, full: bool = F
 
 def balanced_signal(shot: Shot) -> NDArray:
     """The exposure-scaled, white-balanced signal."""
-    gains = np.reshape(BALANCE, (3, 1, 1)).astype(np.float32) * np.float32(shot.ratio)
-    if shot.cfa is None:
-        return shot.signal * gains
-    return sample(np.broadcast_to(gains, (3, *shot.signal.shape)), shot.cfa) * shot.signal
+    scaled = shot.signal * np.float32(shot.ratio)
+    return scaled * np.reshape(BALANCE, (3, 1, 1)).astype(np.float32) if shot.cfa is None else balanced(scaled, shot.cfa, BALANCE)
 
 
 def _phase_spread(light: NDArray, mean: NDArray, period: int) -> NDArray:

@@ -12,7 +12,7 @@ Light is linear and white-balanced, (3, H, W), 1 = white of the exposure that is
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ Progress = Callable[[float], object]
 
 @dataclass(frozen=True)
 class LoadedPrior:
-    """A prior on its device. `prior(x, sigma)` is E[x0 | x]; x in network units, see `scaling`.
+    """A prior on its device. `prior(x, sigma)` is E[x0 | x]; x in network units, see `to_network`.
 
     Attributes:
         checkpoint: weights and description as they lie in the file.
@@ -260,14 +260,17 @@ def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, o
     Raises:
         ValueError: guidance, estimate and prior do not go together.
     """
-    name = guidance if isinstance(guidance, str) else getattr(guidance, "__name__", type(guidance).__name__)
-    plain = choose("guidance", GUIDANCE, guidance) if isinstance(guidance, str) else guidance
-    if getattr(plain, "needs_noise_maps", False) and not prior.built.noise_maps:
+    if isinstance(guidance, str):
+        name, table = guidance, GUIDANCE
+    else:
+        name = getattr(guidance, "__name__", type(guidance).__name__)
+        table = {name: guidance}
+    if getattr(choose("guidance", table, name), "needs_noise_maps", False) and not prior.built.noise_maps:
         raise ValueError(
             f"guidance {name!r} needs a prior trained on noise maps; this one saw uniform noise only: "
             "train with training.corruption.name=noise_map, or choose guidance dps or mmps"
         )
-    bound = configured("guidance", GUIDANCE, guidance, options or {}) if isinstance(guidance, str) else partial(plain, **(options or {}))
+    bound = configured("guidance", table, name, options or {})
     lacks = missing_capability(kind, capabilities(bound, prior.built.denoiser))
     if lacks:
         raise ValueError(f"estimate {kind!r}: guidance {name!r} {lacks}")
@@ -280,11 +283,10 @@ class _Counted:
     def __init__(self, prior: LoadedPrior, settings: Settings, total: float, progress: Progress) -> None:
         self.evaluations, self._done, self._total, self._progress = 0, 0.0, total, progress
         built, window = prior.built, settings.window
-        network = built.denoiser.network
         self.denoiser: DenoiserFunction = windowed(
             Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
-            tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=getattr(network, "multiple", 1),
-            reach=getattr(network, "reach", None), precision=prior.precision, device=prior.device,
+            tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=prior.multiple,
+            reach=getattr(built.denoiser.network, "reach", None), precision=prior.precision, device=prior.device,
             on_evaluation=self._counted, on_share=self._advance,
         )  # fmt: skip
 

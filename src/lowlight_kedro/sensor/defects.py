@@ -11,7 +11,7 @@ OUTLYING = 8.0  # standard deviations of its noise by which a site must stand ou
 TEXTURE = 2.0  # and by so many times what these neighbours differ among themselves: fine detail is no defect
 SPREAD = 0.35  # of its excess, in the four sites beside it: a point of light of FWHM 1.3 pixels shows 0.76, a defect nothing
 SURE = 2.0  # standard deviations of that sum by which it must be less
-STRIP = 256  # rows at a time
+STRIP = 252  # rows at a time, whole periods of Bayer and X-Trans
 
 
 def neighbours(cfa: Cfa, row: int, column: int) -> list[tuple[int, int]]:
@@ -29,11 +29,6 @@ def _shifted(padded: NDArray, offset: tuple[int, int], shape: tuple[int, int]) -
     return padded[top : top + shape[0], left : left + shape[1]]
 
 
-def _phase(padded: NDArray, row: int, column: int, period: int, shape: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> NDArray:
-    """The sites of one place of the pattern, or those at `offset` from them."""
-    return _shifted(padded, offset, shape)[row::period, column::period]
-
-
 def outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]:
     """Sites (H, W) that stand alone: hot (far above all neighbours of their colour, and the sites beside them know nothing of it) or dead.
 
@@ -47,11 +42,11 @@ def outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]:
         noise: of `signal`.
     """
     found = np.zeros(signal.shape, bool)
-    for top in range(0, signal.shape[0], STRIP - STRIP % 6):
-        first, last = max(top - 2 * REACH - (top - 2 * REACH) % len(cfa), 0), min(top + STRIP - STRIP % 6 + 2 * REACH, signal.shape[0])
-        part = _outliers(signal[first:last], cfa, noise)
-        stop = min(top + STRIP - STRIP % 6, signal.shape[0])
-        found[top:stop] = part[top - first : stop - first]
+    beyond = -(-2 * REACH // len(cfa)) * len(cfa)  # rows that a strip looks at besides, whole periods
+    for top in range(0, len(signal), STRIP):
+        first = max(top - beyond, 0)
+        part = _outliers(signal[first : top + STRIP + beyond], cfa, noise)
+        found[top : top + STRIP] = part[top - first : top - first + STRIP]
     return found
 
 
@@ -62,9 +57,8 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]
     median, high, low = (np.empty(shape, np.float32) for _ in range(3))
     for row in range(period):
         for column in range(period):
-            stack = np.stack([_phase(padded, row, column, period, shape, offset) for offset in neighbours(cfa, row, column)])
-            ordered = np.sort(stack, axis=0)
             place = (slice(row, None, period), slice(column, None, period))
+            ordered = np.sort([_shifted(padded, offset, shape)[place] for offset in neighbours(cfa, row, column)], axis=0)
             median[place], high[place], low[place] = ordered[len(ordered) // 2], ordered[-1], ordered[0]
     spread = np.sqrt(noise.variance(np.maximum(median, 0))).astype(np.float32)
     rest, sides = np.pad(signal - median, REACH, mode="reflect"), [(-1, 0), (1, 0), (0, -1), (0, 1)]
