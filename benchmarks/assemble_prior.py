@@ -11,21 +11,16 @@ import torch
 
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
-from lowlight_kedro.diffusion.assembly import assembled
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, prior_of
+from lowlight_kedro.diffusion.assembly import assembled, separated
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, prior_of
 
 MOSAICS = ("bayer", "xtrans")
 
 
-def read(path: Path) -> Checkpoint:
-    """A prior or a training state; of a prior of several networks the general one."""
+def read(path: Path, part: str) -> Checkpoint:
+    """A prior or a training state; of a prior of several networks the one for `part`."""
     checkpoint = read_checkpoint(path)
-    checkpoint = prior_of(checkpoint) if "history" in checkpoint.description else checkpoint
-    name, options = network_choice(checkpoint)
-    if name != "experts":
-        return checkpoint
-    tensors = {key.removeprefix("general."): tensor for key, tensor in checkpoint.tensors.items() if key.startswith("general.")}
-    return Checkpoint(tensors, checkpoint.description | {"network": options["general"]}, checkpoint.source)
+    return separated(prior_of(checkpoint) if "history" in checkpoint.description else checkpoint, part)
 
 
 def main() -> None:
@@ -39,8 +34,8 @@ def main() -> None:
         )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    mosaics = {name: (read(path), tuple(getattr(options, f"{name}_fade"))) for name in MOSAICS if (path := getattr(options, name))}
-    whole = assembled(read(options.general), mosaics)
+    mosaics = {name: (read(path, name), tuple(getattr(options, f"{name}_fade"))) for name in MOSAICS if (path := getattr(options, name))}
+    whole = assembled(read(options.general, "general"), mosaics)
     halves = {name: tensor.to(torch.float16) for name, tensor in whole.tensors.items()}
     CheckpointDataset(filepath=str(options.out)).save(replace(whole, tensors=halves))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {sum(map(torch.numel, halves.values())) / 1e6:.2f} million weights")

@@ -4,13 +4,13 @@
     PYTHONPATH=src python benchmarks/gpu_stretch.py train --photographs PACKED --expert bayer --begin PRIOR --minutes 8 --out OUT
     PYTHONPATH=src python benchmarks/gpu_stretch.py train --photographs PACKED --expert bayer --resume OUT --minutes 8 --out OUT
 
-It needs torch, numpy, scipy, pillow, pyyaml and safetensors, and neither Kedro nor a network. Network, noise and weights of the loss are
-those of conf/mosaics (`bayer`, `xtrans`) or conf/photographs (`general`); PRIOR may be the shipped one. Tiles lie on the device, and a
-pass draws its noise, crop and turn at once, so the host has a few calls per update to make, whatever the batch. The learning rate falls
-to 0 over `--total-kimg`, or over this stretch where that is not given.
+It needs torch, numpy, pandas, scipy, pillow, pyyaml and safetensors, and neither Kedro nor a network. PRIOR, which may be the shipped one,
+tells the network and its units; photographs, noise and weights of the loss are those of conf/photographs (`general`) or, for the noise,
+conf/mosaics (`bayer`, `xtrans`). Only photographs of the split `train` are used. Tiles lie on the device, and a pass draws its noise at
+once. The learning rate falls to 0 over `--total-kimg`, or over this stretch where that is not given.
 
 OUT gets `prior.safetensors` (the running mean, 16 bits) and, for going on, the weights, their mean and Adam's moments, a file each, every
-minute and at the end. The noise of an update is a function of the seed and the image count. Not run on a GPU yet; on a CPU:
+minute and at the end. Not run on a GPU yet; on a CPU:
 
     ... train --photographs FOLDER --expert bayer --begin PRIOR --device cpu --batch 8 --crop 64 --minutes 0.5 --most 6 --out OUT
 """
@@ -22,8 +22,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -33,21 +33,33 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.datasets.safetensors_file import KEY, read_checkpoint
+from lowlight_kedro.diffusion.assembly import separated
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, begin_with, identity, network_choice, pack, prior_of, unpack
+from lowlight_kedro.diffusion.compute import Compute, gpu_arithmetic, prepare
+from lowlight_kedro.diffusion.corruption import Corruption
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks.mosaic import phases
+from lowlight_kedro.diffusion.order import PassDraws, index_batches
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
-from lowlight_kedro.restoration.corruption import noise_map
+from lowlight_kedro.diffusion.schedule import Schedule
+from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.step import Update, train_step
+from lowlight_kedro.restoration.corruption import MOSAICS, noise_map
+from lowlight_kedro.sensor.cfa import masks
 from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
+from lowlight_kedro.sensor.scenes import split_of
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, cut
 
 ROOT = Path(__file__).parent.parent
 TILE = 128
-ADAM = ("step", "exp_avg", "exp_avg_sq")
-EXPERTS = {"bayer": ((0, 1), 15), "xtrans": ((1, 1), 11)}  # phase in which the network is given its mosaics, and its depth
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+FILES = ("weights", "ema", "step", "exp_avg", "exp_avg_sq")  # of a state: each below what one file may have
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -55,7 +67,7 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def pack(folder: Path, out: Path, megabytes: float) -> None:
+def pack_photographs(folder: Path, out: Path, megabytes: float) -> None:
     """Copy photographs, in an order drawn at random, until the folder is so large; names stay, since they tell split and shrinking."""
     paths, size = pictures(folder), 0.0
     for number in np.random.default_rng(0).permutation(len(paths)):
@@ -69,204 +81,145 @@ def pack(folder: Path, out: Path, megabytes: float) -> None:
     print(f"{len(pictures(out))} of {len(paths)} photographs in {out}")
 
 
-def configured(name: str) -> dict[str, Any]:
-    """A file of the configuration."""
-    return yaml.safe_load((ROOT / "conf" / name).read_text())
+def configured(name: str, group: str) -> dict[str, Any]:
+    """A group of parameters of an environment, over those of `base`; the groups in it are merged as Kedro's OmegaConf does."""
+
+    def merged(low: Any, high: Any) -> Any:
+        if not (isinstance(low, dict) and isinstance(high, dict)):
+            return high
+        return low | {key: merged(low[key], value) if key in low else value for key, value in high.items()}
+
+    base = yaml.safe_load((ROOT / f"conf/base/parameters_{group}.yml").read_text())
+    return merged(base, yaml.safe_load((ROOT / f"conf/{name}/parameters.yml").read_text()))[group]
 
 
-def tiles_of(path: Path, folder: Path, options: dict[str, Any]) -> NDArray[np.float16]:
-    """Light of one photograph in the colours of one camera, (N, 3, TILE, TILE): what the photographs pipeline makes of it."""
-    rng = np.random.default_rng(crc32(path.name.encode()))
-    shrink = 2 if path.relative_to(folder).as_posix().startswith("bsds500") else 1
+def tiles_of(path: Path, name: str, options: dict[str, Any]) -> NDArray[np.float16]:
+    """Light of one photograph in the colours of one camera, (N, 3, TILE, TILE): as the photographs pipeline makes it, by other draws."""
+    rng, points = np.random.default_rng(crc32(name.encode())), options["points"]
+    shrink = next((factor for pattern, factor in options["shrink"].items() if fnmatch(name, pattern)), 1)
     matrix = list(options["cameras"].values())[rng.integers(len(options["cameras"]))]
     with Image.open(path) as picture:
         light = clean_light(np.asarray(picture.convert("RGB")), shrink, np.reshape(matrix, (3, 3)))
     if rng.uniform() < 0.5:
-        light = with_lateral_colour(light, *rng.uniform(-2, 2, 2))
-    rows, columns = light.shape[1] // TILE, light.shape[2] // TILE
-    cut = (
-        light[:, : rows * TILE, : columns * TILE].reshape(3, rows, TILE, columns, TILE).transpose(1, 3, 0, 2, 4).reshape(-1, 3, TILE, TILE)
-    )
-    kept = [with_points(tile, 15, (1.0, 3.0), (0.01, 3.0), rng) if rng.uniform() < 0.04 else tile for tile in cut if tile.std() > 1e-3]
-    low, high = np.log(0.03), 0.0
-    return (
-        np.stack([tile * np.exp(rng.uniform(low, high)) for tile in kept]).astype(np.float16)
-        if kept
-        else np.empty((0, 3, TILE, TILE), np.float16)
-    )
+        light = with_lateral_colour(light, *rng.uniform(-options["lateral_colour"], options["lateral_colour"], 2))
+    found = [np.empty((0, 3, TILE, TILE), np.float16)]
+    for _, tile in cut(light, TILE, TILE) if min(light.shape[1:]) >= TILE else ():
+        if rng.uniform() < points["share"]:
+            tile = with_points(tile, int(rng.integers(points["count"][0], points["count"][1] + 1)), points["fwhm"], points["peak"], rng)
+        if tile.std() >= options["min_std"]:
+            found.append((tile * np.exp(rng.uniform(*np.log(options["exposures"])))).clip(0, 1).astype(np.float16)[None])
+    return np.concatenate(found)
 
 
-class PassDraws:
-    """Random numbers of a whole pass at once, a function of the seed and the number of its first image; as `diffusion.order.Draws`."""
-
-    def __init__(self, seed: int, first: int, count: int, device: torch.device) -> None:
-        self._few, self._fields = (
-            torch.Generator().manual_seed(seed * 2**32 + first),
-            torch.Generator(device).manual_seed(seed * 2**32 + first),
-        )
-        self._count = count
-
-    def uniform(self, *shape: int) -> Tensor:
-        """(B, *shape) in [0, 1), on the CPU."""
-        return torch.rand(self._count, *shape, generator=self._few)
-
-    def normal(self, *shape: int) -> Tensor:
-        """(B, *shape) of mean 0 and variance 1, on the CPU."""
-        return torch.randn(self._count, *shape, generator=self._few)
-
-    def field(self, like: Tensor) -> Tensor:
-        """Standard normal noise of the shape and type of `like`, on its device."""
-        return torch.randn(like.shape, generator=self._fields, device=like.device, dtype=like.dtype)
+def training_tiles(folder: Path, most: int | None) -> Tensor:
+    """Light (N, 3, TILE, TILE) of the photographs of the split `train`."""
+    options = configured("photographs", "photographs")
+    named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures(folder)}
+    chosen = [(path, name) for name, path in named.items() if split_of(name, "hash", options["shares"], options["splits"]) == "train"]
+    with ThreadPoolExecutor() as pool:
+        return torch.from_numpy(np.concatenate(list(pool.map(lambda one: tiles_of(*one, options), chosen[:most]))))
 
 
-@dataclass
-class Run:
-    """What is trained, and how far it is."""
-
-    denoiser: Denoiser
-    mean: Denoiser
-    optimizer: torch.optim.Optimizer
-    description: dict[str, Any]
-    images: int = 0
-
-    def parts(self) -> dict[str, dict[str, Tensor]]:
-        """What `resume` needs, by file."""
-        names = [name for name, _ in self.denoiser.network.named_parameters()]
-        moments = self.optimizer.state_dict()["state"]
-        of_adam = {key: {names[number]: state[key] for number, state in moments.items()} for key in ADAM}
-        return {"weights": self.denoiser.network.state_dict(), "mean": self.mean.network.state_dict(), **of_adam}
-
-    def save(self, out: Path) -> None:
-        """The state and a prior of the running mean, each file whole or not at all."""
-        header = {"lowlight_kedro": json.dumps(self.description | {"images": self.images})}
-        prior = {name: value.half() for name, value in self.mean.network.state_dict().items()}
-        for name, tensors in {"prior": prior, **self.parts()}.items():
-            save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, out / f"{name}.part", header)
-            (out / f"{name}.part").replace(out / f"{name}.safetensors")
-
-    def resume(self, folder: Path) -> None:
-        """From what `save` wrote."""
-        held = {part: read(folder / f"{part}.safetensors") for part in ("weights", "mean", *ADAM)}
-        self.images = held["weights"][1]["images"]
-        self.denoiser.network.load_state_dict(held["weights"][0])
-        self.mean.network.load_state_dict(held["mean"][0])
-        state = self.optimizer.state_dict()
-        for number, (name, _) in enumerate(self.denoiser.network.named_parameters()):
-            if name in held["step"][0]:
-                state["state"][number] = {key: held[key][0][name] for key in ADAM}
-        self.optimizer.load_state_dict(state)
+def corruption_of(expert: str, denoiser: Denoiser, scaling: Scaling) -> tuple[Corruption, dict[str, Any]]:
+    """The noise that an expert learns, and how a checkpoint tells it."""
+    source = configured("photographs" if expert == "general" else "mosaics", "training")
+    options, levels = source["corruption"]["options"]["noise_map"], {key: source[key] for key in ("P_mean", "P_std")}
+    if expert != "general":
+        pattern = getattr(denoiser.network, "pattern", None)  # a `mosaic_net` is given all its mosaics in one phase
+        whole = torch.from_numpy(masks(MOSAICS[expert], (24, 24)))[None]
+        phase = None if pattern is None else list(phases(whole, pattern.cpu())[0])
+        options |= {"mosaics": [expert], "phase": phase}
+    told = {"corruption": {"name": "noise_map", "options": options}, **levels}
+    return noise_map(scaling=scaling, **levels, **options), told
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a file."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in list(file.keys())}, json.loads(file.metadata()["lowlight_kedro"])
+def saved(state: State, description: dict[str, Any], out: Path) -> None:
+    """The state in `FILES` and a prior of its running mean, each file whole or not at all."""
+    packed = pack(state, description)
+    prior = Checkpoint({name: tensor.half() for name, tensor in prior_of(packed).tensors.items()}, prior_of(packed).description)
+    own = {name: name.rsplit(".", 1)[1] if name.startswith("adam.") else name.split(".", 1)[0] for name in packed.tensors}
+    parts = {file: {name: tensor for name, tensor in packed.tensors.items() if own[name] == file} for file in FILES}
+    for file, tensors in {"prior": prior.tensors, **parts}.items():
+        told = prior.description if file == "prior" else packed.description
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, out / f"{file}.part", {KEY: json.dumps(told)})
+        (out / f"{file}.part").replace(out / f"{file}.safetensors")
 
 
-def begin(arguments: argparse.Namespace, scaling: Scaling, device: torch.device) -> tuple[Run, Any]:
-    """A run at image 0, with the weights of its part of a prior, and its corruption."""
-    expert = arguments.expert
-    source = configured(f"{'mosaics' if expert in EXPERTS else 'photographs'}/parameters.yml")["training"]
-    base = configured("base/parameters_training.yml")["training"]["corruption"]["options"]["noise_map"]
-    noise = base | source["corruption"]["options"]["noise_map"]
-    if expert in EXPERTS:
-        phase, depth = EXPERTS[expert]
-        noise |= {"mosaics": [expert], "phase": phase}
-        units = {"black": scaling.to_network(-1.0), "white": scaling.to_network(1.0)}
-        name, options = "mosaic_net", {"mosaic": expert, "depth": depth, **units}
+def resumed(folder: Path) -> Checkpoint:
+    """What `saved` wrote, as one training state."""
+    parts = [read_checkpoint(folder / f"{file}.safetensors") for file in FILES]
+    return Checkpoint({name: tensor for part in parts for name, tensor in part.tensors.items()}, parts[0].description, str(folder))
+
+
+def begun(arguments: argparse.Namespace, device: torch.device) -> tuple[State, dict[str, Any], Corruption]:
+    """The state to go on with, what identifies its run, and its noise."""
+    earlier = resumed(arguments.resume) if arguments.resume else None
+    source = earlier or separated(read_checkpoint(arguments.begin), arguments.expert)
+    name, options = network_choice(source)
+    state, scaling = State.fresh(Denoiser(NETWORKS[name](**options), SIGMA_DATA).to(device)), Scaling(**source.description["scaling"])
+    corruption, told = corruption_of(arguments.expert, state.denoiser, scaling)
+    description = {"format": FORMAT, "network": {"name": name, "options": options}, "scaling": vars(scaling), "sigma_data": SIGMA_DATA}
+    description |= {"batch_size": arguments.batch, "crop": arguments.crop, "seed": arguments.seed, **told}
+    if earlier is None:
+        begin_with(state, source)
     else:
-        defaults = configured("base/parameters_training.yml")["training"]["network"]["options"]["pyramid_unet"]
-        name, options = "pyramid_unet", defaults | source["network"]["options"]["pyramid_unet"]
-    denoiser, mean = (Denoiser(NETWORKS[name](**options), SIGMA_DATA).to(device) for _ in range(2))
-    denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if arguments.begin:
-        prefix, (tensors, _) = f"mosaics.{expert}.network." if expert in EXPERTS else "general.", read(arguments.begin)
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)} or tensors
-        denoiser.network.load_state_dict({key: value.float() for key, value in own.items()})
-    mean.network.load_state_dict(denoiser.network.state_dict())
-    description = {
-        "format": 1, "network": {"name": name, "options": options}, "corruption": {"name": "noise_map", "options": noise},
-        "scaling": vars(scaling),
-        "P_mean": source["P_mean"], "P_std": source["P_std"], "sigma_data": SIGMA_DATA,
-    }  # fmt: skip
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=arguments.rate, fused=True)
-    corruption = noise_map(P_mean=source["P_mean"], P_std=source["P_std"], scaling=scaling, **noise)
-    return Run(denoiser, mean.requires_grad_(False), optimizer, description), corruption
+        description = identity(earlier.description) | description
+        unpack(earlier, state, {key: value for key, value in description.items() if key != "averages"})
+    return state, description, corruption
 
 
-def batches(tiles: Tensor, run: Run, batch: int, crop: int, seed: int) -> Iterator[tuple[Tensor, PassDraws]]:
-    """Batches of light for ever, each cut and turned as a whole, with the randomness of its noise."""
-    while True:
-        draws = PassDraws(seed, run.images, batch, tiles.device)
-        chosen = tiles[(draws.uniform() * len(tiles)).long().to(tiles.device)].float()
-        top, left, flip, turn = draws.uniform(4)[0].tolist()
-        room = TILE - crop + 1
-        light = chosen[..., int(top * room) :, int(left * room) :][..., :crop, :crop]
-        light = light.flip(-1) if flip < 0.5 else light
-        yield light.rot90(int(turn * 4), (-2, -1)).contiguous(memory_format=torch.channels_last), draws
+def plan(arguments: argparse.Namespace, device: torch.device) -> Schedule:
+    """Everything but the learning rate, which follows the clock."""
+    return Schedule(
+        total_kimg=arguments.total_kimg or 1e6, batch_size=arguments.batch, batch_gpu=arguments.batch, learning_rate=arguments.rate,
+        ramp_kimg=arguments.ramp_kimg, decay_kimg=None, cooldown=0, averages=halflife(kimg=arguments.mean_kimg, rampup=0.3),
+        kimg_per_tick=1e6, snapshot_ticks=1, check_updates=50, max_gradient=1.0, crop=arguments.crop,
+        precision="bf16" if device.type == "cuda" else "fp32", seed=arguments.seed,
+    )  # fmt: skip
 
 
-def update(run: Run, x0: Tensor, noisy: Any, rate: float, keep: float, precision: torch.dtype | None) -> Tensor:
-    """One update of the weights and their running mean; returns the loss, on the device."""
-    with torch.autocast(x0.device.type, precision or torch.bfloat16, enabled=precision is not None):
-        loss = denoising_loss(run.denoiser, x0, noisy.x, noisy.sigma, noisy.weight).mean()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.denoiser.parameters(), 1.0)
-    run.optimizer.param_groups[0]["lr"] = rate
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for slow, fast in zip(run.mean.network.parameters(), run.denoiser.network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
-    return loss.detach()
+def updates(
+    state: State, tiles: Tensor, corruption: Corruption, schedule: Schedule, scaling: Scaling, arguments: argparse.Namespace, end: float
+) -> Iterator[Update]:
+    """Updates until the time or the images are up."""
+    started = time.monotonic()
+    for indices in index_batches(len(tiles), schedule.seed, state.images, schedule.batch_size, schedule.total_images):
+        done = (time.monotonic() - started) / (end - started)
+        if done >= 1:
+            return
+        left = 1 - (state.images / schedule.total_images if arguments.total_kimg else done)
+        yield train_step(
+            state, [tiles[torch.tensor(indices, device=tiles.device)]], replace(schedule, learning_rate=arguments.rate * left), scaling,
+            corruption, tiles.device, lambda light: TILE_SLOPE * light.float() - 1, draw=PassDraws,
+        )  # fmt: skip
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train until the time is up."""
     began, device = time.monotonic(), torch.device(arguments.device)
-    end = began + 60 * arguments.minutes
-    options, paths = configured("base/parameters_photographs.yml")["photographs"], pictures(arguments.photographs)[: arguments.most]
-    with ThreadPoolExecutor() as pool:
-        cut = np.concatenate(list(pool.map(partial(tiles_of, folder=arguments.photographs, options=options), paths)))
-    tiles = torch.from_numpy(cut).to(device)
-    scaling = Scaling(float(2 * cut.mean(dtype=np.float64) - 1), float(2 * cut.std(dtype=np.float64) / SIGMA_DATA))
-    told = arguments.resume / "weights.safetensors" if arguments.resume else arguments.begin if arguments.expert == "general" else None
-    scaling = Scaling(**read(told)[1]["scaling"]) if told else scaling  # units in which this network has learned
-    print(f"{len(tiles)} tiles after {time.monotonic() - began:.0f} s; {scaling}", flush=True)
-    run, corruption = begin(arguments, scaling, device)
-    if arguments.resume:
-        run.resume(arguments.resume)
+    tiles = training_tiles(arguments.photographs, arguments.most).to(device)
+    state, description, corruption = begun(arguments, device)
+    compute = Compute("bf16" if device.type == "cuda" else "fp32", tf32=True, channels_last=True)
+    prepare(state.denoiser, list(state.averages.values()), state.optimizer, compute)
+    print(f"{len(tiles)} tiles, {state.images} images so far; ready after {time.monotonic() - began:.0f} s", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    started, first, saved, losses, waited = time.monotonic(), run.images, time.monotonic(), [], 0.0
-    precision = torch.bfloat16 if device.type == "cuda" else None
-    for light, draws in batches(tiles, run, arguments.batch, arguments.crop, arguments.seed):
-        asked = time.monotonic()
-        done = (asked - started) / max(end - started, 1e-9) if arguments.total_kimg is None else run.images / (1000 * arguments.total_kimg)
-        if asked >= end or done >= 1:
-            break
-        x0 = scaling.to_network(2 * light - 1)
-        noisy = corruption(x0, draws)
-        waited += time.monotonic() - asked
-        rate = arguments.rate * min((run.images - first + arguments.batch) / (1000 * arguments.ramp_kimg), 1) * (1 - done)
-        losses.append(update(run, x0, noisy, rate, 0.5 ** (arguments.batch / (1000 * arguments.mean_kimg)), precision))
-        run.images += arguments.batch
-        if time.monotonic() - saved > 60:
-            tell(losses, run, first, started, waited)
-            run.save(arguments.out)
-            losses, saved = [], time.monotonic()
-    tell(losses, run, first, started, waited)
-    run.save(arguments.out)
+    schedule, losses, first, started, last = plan(arguments, device), [], state.images, time.monotonic(), time.monotonic()
+    scaling = Scaling(**description["scaling"])
+    with gpu_arithmetic(compute):
+        for update in updates(state, tiles, corruption, schedule, scaling, arguments, began + 60 * arguments.minutes):
+            losses.append(update.loss)
+            if time.monotonic() - last > 60:
+                tell(losses, state.images, (state.images - first) / (time.monotonic() - started))
+                saved(state, description, arguments.out)
+                losses, last = [], time.monotonic()
+    tell(losses, state.images, (state.images - first) / (time.monotonic() - started))
+    saved(state, description, arguments.out)
 
 
-def tell(losses: list[Tensor], run: Run, first: int, started: float, waited: float) -> None:
+def tell(losses: list[Tensor], images: int, each: float) -> None:
     """A line of what was reached; reading the losses waits for the device."""
     loss = float(torch.stack(losses).mean()) if losses else math.nan
-    seconds = time.monotonic() - started
-    each = (run.images - first) / seconds
-    print(
-        f"{run.images / 1000:.0f} kimg, loss {loss:.4f}, {each:.0f} img/s, host {waited / seconds:.0%} of the time making batches",
-        flush=True,
-    )
+    print(f"{images / 1000:.1f} kimg, loss {loss:.4f}, {each:.0f} img/s", flush=True)
 
 
 def main() -> None:
@@ -278,9 +231,10 @@ def main() -> None:
         command.add_argument("--photographs", type=Path, required=True)
         command.add_argument("--out", type=Path, required=True)
     packing.add_argument("--megabytes", type=float, default=45)
-    training.add_argument("--expert", choices=[*EXPERTS, "general"], required=True)
-    training.add_argument("--begin", type=Path, help="a prior to begin with: one of experts, or one of this network alone")
-    training.add_argument("--resume", type=Path)
+    training.add_argument("--expert", choices=[*MOSAICS, "general"], required=True)
+    source = training.add_mutually_exclusive_group(required=True)
+    source.add_argument("--begin", type=Path, help="a prior to begin with: one of experts, or one of this network alone")
+    source.add_argument("--resume", type=Path, help="OUT of an earlier stretch")
     training.add_argument("--minutes", type=float, required=True)
     training.add_argument("--total-kimg", type=float)
     training.add_argument("--batch", type=int, default=128)
@@ -293,7 +247,7 @@ def main() -> None:
     training.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.command == "pack":
-        pack(arguments.photographs, arguments.out, arguments.megabytes)
+        pack_photographs(arguments.photographs, arguments.out, arguments.megabytes)
     else:
         train(arguments)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.assembly import assembled
+from lowlight_kedro.diffusion.assembly import assembled, separated
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, build_prior
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
@@ -164,6 +164,13 @@ def test_priors_trained_apart_are_one_in_the_units_of_the_general_one():
     whole = assembled(general, {"bayer": (checkpoint(small, "mosaic_net", options, own), (0.05, 0.1))})
     built = build_prior(whole, NETWORKS["experts"](**whole.description["network"]["options"]))
     assert built.scaling == wanted
+    for part, apart in (("general", general), ("bayer", checkpoint(small, "mosaic_net", {}, wanted))):
+        again = separated(whole, part)
+        assert all(torch.equal(again.tensors[name], tensor) for name, tensor in apart.tensors.items())
+        assert len(again.tensors) == len(apart.tensors)
+        assert separated(again, part) is again
+    with pytest.raises(ValueError, match="has no network 'xtrans'; it has general, bayer"):
+        separated(whole, "xtrans")
 
     mask, light = measured("bayer"), 0.25 + 0.01 * torch.randn(1, 3, 48, 48)
     answers = []

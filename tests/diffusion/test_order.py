@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.order import Draws, augment, index_batches
+from lowlight_kedro.diffusion.order import Draws, PassDraws, augment, index_batches
 
 KINDS = {
     "uniform": lambda draws, like: draws.uniform(3, 2),
@@ -41,8 +41,18 @@ def test_few_numbers_and_fields_do_not_shift_one_another():
     assert torch.equal(one.uniform(7), Draws(0, range(2)).uniform(7))
 
 
-def test_draws_have_the_distributions_that_they_say():
-    draws = Draws(0, range(500))
+def test_a_pass_that_draws_at_once_does_it_again_and_as_no_other():
+    like = torch.empty(6, 3, 9, 9)
+    for draw in KINDS.values():
+        first, again = draw(PassDraws(0, range(10, 16)), like), draw(PassDraws(0, range(10, 16)), like)
+        assert torch.equal(first, again)
+        others = [draw(PassDraws(seed, range(start, start + 6)), like) for seed, start in ((0, 16), (1, 10))]
+        assert len({tuple(row.tolist()) for row in torch.cat([first, *others]).flatten(1)}) == 18
+
+
+@pytest.mark.parametrize("kind", [Draws, PassDraws])
+def test_draws_have_the_distributions_that_they_say(kind):
+    draws = kind(0, range(500))
     for values, mean, variance in (
         (draws.uniform(400), 0.5, 1 / 12), (draws.normal(400), 0, 1), (draws.field(torch.empty(500, 4, 10, 10)), 0, 1)
     ):  # fmt: skip

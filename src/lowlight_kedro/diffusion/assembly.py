@@ -16,6 +16,24 @@ def _in_units(name: str, options: Mapping[str, Any], own: Scaling, wanted: Scali
     return dict(options)
 
 
+def separated(prior: Checkpoint, part: str) -> Checkpoint:
+    """The prior of one network of an assembled one, `general` or a mosaic's; a prior of one network as it is.
+
+    Raises:
+        ValueError: it has no such part.
+    """
+    name, options = network_choice(prior)
+    if name != "experts":
+        return prior
+    parts = {"general": options["general"], **options["mosaics"]}
+    if part not in parts:
+        raise ValueError(f"{prior.source} has no network {part!r}; it has {', '.join(parts)}")
+    prefix = "general." if part == "general" else f"mosaics.{part}.network."
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in prior.tensors.items() if key.startswith(prefix)}
+    chosen = {"name": parts[part]["name"], "options": parts[part]["options"]}
+    return Checkpoint(tensors, prior.description | {"network": chosen}, prior.source)
+
+
 def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple[float, float]]]) -> Checkpoint:
     """One prior: `general` for any noise map, and for quiet mosaics those of `mosaics`, each with its `fade`, see `Expert`.
 

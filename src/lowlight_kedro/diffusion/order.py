@@ -68,6 +68,26 @@ class Draws:
         return noise
 
 
+class PassDraws(Draws):
+    """Random numbers of a pass, all at once: a function of the seed, the pass's first image and its size.
+
+    A few calls whatever the size, so that a fast GPU need not wait for them; how a batch is cut into passes changes its images.
+    """
+
+    def __init__(self, seed: int, images: Iterable[int], device: torch.device | str = "cpu") -> None:
+        numbers = list(images)
+        super().__init__(seed, numbers[:1], device)
+        self._count = len(numbers)
+
+    def _stacked(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        drawn = draw((self._count, *shape), generator=self._few[0])
+        return drawn.pin_memory() if self._pinned else drawn
+
+    def field(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the shape and type of `like` (B, ...), on `device`."""
+        return torch.empty_like(like).normal_(generator=self._fields[0])
+
+
 def augment(images: Tensor, crop: int | None, draws: Draws) -> Tensor:
     """Random square crops of side `crop` (None: whole images), then a random flip and quarter turn of each.
 

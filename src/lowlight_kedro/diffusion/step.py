@@ -26,7 +26,7 @@ class Update:
 
 def accumulate(
     passes: Sequence[Tensor], first: int, share: Share, schedule: Schedule, scaling: Scaling, corruption: Corruption,
-    device: torch.device, decode: Callable[[Tensor], Tensor],
+    device: torch.device, decode: Callable[[Tensor], Tensor], draw: type[Draws] = Draws,
 ) -> Tensor:  # fmt: skip
     """Gradients of the batch's mean loss from this rank's passes; returns that loss, over all ranks, on the device.
 
@@ -34,10 +34,11 @@ def accumulate(
 
     Args:
         first: number in the run of the first image of the first pass.
+        draw: where the randomness of a pass is from: `Draws`, or `PassDraws`, which a fast GPU has not to wait for.
     """
     total = torch.zeros((), device=device)
     for number, tiles in enumerate(passes):
-        draws = Draws(schedule.seed, range(first, first + len(tiles)), device)
+        draws = draw(schedule.seed, range(first, first + len(tiles)), device)
         first += len(tiles)
         cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, draws)
         x0 = scaling.to_network(decode(cropped))
@@ -52,16 +53,16 @@ def accumulate(
 
 def train_step(
     state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
-    device: torch.device, decode: Callable[[Tensor], Tensor], share: Share | None = None,
+    device: torch.device, decode: Callable[[Tensor], Tensor], share: Share | None = None, draw: type[Draws] = Draws,
 ) -> Update:  # fmt: skip
     """One update of the weights and their running means from the tiles of one batch, cut into passes.
 
     Args:
-        passes: the tiles of this rank's `share` (None: there is one rank, it has all).
+        passes: the tiles of this rank's `share` (None: there is one rank, it has all). draw: see `accumulate`.
     """
     share = share or Share(PassLoss(state.denoiser))
     first = state.images + share.part(schedule.batch_size).start
-    total = accumulate(passes, first, share, schedule, scaling, corruption, device, decode)
+    total = accumulate(passes, first, share, schedule, scaling, corruption, device, decode, draw)
     weights = [parameter for parameter in state.denoiser.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in weights if parameter.grad is not None])
     if schedule.max_gradient is not None:
