@@ -27,9 +27,7 @@ from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.step import train_step
+from lowlight_kedro.diffusion.training import Schedule, State, train_step
 
 SIDE, SD = 64, 0.5
 MULTIPLIERS = (1, 2, 2)

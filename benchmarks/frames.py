@@ -30,12 +30,12 @@ from lowlight_kedro.restoration.allocator import keep_freed_memory
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
 from lowlight_kedro.restoration.measurement import noise_map
-from lowlight_kedro.restoration.reach import LiveBytes
+from lowlight_kedro.restoration.placement import LiveBytes
 from lowlight_kedro.restoration.refresh import Readout, Structure
 from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
-from lowlight_kedro.sensor.noise.poisson_gaussian import PoissonGaussian
+from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.render import srgb_decode
 
 RATIO = 100.0

@@ -47,9 +47,7 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.mosaic import phases
 from lowlight_kedro.diffusion.order import PassDraws, index_batches
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.step import Update, train_step
+from lowlight_kedro.diffusion.training import Schedule, State, Update, train_step
 from lowlight_kedro.restoration.corruption import MOSAICS, noise_map
 from lowlight_kedro.sensor.cfa import masks
 from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points

@@ -17,8 +17,7 @@ from lowlight_kedro.pipelines.photographs.options import PhotographOptions
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.frame import balanced
-from lowlight_kedro.sensor.noise import PoissonGaussian
-from lowlight_kedro.sensor.noise.camera import CameraNoise
+from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from lowlight_kedro.sensor.photographs import clean_light
 from lowlight_kedro.sensor.render import camera_to_srgb, render
 from lowlight_kedro.sensor.scenes.pairs import split_of

@@ -16,7 +16,7 @@ from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.diffusion.checkpoint import pack, prior_of
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State
 
 
 def fresh(widths: list[int]) -> State:

@@ -35,9 +35,7 @@ from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.memory import parameter_count
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.training import train
+from lowlight_kedro.diffusion.training import Schedule, State, train
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import LoaderOptions
 

@@ -17,13 +17,10 @@ from lowlight_kedro.diffusion.compute import Compute, compile_network, gpu_arith
 from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.ema import halflife
-from lowlight_kedro.diffusion.memory import count_pass, parameter_count
+from lowlight_kedro.diffusion.memory import count_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.passes import run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.step import train_step
+from lowlight_kedro.diffusion.training import Schedule, State, train_step
 
 VARIANTS = {
     "fp32": Compute(),

@@ -18,7 +18,7 @@ from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_head
 from lowlight_kedro.datasets.dng import append_exif, camera_tags, write_dng
 from lowlight_kedro.datasets.linear_dng import Levels, LinearDngDataset, LinearPicture, fitted
 from lowlight_kedro.datasets.tags import Tags, read_tags
-from lowlight_kedro.sensor.demosaic.superpixel import superpixel
+from lowlight_kedro.sensor.demosaic.interpolation import superpixel
 from lowlight_kedro.sensor.frame import balanced, normalise
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65, camera_to_srgb, oriented
 from tests.conftest import SHARED, make_frame

@@ -25,9 +25,8 @@ from lowlight_kedro.diffusion.checkpoint import (
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.moments import names_of
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.selection import better
 from lowlight_kedro.diffusion.snapshots import is_new_best, snapshot_name, snapshot_of
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State, better
 
 RUN = {
     "format": FORMAT, "network": {"name": "raw_unet", "options": {"widths": [8, 8], "blocks": 1}}, "batch_size": 8, "data": "abc",

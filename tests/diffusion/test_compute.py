@@ -18,9 +18,18 @@ from lowlight_kedro.diffusion.compute import (
     residual_blocks,
 )  # fmt: skip
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
-from lowlight_kedro.diffusion.memory import LiveBytes, count_pass, loss_of_noise
+from lowlight_kedro.diffusion.memory import (
+    LiveBytes,
+    PassLimits,
+    candidates,
+    count_pass,
+    fitting_pass,
+    gpu_trial,
+    largest_pass,
+    loss_of_noise,
+    run_pass,
+)
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.passes import PassLimits, candidates, fitting_pass, gpu_trial, largest_pass, run_pass
 from tests.diffusion.test_training import fresh, run, same
 
 CPU = torch.device("cpu")
@@ -279,7 +288,7 @@ def test_the_pass_on_a_cpu_follows_the_count_and_the_machine(monkeypatch):
     denoiser = small("raw_unet")
     needed = {images: count_pass(denoiser, images, 16, "fp32").total() for images in (2, 4)}
     for memory, wanted in ((needed[2] * 4, 2), (needed[4] * 4 - 4, 2), (2**60, 4)):
-        monkeypatch.setattr("lowlight_kedro.diffusion.passes.machine_memory", lambda memory=memory: memory)
+        monkeypatch.setattr("lowlight_kedro.diffusion.memory.machine_memory", lambda memory=memory: memory)
         assert fitting_pass(denoiser, 64, 3, 16, "fp32", LIMITS) == wanted
 
 
@@ -295,7 +304,7 @@ def test_a_gpu_trial_frees_what_it_took_also_after_running_out_of_memory(monkeyp
     def fails(*arguments):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("lowlight_kedro.diffusion.passes.loss_of_noise", fails)
+    monkeypatch.setattr("lowlight_kedro.diffusion.memory.loss_of_noise", fails)
     with pytest.raises(torch.OutOfMemoryError):
         gpu_trial(denoiser, 3, 16, "fp32", moments=7)(2)
     assert calls == ["empty_cache", "reset_peak_memory_stats", "empty_cache"] * 2

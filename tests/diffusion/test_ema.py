@@ -5,8 +5,7 @@ from torch import nn
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, begin_with, pack, prior_of, unpack, weights_of
 from lowlight_kedro.diffusion.ema import EMAS, WIDEST, follow, gamma_of, halflife, inner_products, power, reconstruction
-from lowlight_kedro.diffusion.posthoc import reconstruct_prior
-from lowlight_kedro.diffusion.snapshots import snapshot_of
+from lowlight_kedro.diffusion.snapshots import reconstruct_prior, snapshot_of
 from tests.diffusion.test_training import fresh, run, same, states
 
 OPTIONS = {"halflife": {"kimg": 0.1, "rampup": 0.2}, "power": {"sigma_rel": [0.1, 0.2]}}

@@ -17,9 +17,7 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import Draws, generator_for
 from lowlight_kedro.diffusion.samplers import finish, heun, karras_sigmas
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.training import train
+from lowlight_kedro.diffusion.training import Schedule, State, train
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 from tests.diffusion.gaussian import Gaussian
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lowlight_kedro.diffusion.selection import best_row, ticks_without_gain
+from lowlight_kedro.diffusion.training import best_row, ticks_without_gain
 
 HISTORY = [{"psnr": figure, "loss": -figure} for figure in (1.0, 3.0, 2.0, 3.0, 2.5)]
 

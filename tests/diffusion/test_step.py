@@ -6,10 +6,8 @@ from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
 from lowlight_kedro.diffusion.share import PassLoss, Share, require_whole_passes
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.step import accumulate, train_step
+from lowlight_kedro.diffusion.training import Schedule, State, accumulate, train_step
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 CPU, SCALING = torch.device("cpu"), Scaling(-0.7, 0.8)

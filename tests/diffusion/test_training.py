@@ -10,9 +10,7 @@ from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import index_batches
 from lowlight_kedro.diffusion.scaling import Scaling, propose
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.training import NonFiniteLossError, train
+from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, train
 
 CPU = torch.device("cpu")
 SCALING = Scaling(-0.7, 0.8)

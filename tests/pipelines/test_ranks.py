@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest, pack
 from lowlight_kedro.diffusion.share import agree
-from lowlight_kedro.diffusion.step import train_step
+from lowlight_kedro.diffusion.training import train_step
 from lowlight_kedro.pipelines.training import nodes
 from lowlight_kedro.pipelines.training.launch import Crew, RankError, _tell, choose_crew, launched
 from lowlight_kedro.pipelines.training.rank import Seat

@@ -20,11 +20,10 @@ from lowlight_kedro.restoration.estimates import (
 )
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.reach import LiveBytes
+from lowlight_kedro.restoration.placement import LiveBytes
 from lowlight_kedro.restoration.restore import Exposure, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from lowlight_kedro.sensor.noise import PoissonGaussian
-from lowlight_kedro.sensor.noise.camera import CameraNoise
+from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from lowlight_kedro.sensor.tiles import from_tile_domain
 from tests.diffusion.gaussian import Gaussian
 

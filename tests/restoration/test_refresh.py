@@ -11,7 +11,7 @@ from lowlight_kedro.restoration.refresh import Clipped, Learned, Readout, Struct
 from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from lowlight_kedro.sensor.noise.camera import CameraNoise
+from lowlight_kedro.sensor.noise import CameraNoise
 
 
 @pytest.fixture

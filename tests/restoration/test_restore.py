@@ -13,8 +13,7 @@ from lowlight_kedro.restoration.measurement import Operator
 from lowlight_kedro.restoration.offsets import Spread, shift
 from lowlight_kedro.restoration.restore import Exposure, Structure, posterior_mean, posterior_sample
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
-from lowlight_kedro.sensor.noise import PoissonGaussian
-from lowlight_kedro.sensor.noise.camera import CameraNoise
+from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.diffusion.gaussian import Gaussian
 
 SHAPE, CPU = (3, 12, 14), torch.device("cpu")

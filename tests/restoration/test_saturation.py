@@ -9,8 +9,7 @@ from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Operator
 from lowlight_kedro.restoration.saturation import at_least_level, clipped, level, one_sided, replace_clipped
 from lowlight_kedro.sensor.cfa import sample
-from lowlight_kedro.sensor.noise import PoissonGaussian
-from lowlight_kedro.sensor.noise.camera import CameraNoise
+from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.conftest import CFAS
 
 

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.restoration.placement import BLEND, Span, place, reflected, side_of, spans
-from lowlight_kedro.restoration.reach import LiveBytes, bytes_per_pixel, effective_reach
+from lowlight_kedro.restoration.placement import BLEND, LiveBytes, Span, bytes_per_pixel, effective_reach, place, reflected, side_of, spans
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 

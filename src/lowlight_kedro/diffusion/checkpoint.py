@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.moments import by_name, expected_moments, idle_parameters, load_moments, moments_of
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State
 
 FORMAT = 1
 PROGRESS = ("images", "history", "losses", "gradient_norms", "idle", "figures", "best_by", "emas")  # what changes while one run goes on

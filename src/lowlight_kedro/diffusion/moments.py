@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # the first is a count, the others have the shape of the parameter
 

@@ -1,20 +1,198 @@
-"""The training loop, as a generator of states: whoever iterates decides what is saved where."""
+"""The training of a prior: its schedule, its state, one update, which row of its history is the best, and the loop.
+
+The loop is a generator of states: whoever iterates decides what is saved where.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from math import inf, isfinite, isnan
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.corruption import Corruption
+from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.ema import Keep, follow
+from lowlight_kedro.diffusion.order import Draws, augment
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.selection import History
-from lowlight_kedro.diffusion.share import Share
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.step import Update, train_step
+from lowlight_kedro.diffusion.share import PassLoss, Share
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. Counts in images; `kimg` = thousands of them.
+
+    Attributes:
+        batch_size: images per update. batch_gpu: images per pass; updates accumulate batch_size / batch_gpu passes.
+        learning_rate: of Adam, ramped up linearly over `ramp_kimg`, constant up to `decay_kimg` (None: for ever) and from
+            there falling with the inverse square root of the images (EDM2), and down to 0 over the last `cooldown` share.
+        averages: running means of the weights by name (`ema.EMAS`); the first is validated and exported.
+        kimg_per_tick: a row of the history each. snapshot_ticks: a state is yielded each.
+        check_updates: the loss stays on the device for at most so many updates before it is looked at.
+        max_gradient: norm to which a larger gradient of an update is shortened; None: never.
+        crop: side of the random crops taken from tiles; None for whole tiles.
+        precision: `fp32`, or `bf16` for autocast of the network.
+    """
+
+    total_kimg: float
+    batch_size: int
+    batch_gpu: int
+    learning_rate: float
+    ramp_kimg: float
+    decay_kimg: float | None
+    cooldown: float
+    averages: Mapping[str, Keep]
+    kimg_per_tick: float
+    snapshot_ticks: int
+    check_updates: int
+    max_gradient: float | None
+    crop: int | None
+    precision: str
+    seed: int
+
+    @property
+    def total_images(self) -> int:
+        """Images of the whole run, whole batches."""
+        return -(-round(self.total_kimg * 1000) // self.batch_size) * self.batch_size
+
+    def rate_at(self, images: int) -> float:
+        """Learning rate for the update that starts at this image count."""
+        up = min((images + self.batch_size) / max(self.ramp_kimg * 1000, 1), 1)
+        fall = 1 if self.decay_kimg is None else max(images / (self.decay_kimg * 1000), 1) ** -0.5
+        left = (self.total_images - images) / self.total_images
+        return self.learning_rate * up * fall * min(left / self.cooldown if self.cooldown else 1, 1)
+
+    def ema_keeps(self, images: int) -> dict[str, float]:
+        """Weight of the old mean, by name, in the update that ends at this image count."""
+        return {name: keep(images, self.batch_size) for name, keep in self.averages.items()}
+
+    def tick_at(self, images: int) -> int:
+        """How many ticks are over at this image count."""
+        return images // max(round(self.kimg_per_tick * 1000), self.batch_size)
+
+
+@dataclass
+class State:
+    """All that a run is: enough to go on with it as if it had never stopped.
+
+    `averages`: running means of the weights by name, the first being `ema`. `history`: a row per tick.
+    `losses` and `gradient_norms`: of the updates since the last row, as far as they have been looked at.
+    """
+
+    images: int
+    denoiser: Denoiser
+    averages: dict[str, Denoiser]
+    optimizer: torch.optim.Optimizer
+    history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+
+    @property
+    def ema(self) -> Denoiser:
+        """The mean that is validated and exported."""
+        return next(iter(self.averages.values()))
+
+    @classmethod
+    def fresh(cls, denoiser: Denoiser, averages: Iterable[str] = ("halflife",)) -> "State":
+        """At image 0."""
+        means = {name: deepcopy(denoiser).requires_grad_(False).eval() for name in averages}
+        return cls(0, denoiser, means, torch.optim.Adam(denoiser.parameters(), fused=True))
+
+
+@dataclass(frozen=True)
+class Update:
+    """Figures of an update, on the device: mean loss over all ranks, and norm of the gradient before it is shortened."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+
+
+def accumulate(
+    passes: Sequence[Tensor], first: int, share: Share, schedule: Schedule, scaling: Scaling, corruption: Corruption,
+    device: torch.device, decode: Callable[[Tensor], Tensor], draw: type[Draws] = Draws,
+) -> Tensor:  # fmt: skip
+    """Gradients of the batch's mean loss from this rank's passes; returns that loss, over all ranks, on the device.
+
+    Tiles go to the device as they are stored; cropping first leaves less to `decode`.
+
+    Args:
+        first: number in the run of the first image of the first pass.
+        draw: where the randomness of a pass is from: `Draws`, or `PassDraws`, which a fast GPU has not to wait for.
+    """
+    total = torch.zeros((), device=device)
+    for number, tiles in enumerate(passes):
+        draws = draw(schedule.seed, range(first, first + len(tiles)), device)
+        first += len(tiles)
+        cropped = augment(tiles.to(device, non_blocking=True), schedule.crop, draws)
+        x0 = scaling.to_network(decode(cropped))
+        noisy = corruption(x0, draws)
+        with share.accumulating(more=number + 1 < len(passes)):
+            with network_precision(schedule.precision, device):
+                loss = share.pass_loss(x0, noisy.x, noisy.sigma, noisy.weight) / len(passes)
+            loss.backward()
+        total += loss.detach()
+    return share.mean(total)
+
+
+def train_step(
+    state: State, passes: Sequence[Tensor], schedule: Schedule, scaling: Scaling, corruption: Corruption,
+    device: torch.device, decode: Callable[[Tensor], Tensor], share: Share | None = None, draw: type[Draws] = Draws,
+) -> Update:  # fmt: skip
+    """One update of the weights and their running means from the tiles of one batch, cut into passes.
+
+    Args:
+        passes: the tiles of this rank's `share` (None: there is one rank, it has all). draw: see `accumulate`.
+    """
+    share = share or Share(PassLoss(state.denoiser))
+    first = state.images + share.part(schedule.batch_size).start
+    total = accumulate(passes, first, share, schedule, scaling, corruption, device, decode, draw)
+    weights = [parameter for parameter in state.denoiser.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in weights if parameter.grad is not None])
+    if schedule.max_gradient is not None:
+        torch.nn.utils.clip_grads_with_norm_(weights, schedule.max_gradient, norm)
+    for group in state.optimizer.param_groups:
+        group["lr"] = schedule.rate_at(state.images)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.images += schedule.batch_size
+    follow(state.averages, state.denoiser, schedule.ema_keeps(state.images))
+    return Update(total, norm)
+
+
+History = Sequence[Mapping[str, float]]
+LOWER_IS_BETTER = frozenset({"loss"})  # all other columns are figures of quality
+
+
+def better(value: float, best: float, column: str) -> bool:
+    """Whether `value` of a column of the history is better than `best`; an equal one is not, any number is better than NaN."""
+    if isnan(best):
+        return not isnan(value)
+    return value < best if column in LOWER_IS_BETTER else value > best
+
+
+def _scores(history: History, column: str) -> list[tuple[int, float]]:
+    """(row, figure) where there is one, with the sign that makes larger better."""
+    sign = -1 if column in LOWER_IS_BETTER else 1
+    return [(number, sign * row[column]) for number, row in enumerate(history) if isfinite(row.get(column, inf))]
+
+
+def best_row(history: History, column: str) -> int | None:
+    """Number of the row with the best figure in `column`, the first of equals; None without any."""
+    scores = [(score, -number) for number, score in _scores(history, column)]
+    return -max(scores)[1] if scores else None
+
+
+def ticks_without_gain(history: History, column: str, min_delta: float) -> int:
+    """Rows with a figure since the last one that was better than all before by more than `min_delta`."""
+    best, waited = -inf, 0
+    for _, score in _scores(history, column):
+        best, waited = (score, 0) if score > best + min_delta else (best, waited + 1)
+    return waited
+
 
 FIX = "expected finite numbers: run validation again, lower training.learning_rate, or set training.max_gradient"
 

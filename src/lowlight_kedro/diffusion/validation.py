@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State
 
 DATA_RANGE = 2.0  # tiles are in [-1, 1]
 

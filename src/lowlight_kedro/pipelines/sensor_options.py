@@ -27,13 +27,12 @@ class AssumedOptions(Options):
 class NoiseOptions(Options):
     """The noise model by name; `gain` and `read_noise` in units of white - black win over the table.
 
-    `exact` is an option of `poisson_gaussian`, `black_error_dn` (no table has it) of `camera`.
+    `black_error_dn` (no table has it) is an option of `camera`.
     """
 
     model: str
     gain: Positive | None
     read_noise: Positive | None
-    exact: bool
     black_error_dn: Annotated[float, Field(ge=0)]
     assumed: AssumedOptions | None = None
 
@@ -79,11 +78,9 @@ class SensorOptions(Options):
     def noise_model(self, camera: str, iso: float, range_dn: float, sources: Sources) -> tuple[NoiseModel, str, list[str]]:
         """The noise model of an exposure, where its numbers come from, and which sources were passed over; see `choose_noise`.
 
-        It is built from whatever of these it has fields for: what the source knows, `step` (one DN), `black_error`, `exact`.
+        It is built from whatever of these it has fields for: what the source knows, `step` (one DN), `black_error`.
         """
         values, source, passed_over = choose_noise(camera, iso, range_dn, sources)
         model: Any = choose("noise_model", NOISE_MODELS, self.noise.model)
-        all_known = {
-            "step": 1 / range_dn, "black_error": self.noise.black_error_dn / range_dn, "exact": self.noise.exact, **values,
-        }  # fmt: skip
+        all_known = {"step": 1 / range_dn, "black_error": self.noise.black_error_dn / range_dn, **values}
         return model(**{key: value for key, value in all_known.items() if key in model.__dataclass_fields__}), source, passed_over

@@ -12,8 +12,7 @@ from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corrupti
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
-from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
-from lowlight_kedro.restoration.guidance.spread import surrogate_variance
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, surrogate_variance
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 

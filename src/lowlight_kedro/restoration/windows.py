@@ -11,8 +11,17 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.restoration.placement import BLEND, Placement, PlacementError, Span, place, reflected, up_to
-from lowlight_kedro.restoration.reach import bytes_per_pixel, effective_reach
+from lowlight_kedro.restoration.placement import (
+    BLEND,
+    Placement,
+    PlacementError,
+    Span,
+    bytes_per_pixel,
+    effective_reach,
+    place,
+    reflected,
+    up_to,
+)
 
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels

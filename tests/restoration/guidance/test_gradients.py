@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lowlight_kedro.restoration.guidance import dps, mmps, pigdm
-from lowlight_kedro.restoration.guidance.spread import surrogate_variance
+from lowlight_kedro.restoration.guidance.posterior import surrogate_variance
 from lowlight_kedro.restoration.measurement import Measurement
 from tests.restoration.guidance.scenes import MASKS, Counted, drawn, given_both, level, normal, repeated, scene, white
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.restoration.guidance.spread import interpolate, surrogate_variance
+from lowlight_kedro.restoration.guidance.posterior import interpolate, surrogate_variance
 
 
 def test_a_table_is_met_at_its_levels_and_held_beyond_them():

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from lowlight_kedro.sensor.calibration.clipped import Curve, clipped_moments, find_ceiling, find_floor, poisson_moments
 from lowlight_kedro.sensor.calibration.estimate import Points
-from lowlight_kedro.sensor.calibration.line import fit_line, root
-from lowlight_kedro.sensor.calibration.quads import block_side, find_quads, haar
+from lowlight_kedro.sensor.calibration.level_sets import block_side, find_quads, haar
+from lowlight_kedro.sensor.calibration.line import Curve, clipped_moments, find_ceiling, find_floor, fit_line, poisson_moments, root
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from tests.conftest import PHASES
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from lowlight_kedro.sensor.calibration.combine import combine
-from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, combine
 from lowlight_kedro.sensor.calibration.fit import disagreement, estimate_from, fit_line
 
 from .simulation import covers

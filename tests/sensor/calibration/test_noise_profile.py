@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lowlight_kedro.sensor.calibration.noise_profile import noise_profile
+from lowlight_kedro.sensor.calibration.estimate import noise_profile
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
 

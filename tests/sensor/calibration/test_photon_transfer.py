@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import tklmbda
 
+from lowlight_kedro.sensor.calibration.darks import cumulative, tail_shape
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
-from lowlight_kedro.sensor.calibration.tails import cumulative, tail_shape
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
 from .simulation import SPAN, Sensor, covers, darks, flats

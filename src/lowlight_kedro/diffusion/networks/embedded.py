@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Manner, Residual, Resize, SelfAttention, group_norm
-from lowlight_kedro.diffusion.networks.sides import check_sides
+from lowlight_kedro.diffusion.networks.unet import check_sides
 
 Plan = Iterator[tuple[int, int, Resize, int, bool]]  # of blocks: channels in, channels out, resize, level, last of its level
 

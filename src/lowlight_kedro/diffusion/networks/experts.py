@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, UNKNOWN, phases
-from lowlight_kedro.diffusion.networks.sides import check_sides
+from lowlight_kedro.diffusion.networks.unet import check_sides
 
 CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
 STRAYS = 0.002  # share of measured values that may lie outside of a mosaic

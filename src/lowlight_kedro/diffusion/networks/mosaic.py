@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
-from lowlight_kedro.diffusion.networks.sides import check_sides
-from lowlight_kedro.diffusion.networks.unet import UNet
+from lowlight_kedro.diffusion.networks.unet import UNet, check_sides
 
 UNKNOWN = 40.0  # network units: a value of a higher level was not measured
 FARTHEST = 8.0  # standard deviations by which a measured value may be moved

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.networks.sides import check_sides
+
+def check_sides(x: Tensor, multiple: int) -> None:
+    """Raise a ValueError where H or W of `x` (B, C, H, W) is no multiple of `multiple`."""
+    if x.shape[-1] % multiple or x.shape[-2] % multiple:
+        raise ValueError(f"image sides must be multiples of {multiple} for this network, got {tuple(x.shape[-2:])}")
 
 
 def keep_variance(net: nn.Module) -> None:

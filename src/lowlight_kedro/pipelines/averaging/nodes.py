@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from lowlight_kedro.datasets.snapshots import BEST
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
-from lowlight_kedro.diffusion.posthoc import reconstruct_prior
+from lowlight_kedro.diffusion.snapshots import reconstruct_prior
 from lowlight_kedro.pipelines.averaging.options import AveragingOptions
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,7 @@ from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.sensor.alignment import PairLimits
-from lowlight_kedro.sensor.calibration.combine import combine
-from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry

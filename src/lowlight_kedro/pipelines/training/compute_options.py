@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lowlight_kedro.diffusion.compute import Compute
-from lowlight_kedro.diffusion.passes import PassLimits
+from lowlight_kedro.diffusion.memory import PassLimits
 from lowlight_kedro.pipelines.options import Options
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, prior_of
-from lowlight_kedro.diffusion.selection import best_row
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
+from lowlight_kedro.diffusion.training import best_row
 from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.interrupt import stop_requests

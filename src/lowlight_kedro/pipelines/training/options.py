@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lowlight_kedro.diffusion.ema import EMAS, Keep
-from lowlight_kedro.diffusion.schedule import Schedule
-from lowlight_kedro.diffusion.selection import History, ticks_without_gain
+from lowlight_kedro.diffusion.training import History, Schedule, ticks_without_gain
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.training.compute_options import ComputeOptions
 from lowlight_kedro.plugins import configured

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lowlight_kedro.diffusion.state import State
+from lowlight_kedro.diffusion.training import State
 from lowlight_kedro.pipelines.training.loading import Batches
 
 logger = logging.getLogger(__name__)

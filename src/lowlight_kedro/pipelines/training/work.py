@@ -12,13 +12,11 @@ from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
-from lowlight_kedro.diffusion.memory import parameter_count
+from lowlight_kedro.diffusion.memory import fitting_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.passes import fitting_pass, run_pass
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import agree
-from lowlight_kedro.diffusion.state import State
-from lowlight_kedro.diffusion.training import train
+from lowlight_kedro.diffusion.training import State, train
 from lowlight_kedro.diffusion.validation import validation_row
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions

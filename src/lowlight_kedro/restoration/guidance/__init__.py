@@ -2,8 +2,7 @@
 
 from lowlight_kedro.restoration.guidance.ddrm import ddrm
 from lowlight_kedro.restoration.guidance.diffpir import diffpir
-from lowlight_kedro.restoration.guidance.dps import dps
-from lowlight_kedro.restoration.guidance.dps_norm import dps_norm
+from lowlight_kedro.restoration.guidance.dps import dps, dps_norm
 from lowlight_kedro.restoration.guidance.mmps import mmps
 from lowlight_kedro.restoration.guidance.noise_map import noise_map
 from lowlight_kedro.restoration.guidance.pigdm import pigdm

@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.restoration.guidance.posterior import Posterior
-from lowlight_kedro.restoration.guidance.spread import Table, surrogate_variance
+from lowlight_kedro.restoration.guidance.posterior import Posterior, Table, surrogate_variance
 from lowlight_kedro.restoration.measurement import Measurement
 
 

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.restoration.guidance.jacobian import inner, with_covariance
-from lowlight_kedro.restoration.guidance.posterior import Posterior
-from lowlight_kedro.restoration.guidance.spread import Table, surrogate_variance
+from lowlight_kedro.restoration.guidance.posterior import Posterior, Table, inner, surrogate_variance, with_covariance
 from lowlight_kedro.restoration.measurement import Measurement
 
 

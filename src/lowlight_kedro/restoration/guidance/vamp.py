@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
-from lowlight_kedro.restoration.guidance.posterior import Posterior
-from lowlight_kedro.restoration.guidance.spread import Table, interpolate
+from lowlight_kedro.restoration.guidance.posterior import Posterior, Table, interpolate
 from lowlight_kedro.restoration.measurement import Measurement, local_mean
 
 PROBE = 0.1  # step of the difference quotient over sigma: small for the denoiser, large for single precision

@@ -9,11 +9,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.calibration.clipped import Curve, find_ceiling, find_floor
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.level_sets import choose_smooth, level_sets, relative, unclipped
-from lowlight_kedro.sensor.calibration.line import Line, fit_clipped, fit_line, root
-from lowlight_kedro.sensor.calibration.patches import Patches, patch_statistics
+from lowlight_kedro.sensor.calibration.level_sets import Patches, choose_smooth, level_sets, patch_statistics, relative, unclipped
+from lowlight_kedro.sensor.calibration.line import Curve, Line, find_ceiling, find_floor, fit_clipped, fit_line, root
 from lowlight_kedro.sensor.cfa import Cfa
 
 ROUNDS = 12  # selection and fit settle in 3 to 6

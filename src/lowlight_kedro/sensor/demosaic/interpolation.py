@@ -1,4 +1,4 @@
-"""Interpolation that knows nothing of the pattern but where each channel was measured: any CFA."""
+"""Demosaicers for any CFA that know nothing of the pattern but where each channel was measured."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,3 +44,37 @@ def colour_difference(mosaic: NDArray, cfa: Cfa) -> NDArray:
     difference = mosaic - full_green
     planes = [full_green + _fill(difference, red), full_green, full_green + _fill(difference, blue)]
     return np.stack(planes).astype(np.float32)
+
+
+# Sites on a side of the smallest block that holds all three colours wherever it lies, by the period of the pattern.
+BLOCK = {2: 2, 6: 3}
+
+
+def superpixel(mosaic: NDArray, cfa: Cfa) -> NDArray[np.float32]:
+    """Mean of each colour in each block: (3, H // 2, W // 2) for Bayer, (3, H // 3, W // 3) for X-Trans.
+
+    The colours of a pixel lie up to a block apart. Rows and columns that fill no block are left out.
+    """
+    block = BLOCK[len(cfa)]
+    height, width = (side // block * block for side in mosaic.shape)
+    rgb = np.empty((3, height // block, width // block), np.float32)
+    colours = np.asarray(cfa)
+    for top in range(0, len(cfa), block):
+        for left in range(0, len(cfa), block):
+            here = rgb[:, top // block :: len(cfa) // block, left // block :: len(cfa) // block]
+            _average(mosaic[top:height, left:width], colours[top : top + block, left : left + block], len(cfa), here)
+    return rgb
+
+
+def _average(mosaic: NDArray, colours: NDArray, period: int, means: NDArray) -> None:
+    """Into `means` (3, h, w): of the sites of each colour in the block that opens each period of `mosaic`."""
+    rows, columns = means.shape[1:]
+    for colour, mean in enumerate(means):
+        sites = np.argwhere(colours == colour)
+        mean[...] = 0
+        for row, column in sites:
+            mean += mosaic[row::period, column::period][:rows, :columns]
+        mean /= np.float32(len(sites))
+
+
+superpixel.scale = BLOCK  # type: ignore[attr-defined]

@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lowlight_kedro.sensor.scenes.eld import eld
 from lowlight_kedro.sensor.scenes.folder import folder, scene_of
-from lowlight_kedro.sensor.scenes.pairs import PAIR_COLUMNS, data_types, exclude, pair, split_of
-from lowlight_kedro.sensor.scenes.rules import LayoutRules
-from lowlight_kedro.sensor.scenes.sid import sid
+from lowlight_kedro.sensor.scenes.pairs import PAIR_COLUMNS, LayoutRules, data_types, exclude, pair, split_of
+from lowlight_kedro.sensor.scenes.published import eld, sid
 
 Layout = Callable[[pd.DataFrame, LayoutRules], pd.DataFrame]
 

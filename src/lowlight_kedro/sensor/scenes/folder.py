@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lowlight_kedro.sensor.scenes.pairs import DATA_TYPES, data_types
-from lowlight_kedro.sensor.scenes.rules import LayoutRules
+from lowlight_kedro.sensor.scenes.pairs import DATA_TYPES, LayoutRules, data_types
 
 FRAMING = ("camera", "height", "width", "orientation", "focal_mm")
 

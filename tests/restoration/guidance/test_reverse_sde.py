@@ -1,15 +1,18 @@
 """Draws by the reverse SDE over maps, against exact posteriors: covariances by linear algebra, then by Monte Carlo."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
 from lowlight_kedro.diffusion.samplers import finish
-from lowlight_kedro.restoration.guidance import noise_map, reverse_sde
+from lowlight_kedro.restoration.guidance import noise_map
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 from tests.diffusion.gaussian import Gaussian
 
+MODULE = import_module("lowlight_kedro.restoration.guidance.noise_map")  # the package has the function under this name
 SMALL, LARGE = (3, 6, 6), (3, 8, 8)
 LEVELS = {"two levels": (0.2, 0.02), "dark": (1.0, 1.0), "bright": (0.02, 0.02)}
 
@@ -53,7 +56,7 @@ def exact_law(monkeypatch, prior, one, evaluations, **options):
         noise[first : first + count] = unit
         return noise.reshape(like.shape)
 
-    monkeypatch.setattr(reverse_sde, "standard_normal", impulses)
+    monkeypatch.setattr(MODULE, "standard_normal", impulses)
     answers = draw(prior, one, evaluations, batch=(evaluations - 1) * count + 1, **options).flatten(1)
     monkeypatch.undo()
     answers, mean = answers[:-1] - answers[-1], answers[-1]  # the last of the batch got no noise
@@ -173,7 +176,7 @@ def test_the_denoiser_is_asked_as_often_as_told_and_at_levels_it_knows(name, eva
 
 def test_levels_start_unknown_sites_above_the_spread_and_halve_the_variance_last():
     _, one, _, _ = scene("bayer")
-    levels = reverse_sde.lowered_levels(one, 30, start=2.5, end=0.1, sigma_min=0.01)
+    levels = MODULE.lowered_levels(one, 30, start=2.5, end=0.1, sigma_min=0.01)
     measured = one.mask > 0
     assert (levels(1)[~measured] == 2.5).all()
     assert (levels(29)[measured] < levels(28)[measured]).all()
