@@ -1,5 +1,7 @@
-"""What a run shows at its end."""
+"""What a run shows at its end, and what several ranks of one training must not do."""
 
+import logging
+import os
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -70,3 +72,30 @@ class ShowResults:
         if "evaluation_table" in pipeline.all_outputs():
             table, folder = catalog.load("evaluation_table"), _folder(catalog.get("comparisons"))
             print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201
+
+
+class OneTraining:
+    """Where `torchrun` started several ranks they train and do nothing else, and the first one logs alone."""
+
+    @hook_impl
+    def after_context_created(self) -> None:
+        """Called by Kedro when the configuration is known."""
+        if os.environ.get("RANK", "0") != "0":
+            logging.disable(logging.WARNING)
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Called by Kedro before the first node.
+
+        Raises:
+            ValueError: a node would run in every rank, each writing the same files.
+        """
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        names = {node.name for node in pipeline.nodes}
+        trained = {node.name for node in pipeline.from_nodes("train_prior").nodes} if "train_prior" in names else set()
+        others = sorted(names - trained)
+        if ranks > 1 and others:
+            raise ValueError(
+                f"torchrun started {ranks} ranks, and each of them would run {', '.join(others)}; "
+                "run what comes before training without it, then torchrun --nproc-per-node N -m kedro run --pipelines training"
+            )

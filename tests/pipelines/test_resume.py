@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, NonFiniteStateError
 from lowlight_kedro.pipelines.training import nodes
-from lowlight_kedro.pipelines.training.interrupt import StopRequests
 from lowlight_kedro.pipelines.training.nodes import export_prior
 from lowlight_kedro.pipelines.training.progress import COSTS
+from lowlight_kedro.pipelines.training.ranks import StopRequests
 from lowlight_kedro.pipelines.training.work import train_rank
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from tests.conftest import ROOT

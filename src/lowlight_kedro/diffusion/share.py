@@ -67,9 +67,10 @@ def require_whole_passes(batch_size: int, batch_gpu: int, world: int) -> None:
         ValueError: it does not divide.
     """
     if batch_size % (batch_gpu * world):
+        fits = -(-batch_size // (batch_gpu * world)) * batch_gpu * world
         raise ValueError(
             f"batch_size must be a multiple of batch_gpu * ranks, got batch_size={batch_size}, batch_gpu={batch_gpu}, ranks={world} "
-            f"(devices * nodes); set batch_size to {-(-batch_size // (batch_gpu * world)) * batch_gpu * world}, or a smaller batch_gpu"
+            f"(--nproc-per-node * --nnodes of torchrun); set batch_size to {fits}, or a smaller batch_gpu"
         )
 
 

@@ -1,10 +1,8 @@
 """Nodes of the training pipeline."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
-from signal import SIGTERM
 from typing import Any
 
 import pandas as pd
@@ -15,14 +13,11 @@ from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, iden
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.training import best_row
-from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.training.curves import training_figure
-from lowlight_kedro.pipelines.training.interrupt import stop_requests
-from lowlight_kedro.pipelines.training.launch import choose_crew, launched
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import with_costs
-from lowlight_kedro.pipelines.training.rank import Seat
-from lowlight_kedro.pipelines.training.work import TICK_COSTS, train_rank
+from lowlight_kedro.pipelines.training.ranks import seated, stop_requests, world_size
+from lowlight_kedro.pipelines.training.work import train_rank
 
 logger = logging.getLogger(__name__)
 
@@ -77,19 +72,6 @@ def _log_end(history: list[dict[str, Any]], done: bool, options: TrainingOptions
         logger.info("best %s", best)
 
 
-def _states(arguments: tuple[Any, ...], options: TrainingOptions, stopping: Callable[[], bool]) -> Generator[Checkpoint, None, None]:
-    """What `train_rank` yields, here or in as many ranks as the parameters tell."""
-    device = choose_device(options.device)
-    crew = choose_crew(options.devices, options.nodes, options.rendezvous, device)
-    require_whole_passes(options.batch_size, 1 if options.batch_gpu == "auto" else options.batch_gpu, crew.world)
-    if crew.world == 1:
-        states = train_rank(*arguments, seat=Seat(device, stopping))
-    else:
-        states = launched(train_rank, arguments, crew, device=device, stopping=stopping)
-    with closing(states):
-        yield from states
-
-
 def train_prior(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
     earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None, initial_prior: Checkpoint | None, options: TrainingOptions,
@@ -101,21 +83,24 @@ def train_prior(
     `earlier_history` is the table that the earlier process left: the time that ticks took is told nowhere else.
 
     Raises:
-        SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for.
+        SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for, and in all ranks but the first.
     """
     _require_validated(train_tiles, tile_statistics)
     description = describe_training(tile_statistics, options) | {"initial_prior": digest(initial_prior) if initial_prior else None}
     arguments = (train_tiles, val_tiles, tile_statistics["dropped"], description, earlier_state, initial_prior, options)
     images, history, total = 0, [], options.schedule(batch_gpu=1).total_images
-    with stop_requests() as stopping, closing(_states(arguments, options, stopping)) as states:
-        for told in states:
-            state = replace(told, description={key: value for key, value in told.description.items() if key != TICK_COSTS})
+    require_whole_passes(options.batch_size, 1 if options.batch_gpu == "auto" else options.batch_gpu, world_size())
+    with stop_requests() as asked, seated(options.device, asked) as seat, closing(train_rank(*arguments, seat=seat)) as states:
+        for state, costs in states:
             images, history = state.description["images"], state.description["history"]
-            table = with_costs(history, told.description[TICK_COSTS], earlier_history if options.resume else None)
-            yield _due(state, options.selection.column), state, table
+            table = with_costs(history, costs, earlier_history if options.resume else None)
+            if seat.first:
+                yield _due(state, options.selection.column), state, table
     if images < total and not options.selection.enough(history):
         logger.warning("stopped at %.3f kimg, state saved; the same command goes on from there", images / 1000)
-        raise SystemExit(stopping.exit_code if stopping() else 128 + SIGTERM)  # a rank or another node may have heard it alone
+        raise SystemExit(asked.exit_code)
+    if not seat.first:
+        raise SystemExit(0)  # what follows training happens once, in rank 0
     _log_end(history, images >= total, options)
 
 

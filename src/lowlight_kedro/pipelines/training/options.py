@@ -80,9 +80,6 @@ class TrainingOptions(Options):
     compute: ComputeOptions
     seed: int
     device: str
-    devices: Annotated[int, Field(ge=1)] | Auto
-    nodes: Annotated[int, Field(ge=1)]
-    rendezvous: str | None
     resume: bool
     export: Literal["last", "best"]
     loader: LoaderOptions

@@ -1,4 +1,4 @@
-"""What each rank of a training does, from tiles to states; with one rank it runs in the training node itself."""
+"""What each rank of a training does, from tiles to states."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable
@@ -21,14 +21,13 @@ from lowlight_kedro.diffusion.validation import validation_row
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import Progress
-from lowlight_kedro.pipelines.training.rank import Seat
+from lowlight_kedro.pipelines.training.ranks import Seat
 from lowlight_kedro.pipelines.training.reading import reading_errors
 from lowlight_kedro.pipelines.training.sizes import require_sizes
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 logger = logging.getLogger(__name__)
-TICK_COSTS = "costs"  # in the description of a state on its way to the node: what ticks took; not saved with it
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
@@ -118,13 +117,13 @@ def first_state(
 def train_rank(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, dropped: list[str], description: dict[str, Any],
     earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions, *, seat: Seat,
-) -> Generator[Checkpoint, None, None]:  # fmt: skip
-    """The same updates on every rank, each with its share of the images; yields the state at every snapshot, with its `TICK_COSTS`."""
+) -> Generator[tuple[Checkpoint, list[dict[str, float]]], None, None]:  # fmt: skip
+    """The same updates on every rank, each with its share of the images; yields the state at every snapshot, and what ticks took."""
     device, scaling = seat.device, Scaling(**description["scaling"])
     state = first_state(description, earlier_state, initial_prior, options, device, train_tiles.shape[-1])
     schedule = options.schedule(_make_ready(state, train_tiles, options, seat))
-    if options.nodes > 1:
-        agree("the state they begin with (is data/ shared by the nodes?)", digest(pack(state, description))[:12])
+    if seat.local < seat.world:
+        agree("the state they begin with (is data/ shared by the machines?)", digest(pack(state, description))[:12])
     corruption = configured("corruption", ALL_CORRUPTIONS, options.corruption.name, options.corruption.chosen)(
         P_mean=description["P_mean"], P_std=description["P_std"], scaling=scaling
     )
@@ -140,4 +139,4 @@ def train_rank(
             validate=lambda state: seat.heard(measure(state)), on_step=progress.stepped, on_tick=progress.ticked,
             should_stop=seat.should_stop, enough=options.selection.enough, share=share,
         ):  # fmt: skip
-            yield pack(now, description | {TICK_COSTS: progress.rows})
+            yield pack(now, description), progress.rows
