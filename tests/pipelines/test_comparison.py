@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from lowlight_kedro.pipelines.comparison.nodes import evaluate_methods
-from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
+from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, evaluate_methods
 
 METHODS = {
     "noise_map": {"guidance": "noise_map", "estimate": "mean"},

@@ -5,25 +5,26 @@ import inspect
 import pytest
 import torch
 from kedro.framework.session import KedroSession
+from pydantic import ValidationError
 
 from lowlight_kedro.diffusion.compute import checkpoint_blocks
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import count_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipeline_registry import register_pipelines
-from lowlight_kedro.pipelines.averaging.options import AveragingOptions
-from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
-from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
+from lowlight_kedro.pipelines.averaging.nodes import AveragingOptions
+from lowlight_kedro.pipelines.calibration.nodes import CalibrationOptions
+from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions
 from lowlight_kedro.pipelines.device import choose_device
-from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
-from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
+from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions
+from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
-from lowlight_kedro.pipelines.photographs.options import PhotographOptions
+from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.pipelines.validation.options import ValidationOptions
+from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
 from tests.conftest import ROOT
 
 OPTIONS = {
@@ -103,6 +104,18 @@ def test_environments_hold_only_what_differs():
     with KedroSession.create(ROOT, env="demo") as session:
         training = session.load_context().config_loader["parameters"]["training"]
     assert training["ema"]["options"]["halflife"] == {"kimg": 1, "rampup": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"compute": {"precison": "bf16"}}, "compute.precison"), ({"compute": {"limits": {"gpu_share": 2.0}}}, "compute.limits.gpu_share"),
+     ({"scaling": {"mean": 0.0, "scale": -1.0}}, "scaling")],
+)  # fmt: skip
+def test_a_wrong_name_or_number_within_a_group_is_told_with_its_place(wrong, message):
+    with KedroSession.create(ROOT, env="base", runtime_params={"training": wrong}) as session:
+        parameters = session.load_context().config_loader["parameters"]["training"]
+    with pytest.raises(ValidationError, match=message.replace(".", r"\.")):
+        TrainingOptions.model_validate(parameters)
 
 
 def test_every_parameter_of_a_node_is_typed():

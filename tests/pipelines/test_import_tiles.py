@@ -10,12 +10,10 @@ import torch
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode, encode, holds
 from lowlight_kedro.datasets.tiles import TileFolderDataset
-from lowlight_kedro.pipelines.import_tiles.nodes import describe_import, groups, import_stacks
-from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
+from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions, describe_import, groups, import_stacks
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import LoaderOptions
-from lowlight_kedro.pipelines.validation.nodes import check_tiles
-from lowlight_kedro.pipelines.validation.options import ValidationOptions
+from lowlight_kedro.pipelines.validation.nodes import ValidationOptions, check_tiles
 
 SIDE = 16
 VALIDATION = ValidationOptions(image_size=SIDE, min_std=1e-5, max_saturated=0.95, on_content="stop")

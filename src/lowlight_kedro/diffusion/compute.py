@@ -7,29 +7,47 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lowlight_kedro.bounds import Count, PositiveFraction
+
+
+@dataclass(frozen=True)
+class PassLimits:
+    """Fractions of the memory that a pass may take, with weights and optimiser: of what a GPU has left, of all that the machine has.
+
+    `cpu_images`: at most so many images a pass where the network runs on a CPU.
+    """
+
+    gpu_share: PositiveFraction = 0.9
+    cpu_share: PositiveFraction = 0.25
+    cpu_images: Count = 16
+
 
 @dataclass(frozen=True)
 class Compute:
-    """Attributes:
-    precision: `fp32`, or `bf16`: autocast of the network; preconditioning, loss, weights, EMA and Adam stay in fp32.
-    tf32: products of fp32 matrices and convolutions on a GPU are rounded to 10 bits of mantissa. cudnn_benchmark:
-        convolution algorithms are chosen by trial. Both only while training, see `gpu_arithmetic`.
-    channels_last: NHWC memory. checkpointing: blocks are computed again in the backward pass, see `checkpoint_blocks`.
-    compile: mode of torch.compile (`default`, `reduce-overhead` with CUDA graphs, `max-autotune`); None: off.
+    """`params:training.compute`: changes speed, memory and rounding, never what is computed.
+
+    Attributes:
+        precision: `fp32`, or `bf16`: autocast of the network; preconditioning, loss, weights, EMA and Adam stay in fp32.
+        tf32: products of fp32 matrices and convolutions on a GPU are rounded to 10 bits of mantissa. cudnn_benchmark:
+            convolution algorithms are chosen by trial. Both only while training, see `gpu_arithmetic`.
+        channels_last: NHWC memory. checkpointing: blocks are computed again in the backward pass, see `checkpoint_blocks`.
+        compile: mode of torch.compile (`default`, `reduce-overhead` with CUDA graphs, `max-autotune`); None: off.
+        limits: of `batch_gpu: auto`.
     """
 
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     tf32: bool = False
     cudnn_benchmark: bool = True
     channels_last: bool = False
     checkpointing: bool = False
-    compile: str | None = None
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    limits: PassLimits = PassLimits()
 
 
 def network_precision(precision: str, device: torch.device) -> torch.autocast:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lowlight_kedro.diffusion.compute import holding, network_precision
+from lowlight_kedro.diffusion.compute import PassLimits, holding, network_precision
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
 
 FP32 = 4  # bytes
@@ -130,18 +130,6 @@ def count_pass(denoiser: Denoiser, images: int, side: int, precision: str, *, ch
             activations = live.now
             loss.backward()
     return PassCost(images, parameter_count(denoiser), activations, live.peak, live.flops, live.moved)
-
-
-@dataclass(frozen=True)
-class PassLimits:
-    """Shares of the memory that a pass may take, with weights and optimiser: of what a GPU has left, of all that the machine has.
-
-    `cpu_images`: at most so many images a pass where the network runs on a CPU.
-    """
-
-    gpu_share: float
-    cpu_share: float
-    cpu_images: int
 
 
 Trial = Callable[[int], int]

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from lowlight_kedro.bounds import Positive
+
 EDM_P_MEAN, EDM_P_STD = -1.2, 1.2
 SIGMA_DATA = 0.5
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """x_network = (x_tile - mean) / scale. With scale = 2 std the data has standard deviation .5 = sigma_data.
+    """x_network = (x_tile - mean) / scale. With scale = 2 std the data has standard deviation 0.5 = sigma_data.
 
     An affine map keeps a Gaussian likelihood Gaussian: standard deviations divide by `scale`.
     """
 
     mean: float
-    scale: float
+    scale: Positive
 
     def to_network(self, tile: Any) -> Any:
         """Tile domain to network units."""
@@ -35,7 +37,7 @@ def propose(mean: float, std: float, noise_levels: Sequence[float]) -> dict[str,
     Training draws ln sigma ~ N(P_mean, P_std**2). `noise_levels` are standard deviations (tile domain) of the
     measurements to be restored; P_mean is the mean of their logarithms, in network units, less half of
     EDM's P_std, because restoration passes through every level below them too; P_std is at least EDM's.
-    Without noise levels EDM's constants (Karras et al. 2022) stay: they were chosen for sigma_data = .5.
+    Without noise levels EDM's constants (Karras et al. 2022) stay: they were chosen for sigma_data = 0.5.
 
     Raises:
         ValueError: the data does not vary.

@@ -1,12 +1,23 @@
-"""Nodes of the averaging pipeline."""
+"""Nodes of the averaging pipeline, and its parameters."""
 
 import logging
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
 
 from lowlight_kedro.datasets.snapshots import BEST
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
+from lowlight_kedro.diffusion.ema import WIDEST
 from lowlight_kedro.diffusion.snapshots import reconstruct_prior
-from lowlight_kedro.pipelines.averaging.options import AveragingOptions
+from lowlight_kedro.pipelines.options import Options
+
+
+class AveragingOptions(Options):
+    """All of `params:averaging`."""
+
+    sigma_rel: Annotated[float, Field(gt=0, le=WIDEST)]
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,28 +1,51 @@
-"""Nodes of the calibration pipeline."""
+"""Nodes of the calibration pipeline, and its parameters."""
 
 import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import Field
 
 from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.calibration.options import CalibrationOptions
-from lowlight_kedro.pipelines.options import ExecutorOptions
-from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions, Options
+from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions, Split
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
 from lowlight_kedro.sensor.frame import Frame, in_white, lowest_white, normalise, range_dn, same_white
+
+
+class PairOptions(Options):
+    """Pairs of exposures that are measured."""
+
+    splits: list[Split]
+    max_per_iso: Annotated[int, Field(ge=0)]
+
+
+class ImageOptions(Options):
+    """Single frames that are measured."""
+
+    data_types: list[Literal["long", "short"]]
+    max_per_iso: Annotated[int, Field(ge=0)]
+
+
+class CalibrationOptions(Options):
+    """All of `params:calibration`."""
+
+    methods: list[Literal["flats", "pairs", "image", "tag"]]
+    pairs: PairOptions
+    image: ImageOptions
+
 
 logger = logging.getLogger(__name__)
 

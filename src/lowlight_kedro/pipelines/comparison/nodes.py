@@ -1,26 +1,61 @@
-"""Nodes of the comparison pipeline."""
+"""Nodes of the comparison pipeline, and its parameters."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import AfterValidator, Field
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.comparison.options import ComparisonOptions
-from lowlight_kedro.pipelines.evaluation.nodes import Lazy, captions, evaluate_frame, pairs_of
-from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
+from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame, pairs_of
 from lowlight_kedro.pipelines.inference.frames import restore_light
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.sensor.frame import Frame
+
+TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
+
+
+def _free(name: str) -> str:
+    if name in TAKEN:
+        raise ValueError(f"a method must not be called {' or '.join(TAKEN)}: these stand beside it; got {name}")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_free)]  # a folder of results
+
+
+class Method(Options):
+    """One way to restore; whatever it does not say is as in `inference`."""
+
+    guidance: str
+    estimate: Literal["mean", "sample", "mean_of_k"]
+    evaluations: Annotated[int, Field(ge=1)] | None = None
+
+    def of(self, inference: InferenceOptions) -> InferenceOptions:
+        """The options of inference with this method, at full strength; no standard deviation."""
+        return inference.model_copy(update={
+            "guidance": inference.guidance.model_copy(update={"name": self.guidance}),
+            "estimate": self.estimate,
+            "strength": 1.0,
+            "sample": inference.sample.model_copy(update={"evaluations": self.evaluations or inference.sample.evaluations}),
+            "uncertainty": inference.uncertainty.model_copy(update={"probes": 0}),
+        })  # fmt: skip
+
+
+class ComparisonOptions(Options):
+    """All of `params:comparison`."""
+
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,25 +1,36 @@
-"""Nodes of the evaluation pipeline."""
+"""Nodes of the evaluation pipeline, and its parameters."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import Field
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.coverage import coverage, reference_variance
 from lowlight_kedro.evaluation.metrics import METRICS, measure
 from lowlight_kedro.evaluation.pictures import bars, comparison
 from lowlight_kedro.evaluation.reference import refer
-from lowlight_kedro.pipelines.evaluation.options import EvaluationOptions
+from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
+
+
+class EvaluationOptions(Options):
+    """All of `params:evaluation`."""
+
+    metrics: Annotated[list[str], Field(min_length=1)]
+    ratio: Literal["measured", "nominal", "restored"]
+    mask: bool
+    picture_crop: Annotated[int, Field(ge=16)]
+
 
 logger = logging.getLogger(__name__)
 

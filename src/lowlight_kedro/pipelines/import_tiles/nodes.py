@@ -1,19 +1,29 @@
-"""Nodes of the import_tiles pipeline."""
+"""Nodes of the import_tiles pipeline, and its parameters."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.stacks import STEP, decode, encode
 from lowlight_kedro.datasets.tiles import TileFolder
-from lowlight_kedro.pipelines.import_tiles.options import ImportOptions
+from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.sensor.metadata import clean_verdict, in_stack, list_tiles, replace_tiles
 from lowlight_kedro.sensor.tile_checks import check_form
+
+
+class ImportOptions(Options):
+    """All of `params:import_tiles`."""
+
+    image_size: Annotated[int, Field(ge=16)]
+    tiles_per_stack: Annotated[int, Field(ge=1)]
+    clip: bool
+
 
 logger = logging.getLogger(__name__)
 

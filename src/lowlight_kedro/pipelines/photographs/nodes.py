@@ -1,23 +1,63 @@
-"""Nodes of the photographs pipeline."""
+"""Nodes of the photographs pipeline, and its parameters."""
 
 import hashlib
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
 from lowlight_kedro.datasets.photographs import Photograph
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.options import ExecutorOptions
-from lowlight_kedro.pipelines.photographs.options import PhotographOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions, Options
+from lowlight_kedro.pipelines.preprocessing.options import Split
 from lowlight_kedro.pipelines.preprocessing.packing import describe_files, pack_tiles
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.scenes.pairs import split_of
+
+Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
+
+
+class PointOptions(Options):
+    """Stars and lamps that are put upon some of the tiles."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    count: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    fwhm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    peak: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class PhotographOptions(Options):
+    """All of `params:photographs`."""
+
+    size: Annotated[int, Field(ge=16)]
+    stride: Annotated[int, Field(ge=1)]
+    shrink: dict[str, Annotated[int, Field(ge=1)]]
+    exposures: tuple[float, float]
+    min_std: Annotated[float, Field(ge=0)]
+    lateral_colour: Annotated[float, Field(ge=0)]
+    points: PointOptions
+    cameras: Annotated[dict[str, Matrix], Field(min_length=1)]
+    shares: dict[Split, Annotated[float, Field(ge=0)]]
+    splits: dict[str, Split]
+    seed: int
+
+    @field_validator("exposures")
+    @classmethod
+    def _ordered(cls, exposures: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < exposures[0] <= exposures[1] <= 1:
+            raise ValueError(f"exposures must be 0 < low <= high <= 1, got {list(exposures)}")
+        return exposures
+
+    def factor(self, name: str) -> int:
+        """How much the photograph is shrunk: of the first pattern that fits its name, else 1."""
+        return next((factor for pattern, factor in self.shrink.items() if fnmatch(name, pattern)), 1)
 
 
 def _draws(name: str, seed: int) -> np.random.Generator:

@@ -1,15 +1,45 @@
-"""Tiles to batches, on the device before they are needed."""
+"""Tiles to batches, on the device before they are needed; what goes wrong while tiles are read, said so that it can be acted upon."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from kedro.io import DatasetError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.diffusion.order import index_batches
 from lowlight_kedro.pipelines.training.options import LoaderOptions
+
+KEPT = "what the last snapshot saved is sound, the same command goes on from there"
+
+
+class WorkerError(RuntimeError):
+    """A process that reads tiles for training died."""
+
+
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """Around the loop: torch raises a worker's death wherever the loop happens to be, in a signal handler.
+
+    Raises:
+        WorkerError: a worker of the DataLoader died. DatasetError: what a worker said of a tile, without the worker's traceback.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            f"{str(error).strip()}: a process that reads tiles is gone, expected it to live as long as the run; the system kills "
+            f"when memory is short: set training.loader.workers lower (0: no such processes); {KEPT}"
+        ) from error
+    except DatasetError as error:
+        told = str(error).strip().splitlines()[-1].removeprefix("kedro.io.core.DatasetError: ")
+        raise DatasetError(f"{told}; {KEPT}") from error
+
 
 Batch = tuple[list[str], Tensor]
 Batches = Callable[[int, int], Iterator[Batch]]

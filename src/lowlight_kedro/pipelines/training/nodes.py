@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -33,7 +34,7 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         "format": FORMAT,
         "network": options.network.describe(),
         "corruption": options.corruption.describe(),
-        "scaling": measured if options.scaling == "auto" else options.scaling.model_dump(),
+        "scaling": measured if options.scaling == "auto" else asdict(options.scaling),
         **constants,
         "data": tile_statistics["fingerprint"],
         "batch_size": options.batch_size,

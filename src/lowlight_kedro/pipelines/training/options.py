@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
+from lowlight_kedro.diffusion.compute import Compute
 from lowlight_kedro.diffusion.ema import EMAS, Keep
+from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import History, Schedule, ticks_without_gain
 from lowlight_kedro.pipelines.options import Choice, Options
-from lowlight_kedro.pipelines.training.compute_options import ComputeOptions
 from lowlight_kedro.plugins import configured
 
-Positive = Annotated[float, Field(gt=0)]
 Auto = Literal["auto"]
 
 
@@ -20,14 +21,14 @@ class LoaderOptions(Options):
     workers: Annotated[int, Field(ge=0)]
     pin_memory: bool
     persistent_workers: bool
-    prefetch_factor: Annotated[int, Field(ge=1)]
+    prefetch_factor: Count
 
 
 class ValidateOptions(Options):
     """What is measured at every tick, with the same tiles and the same noise each time."""
 
-    tiles: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)]
+    tiles: Count
+    batch: Count
     crop: Annotated[int, Field(ge=16)]
     sigmas: list[Positive]
 
@@ -40,19 +41,12 @@ class SelectionOptions(Options):
     """Which snapshot is the best, and when more training will not help."""
 
     column: str
-    patience_ticks: Annotated[int, Field(ge=1)] | None
-    min_delta: Annotated[float, Field(ge=0)]
+    patience_ticks: Count | None
+    min_delta: NotNegative
 
     def enough(self, history: History) -> bool:
         """Whether to end the run."""
         return self.patience_ticks is not None and ticks_without_gain(history, self.column, self.min_delta) >= self.patience_ticks
-
-
-class ScalingOptions(Options):
-    """Units of the network, see `diffusion.scaling.Scaling`."""
-
-    mean: float
-    scale: Positive
 
 
 class TrainingOptions(Options):
@@ -63,21 +57,21 @@ class TrainingOptions(Options):
     P_mean: float | Auto
     P_std: Positive | Auto
     sigma_data: Positive | Auto
-    scaling: ScalingOptions | Auto
+    scaling: Scaling | Auto
     total_kimg: Positive
-    batch_size: Annotated[int, Field(ge=1)]
-    batch_gpu: Annotated[int, Field(ge=1)] | Auto
+    batch_size: Count
+    batch_gpu: Count | Auto
     learning_rate: Positive
-    ramp_kimg: Annotated[float, Field(ge=0)]
+    ramp_kimg: NotNegative
     decay_kimg: Positive | None
-    cooldown: Annotated[float, Field(ge=0, le=1)]
+    cooldown: Fraction
     ema: Choice
     kimg_per_tick: Positive
-    snapshot_ticks: Annotated[int, Field(ge=1)]
-    check_updates: Annotated[int, Field(ge=1)]
+    snapshot_ticks: Count
+    check_updates: Count
     max_gradient: Positive | None
     crop: Annotated[int, Field(ge=16)] | None
-    compute: ComputeOptions
+    compute: Compute
     seed: int
     device: str
     resume: bool

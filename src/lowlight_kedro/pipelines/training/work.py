@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
@@ -18,14 +19,35 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.training import State, train
 from lowlight_kedro.diffusion.validation import validation_row
-from lowlight_kedro.pipelines.training.loading import batch_source
+from lowlight_kedro.pipelines.training.loading import batch_source, reading_errors
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import Progress
 from lowlight_kedro.pipelines.training.ranks import Seat
-from lowlight_kedro.pipelines.training.reading import reading_errors
-from lowlight_kedro.pipelines.training.sizes import require_sizes
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
+
+
+def require_sizes(network: nn.Module, tile_size: int, crop: int | None, validation_crop: int) -> None:
+    """Sides in pixels; `crop` None: whole tiles. A network that names no `multiple` takes every size.
+
+    Raises:
+        ValueError: the crop is larger than the tiles, or the network cannot halve a side as often as it does.
+    """
+    if crop is not None and crop > tile_size:
+        raise ValueError(
+            f"training.crop must be at most the tile size {tile_size}, got crop={crop}; set training.crop={tile_size}, or null for "
+            "whole tiles, or make larger tiles (tile_size in globals.yml)"
+        )
+    multiple = getattr(network, "multiple", 1)
+    sides = {"training.crop": crop or tile_size, "training.validate.crop": min(validation_crop, tile_size)}
+    for name, side in sides.items():
+        if side % multiple:
+            fits = f"set {name}={side // multiple * multiple}, or take " if side > multiple else "take "
+            raise ValueError(
+                f"{name} must be a multiple of {multiple} for this network to halve the image, got {side} (tiles of {tile_size}); "
+                f"{fits}a network of fewer levels"
+            )
+
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +77,7 @@ def _images_of_a_pass(state: State, channels: int, side: int, options: TrainingO
         return options.batch_gpu
     compute, share = options.compute, options.batch_size // seat.world
     fits = fitting_pass(
-        state.denoiser, share, channels, side, compute.precision, compute.limits.build(), has_moments=state.images > 0
+        state.denoiser, share, channels, side, compute.precision, compute.limits, has_moments=state.images > 0
     )  # fmt: skip
     size = seat.least(fits)
     logger.info("batch_gpu: auto takes %d images of %d x %d a pass, %d passes an update", size, side, side, share // size)
@@ -64,7 +86,7 @@ def _images_of_a_pass(state: State, channels: int, side: int, options: TrainingO
 
 def _make_ready(state: State, tiles: EDMPTDataset, options: TrainingOptions, seat: Seat) -> int:
     """Weights as `compute` wants them, in place; returns the images of a pass."""
-    compute, (channels, _, side) = options.compute.build(), tiles.shape
+    compute, (channels, _, side) = options.compute, tiles.shape
     side = options.crop or side
     prepare(state.denoiser, list(state.averages.values()), state.optimizer, compute)
     with gpu_arithmetic(compute):
@@ -133,7 +155,7 @@ def train_rank(
     )
     measure = validator(val_tiles, scaling, options, device) if seat.first else lambda state: {}
     progress = Progress(state, schedule.total_images, device, terminal=None if seat.first else False)
-    with progress.bar, reading_errors(), gpu_arithmetic(options.compute.build()):
+    with progress.bar, reading_errors(), gpu_arithmetic(options.compute):
         for now in train(
             state, progress.timed(batches), schedule, decode=decode, scaling=scaling, corruption=corruption, device=device,
             validate=lambda state: seat.heard(measure(state)), on_step=progress.stepped, on_tick=progress.ticked,

@@ -1,23 +1,34 @@
-"""Nodes of the validation pipeline."""
+"""Nodes of the validation pipeline, and its parameters."""
 
 import logging
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.stacks import decode, encode
 from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
+from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.pipelines.validation.options import ValidationOptions
 from lowlight_kedro.sensor import tile_checks
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, in_stack, list_tiles, tile_files
 from lowlight_kedro.sensor.noise_sources import Sources
 from lowlight_kedro.sensor.tile_checks import Problem
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
+
+
+class ValidationOptions(Options):
+    """All of `params:validation`."""
+
+    image_size: Annotated[int, Field(ge=16)]
+    min_std: Annotated[float, Field(ge=0)]
+    max_saturated: Annotated[float, Field(ge=0, le=1)]
+    on_content: Literal["stop", "drop"]
+
 
 logger = logging.getLogger(__name__)
 
