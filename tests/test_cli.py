@@ -29,7 +29,7 @@ from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
 from lowlight_kedro.sensor.noise_sources import Assumed
 from tests.conftest import ROOT, make_frame
 
-OUTPUTS = {"_restored.png", "_restored.tif", "_restored.dng", "_restored.html", "_linear.tif"}
+OUTPUTS = {"_restored.jpg", "_restored.dng", "_restored.html"}
 
 
 def dark(seed=0, **changes):
@@ -117,7 +117,7 @@ def test_finished_files_are_kept_and_others_of_that_name_not_replaced(photos, ca
 
 
 def test_the_index_lists_all_that_lies_there(photos):
-    (photos / "out/night_IMG_0001_dng_restored.png").unlink()  # somebody took the picture away
+    (photos / "out/night_IMG_0001_dng_restored.html").unlink()  # somebody took the picture away
     assert main(["restore", "IMG_0001.dng", "--out", "out", "--ratio", "10"]) == 0
     index = (photos / "out/restored.html").read_text()
     assert [name for name in ("IMG_0001", "photos_IMG_0001_dng", "night_IMG_0001_dng") if f'"{name}_restored.html"' in index] == [
@@ -126,14 +126,14 @@ def test_the_index_lists_all_that_lies_there(photos):
 
 
 def test_a_file_that_is_not_ours_is_not_replaced(photos, capfd):
-    strangers = [photos / "elsewhere" / name for name in ("IMG_0001_restored.tif", "index.html")]
+    strangers = [photos / "elsewhere" / name for name in ("IMG_0001_restored.jpg", "index.html")]
     strangers[0].parent.mkdir()
     for stranger in strangers:
         stranger.write_text("a week of work")
     assert main(["restore", "IMG_0001.dng", "--out", "elsewhere"]) == 1
     assert [stranger.read_text() for stranger in strangers] == ["a week of work"] * 2
     assert "lowlight:" not in capfd.readouterr().err  # the run went to its end
-    assert "IMG_0001_restored.tif is there and not from here" in (photos / "elsewhere/restored.html").read_text()
+    assert "IMG_0001_restored.jpg is there and not from here" in (photos / "elsewhere/restored.html").read_text()
 
 
 def test_a_file_where_a_folder_belongs_and_a_folder_without_calibrations_are_told_at_once(photos, capsys):
@@ -147,7 +147,8 @@ def test_a_file_where_a_folder_belongs_and_a_folder_without_calibrations_are_tol
 def test_strength_is_a_blend_in_linear_light_from_the_scaled_input(photos):
     light, std = {}, {}
     for strength in (0, 0.25, 1):
-        assert main(["restore", "IMG_0001.dng", "--ratio", "10", "--strength", str(strength), "--out", f"s{strength}"]) == 0
+        told = ["--ratio", "10", "--strength", str(strength), "--files", "linear,std", "--out", f"s{strength}"]
+        assert main(["restore", "IMG_0001.dng", *told]) == 0
         light[strength], std[strength] = linear(f"s{strength}/IMG_0001_linear.tif"), linear(f"s{strength}/details/IMG_0001_std.tif")
     from lowlight_kedro.datasets.raw import RawFile
 
@@ -159,6 +160,38 @@ def test_strength_is_a_blend_in_linear_light_from_the_scaled_input(photos):
     for strength in (0, 0.25):  # what is kept of the noise makes it less certain
         noise = (1 - strength) * (scaled - light[1])
         assert np.abs(std[strength] - np.hypot(std[1], noise))[inside].max() < 2 / 65535
+
+
+def test_files_that_are_asked_for_later_are_added_and_the_others_stay(photos, capfd):
+    def made():
+        return {path.name for path in (photos / "some").rglob("IMG_0001_*")}
+
+    same = ["restore", "IMG_0001.dng", "--ratio", "10", "--out", "some", "--files"]
+    assert main([*same, "jpeg,linear", "--preview", "33"]) == 0
+    assert made() == {"IMG_0001_restored.jpg", "IMG_0001_linear.tif", "IMG_0001_record.json"}
+    assert max(ImageDataset(filepath="some/IMG_0001_restored.jpg").load().shape) == 33
+    assert main([*same, "std", "--preview", "33"]) == 0
+    assert main([*same, "std,linear", "--preview", "33"]) == 0
+    assert "kept" in capfd.readouterr().out
+    assert made() == {"IMG_0001_restored.jpg", "IMG_0001_linear.tif", "IMG_0001_std.tif", "IMG_0001_record.json"}
+    assert main([*same, "dng", "--ratio", "20", "--overwrite"]) == 0  # what is left of other settings would mislead
+    assert made() == {"IMG_0001_restored.dng", "IMG_0001_record.json"}
+
+
+def test_without_room_for_all_nothing_begins(photos, capfd, monkeypatch):
+    monkeypatch.setattr("lowlight_kedro.datasets.restored.free_bytes", lambda folder: 10_000)
+    assert main(["restore", "IMG_0001.dng", "--out", "full", "--files", "linear,std"]) == 1
+    told = capfd.readouterr().err
+    assert "1 frames need up to" in told
+    assert "for linear, std, and" in told
+    assert not list((photos / "full").rglob("IMG_0001_*"))
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("jpg", "got jpg"), (",", "got none"), ("dng,png", "choose some of dng, jpeg, page")])
+def test_unknown_files_are_told_with_those_there_are(asked, reason, capsys):
+    with pytest.raises(SystemExit):
+        main(["restore", "a.dng", "--files", asked])
+    assert reason in capsys.readouterr().err
 
 
 def test_names_are_unique_whatever_the_files_are_called(tmp_path):

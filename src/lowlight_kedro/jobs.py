@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from lowlight_kedro.executors import Executor, sequential
 
 RECORD = "record"
-KEY, FILES = "key", "files"  # what a finished job adds to its record
+KEY, FILES, PARTS = "key", "files", "parts"  # what a finished job adds to its record
 
 
 @cache
@@ -44,12 +44,16 @@ class Job:
         compute: shared -> {part: content}; `record` is one of the parts, a dictionary. Must be picklable.
         sources: the files it reads.
         settings: everything else that the result depends on, as JSON would write it.
+        parts: what is asked of it; an earlier run that made the same by the same settings is enough. Empty: what it gives.
+        size: bytes that its files will take at most; 0 = not known.
     """
 
     name: str
     compute: Callable[[Any], Mapping[str, Any]]
     sources: Sequence[Source]
     settings: Any
+    parts: Sequence[str] = ()
+    size: int = 0
 
     def key(self) -> str:
         """The same for the same content of the files, settings and code of the package.
@@ -74,8 +78,9 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done now, kept from an earlier run, or failed with `error`."""
+    """How a job ended: done now, kept from an earlier run, or failed with `error`; and the seconds that were waited for it."""
 
     name: str
     state: Literal["done", "kept", "failed"]
     error: str | None = None
+    seconds: float = 0.0

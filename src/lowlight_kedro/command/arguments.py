@@ -10,9 +10,19 @@ EXAMPLES = """examples:
   lowlight restore IMG_0001.ARW night/ --out restored --workers 4
   lowlight restore IMG_0001.ARW --ratio 30 --strength 0.8 --overwrite
 
-For each raw: NAME_restored.png to look at, NAME_restored.tif (sRGB, 16 bits), NAME_restored.dng (linear, for raw editors),
-NAME_linear.tif (linear camera RGB, for measurements), and in details/ the uncertainty and a record of how it was made.
+For each raw, as --files says:
+  dng     NAME_restored.dng    linear DNG, for raw editors
+  jpeg    NAME_restored.jpg    to look at, in full size or as --preview says
+  page    NAME_restored.html   before and after, uncertainty, how it was made
+  tiff    NAME_restored.tif    sRGB, 16 bits
+  linear  NAME_linear.tif      white-balanced linear camera RGB, 16 bits, for measurements
+  std     details/NAME_std.tif its standard deviation
+and in details/ always a record of how it was made.
 Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
+
+
+FILES = {"dng": "dng", "jpeg": "preview", "page": "page", "tiff": "srgb", "linear": "linear", "std": "std"}  # to parts of `restored`
+LEAST_PREVIEW = 16  # as inference.display.preview_side
 
 
 def _within(low: float, high: float, text: str) -> float:
@@ -40,6 +50,23 @@ def count(text: str) -> int:
     return value
 
 
+def parts(text: str) -> list[str]:
+    """Names of files, separated by commas, as parts of the catalog's `restored`, in the order of FILES."""
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in FILES]
+    if unknown or not asked:
+        raise argparse.ArgumentTypeError(f"choose some of {', '.join(FILES)}, separated by commas, got {', '.join(unknown) or 'none'}")
+    return [part for name, part in FILES.items() if name in asked]
+
+
+def pixels(text: str) -> int:
+    """A side of a picture."""
+    value = int(text)
+    if value < LEAST_PREVIEW:
+        raise argparse.ArgumentTypeError(f"must be at least {LEAST_PREVIEW}, got {text}")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the whole command."""
     whole = argparse.ArgumentParser(prog="lowlight", description="Restore dark, noisy camera raws.")
@@ -51,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     restore.add_argument("raws", nargs="+", metavar="RAW", help="raw files, or folders that are searched for raws")
     restore.add_argument("--out", default="restored", metavar="DIR", help="folder of the results (default: ./restored)")
+    restore.add_argument("--files", type=parts, metavar="LIST", help=f"what is written, of {','.join(FILES)} (default: dng,jpeg,page)")
+    restore.add_argument("--preview", type=pixels, metavar="PIXELS", help="longer side of the jpeg (default: all pixels of the sensor)")
     restore.add_argument("--ratio", type=positive, metavar="R", help="how many times brighter (default: to a mean brightness of 0.1)")
     restore.add_argument("--estimate", choices=("mean", "sample", "mean_of_k"), default="mean",
                          help="the posterior's mean (least error), one draw (with grain), or a mean of 8 draws; default: mean")  # fmt: skip

@@ -28,6 +28,10 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
         "estimate": told.estimate, "strength": told.strength, "symmetries": told.symmetries,
         "device": told.device,
     }  # fmt: skip
+    if told.files is not None:
+        inference["files"] = told.files
+    if told.preview is not None:
+        inference["display"] = {"preview_side": told.preview}
     if told.ratio is not None:
         inference["exposure_ratio"] = {"value": told.ratio}
     return {"inference": inference, "restore": restore, "executor": executor}
@@ -73,13 +77,12 @@ def _wrong(told: Namespace, out: Path) -> str | None:
     return _unwritable(out) or _unwritable(out / "details")
 
 
-def _row(name: str, outcome: dict[str, Any], out: Path) -> tuple[str, ...]:
-    """File, result, ratio, seconds, and the picture or the reason."""
+def _row(name: str, outcome: dict[str, Any]) -> tuple[str, ...]:
+    """File, result, ratio, seconds that were waited, and the picture or the reason."""
     if outcome["state"] not in ("done", "kept"):
         return name, outcome["state"], "", "", outcome["error"] or ""
-    record = json.loads((out / "details" / f"{name}_record.json").read_text(encoding="utf-8"))
-    state = "restored" if outcome["state"] == "done" else "kept"
-    return name, state, f"x{record['exposure_ratio']:.3g}", f"{record['seconds']:.1f}", str(out / f"{name}_restored.png")
+    waited = f"{outcome['seconds']:.1f}" if outcome["state"] == "done" else ""
+    return name, "restored" if waited else "kept", f"x{outcome['ratio']:.3g}", waited, outcome["file"] or ""
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -117,7 +120,7 @@ def restore(told: Namespace) -> int:
     told_of.unlink(missing_ok=True)
     unreadable, status, reason = _attempt(told, out)
     outcomes = _outcomes(told_of)
-    rows = [_row(name, outcome, out) for name, outcome in outcomes.items()]
+    rows = [_row(name, outcome) for name, outcome in outcomes.items()]
     rows += [(Path(entry["file"]).name, "unreadable", "", "", entry["reason"]) for entry in unreadable]
     if rows:
         print(table(rows))

@@ -1,9 +1,11 @@
 """Results of many files, computed where they are saved: in parallel, without repeating what is done."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from kedro.io.core import parse_dataset_definition
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.jobs import FILES, KEY, RECORD, Job, Jobs, Outcome
+from lowlight_kedro.jobs import FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +108,15 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
     def _run(self, job: Job, shared: Any) -> Outcome:
         """Do one job, in a worker."""
         key = job.key()
-        if self._is_done(job.name, key):
+        if self._is_done(job, key):
             return Outcome(job.name, "kept")
+        begin = time.perf_counter()
+        return replace(self._done(job, key, shared), seconds=round(time.perf_counter() - begin, 1))
+
+    def _done(self, job: Job, key: str, shared: Any) -> Outcome:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._write(job.name, key, job.compute(shared))
+                self._write(job, key, job.compute(shared))
                 break
             except OutputError:
                 raise
@@ -132,18 +138,24 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         """The files that a record lists."""
         return {self._parts[part].file(file) for part, files in record.get(FILES, {}).items() for file in files}
 
-    def _is_done(self, name: str, key: str) -> bool:
-        record = self._recorded(name)
-        return record.get(KEY) == key and all(file.is_file() for file in self._files(record))
+    def _is_done(self, job: Job, key: str) -> bool:
+        record = self._recorded(job.name)
+        there = record.get(KEY) == key and set(job.parts) <= set(record.get(PARTS, ()))
+        return there and all(file.is_file() for file in self._files(record))
 
-    def _write(self, name: str, key: str, results: Mapping[str, Any]) -> None:
-        earlier, files = self._recorded(name), {}
+    def _write(self, job: Job, key: str, results: Mapping[str, Any]) -> None:
+        """Parts that an earlier run made by the same settings stay, and stay listed."""
+        name, earlier = job.name, self._recorded(job.name)
+        same = earlier.get(KEY) == key
+        files: dict[str, list[str]] = dict(earlier.get(FILES, {})) if same and job.parts else {}
         for part in (part for part in results if part != RECORD):
             contents = results[part] if part in self._many else {name: results[part]}
             for file, value in contents.items():
                 self._parts[part].dataset(file).save(value)
             files[part] = sorted(contents)
         record = results[RECORD] | {KEY: key, FILES: dict(sorted(files.items()))}
+        if job.parts:
+            record[PARTS] = sorted({*job.parts, *(earlier.get(PARTS, ()) if same else ())})
         self._parts[RECORD].dataset(name).save(record)
         if self._prune:
             self._remove(self._files(earlier) - self._files(record))

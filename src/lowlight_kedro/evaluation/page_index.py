@@ -13,27 +13,33 @@ from lowlight_kedro.evaluation.page import embedded
 from lowlight_kedro.evaluation.page_facts import brighter, seconds, told
 from lowlight_kedro.evaluation.page_template import INDEX, INDEX_STYLE, STYLE
 
-ENTRY = Template("""<li><a href="$link"><img width="$width" height="$height" alt="" src="$picture"><b>$name</b></a>
+ENTRY = Template("""<li><a href="$link">$picture<b>$name</b></a>
 <span class="quiet">$facts</span></li>
 """)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A frame in the index: `picture`, sRGB in [0, 1] (3, h, w), is None where the frame failed, and `record` then says `error`."""
+    """A frame in the index: `picture`, sRGB in [0, 1] (3, h, w), or None; where the frame failed `record` says `error`."""
 
     name: str
     picture: NDArray | None
     record: Mapping[str, Any]
 
 
-def _shown(entry: Entry, picture: NDArray, link: str, most_bytes: int) -> str:
+def _image(picture: NDArray | None, most_bytes: int) -> str:
+    if picture is None:
+        return ""
+    return f'<img width="{picture.shape[2]}" height="{picture.shape[1]}" alt="" src="{embedded(picture, most_bytes)}">'
+
+
+def _shown(entry: Entry, link: str, most_bytes: int) -> str:
     record = entry.record
     facts = [record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}"]
     facts += [seconds(record["exposure_s"])] if record.get("exposure_s") else []
     return ENTRY.substitute(
-        link=escape(quote(link)), picture=embedded(picture, most_bytes), width=picture.shape[2], height=picture.shape[1],
-        name=escape(entry.name), facts=escape(" · ".join([*facts, brighter(record["exposure_ratio"])])),
+        link=escape(quote(link)), picture=_image(entry.picture, most_bytes), name=escape(entry.name),
+        facts=escape(" · ".join([*facts, brighter(record["exposure_ratio"])])),
     )  # fmt: skip
 
 
@@ -46,9 +52,9 @@ def index_page(entries: Sequence[Entry], links: Mapping[str, str], picture_kb: f
         picture_kb: greatest size of each picture, kB before base64.
     """
     most = int(1000 * picture_kb)
-    shown = "".join(_shown(entry, entry.picture, links[entry.name], most) for entry in entries if entry.picture is not None)
+    shown = "".join(_shown(entry, links[entry.name], most) for entry in entries if "error" not in entry.record)
     failed = [
-        f"<dt>{escape(entry.name)}</dt><dd>{escape(str(entry.record.get('error')))}</dd>" for entry in entries if entry.picture is None
+        f"<dt>{escape(entry.name)}</dt><dd>{escape(str(entry.record.get('error')))}</dd>" for entry in entries if "error" in entry.record
     ]
     told_of = f"{len(entries) - len(failed)} restored" + (f", {len(failed)} could not be restored" if failed else "")
     listed = f"<section><h2>Could not be restored</h2><dl>{''.join(failed)}</dl></section>\n" if failed else ""

@@ -121,6 +121,23 @@ def shrunk(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
     return block_means(rgb, -(-max(rgb.shape[1:]) // long_side), saturation)
 
 
+def resized(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray:
+    """Linear light (3, H, W) whose longer side has `long_side` pixels, or as many as before if they are fewer.
+
+    Each pixel is a mean with weights that fall smoothly and are nowhere negative (Hamming window), so nothing rings. Channels are
+    clipped at `saturation` before, see `shrunk`.
+    """
+    from PIL import Image
+
+    height, width = rgb.shape[1:]
+    scale = long_side / max(height, width)
+    if scale >= 1:
+        return rgb
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    planes = [Image.fromarray(np.minimum(plane, saturation).astype(np.float32)) for plane in rgb]
+    return np.stack([np.asarray(plane.resize(size, Image.Resampling.HAMMING)) for plane in planes]).astype(rgb.dtype)
+
+
 def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
     """Shares of the values below `low` and above `high`: what a file of that range cannot hold."""
     return {"below": float(np.mean(light < low)), "above": float(np.mean(light > high))}

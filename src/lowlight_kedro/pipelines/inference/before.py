@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.evaluation.pictures import most_detailed
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.sensor.frame import Frame, balanced
+from lowlight_kedro.sensor.render import block_means
 
 Box = tuple[slice, slice, slice]
 
@@ -15,14 +16,14 @@ def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: Demosa
     return demosaicer.chosen(frame.cfa)(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
 
 
-def detailed_box(light: NDArray, small: NDArray, preview_side: int, side: int) -> Box | None:
-    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where its preview has all its pixels.
+def detailed_box(light: NDArray, shown_side: int, side: int) -> Box | None:
+    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where all its pixels are shown.
 
-    `small` is `shrunk(light, preview_side)`.
+    `shown_side` are the pixels along the longer side of the picture that is shown.
     """
-    step = -(-max(light.shape[1:]) // preview_side)
-    if step == 1:
+    if max(light.shape[1:]) <= shown_side:
         return None
-    places = most_detailed(np.sqrt(np.clip(small, 0, 1)), max(side // step, 2))
+    step = -(-max(light.shape[1:]) // shown_side)
+    places = most_detailed(np.sqrt(np.clip(block_means(light, step), 0, 1)), max(side // step, 2))
     top, left = (max(min(step * place, length - side), 0) for place, length in zip(places, light.shape[1:], strict=True))
     return slice(None), slice(top, top + side), slice(left, left + side)

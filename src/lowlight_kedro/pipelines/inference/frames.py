@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.api import restore_exposure
-from lowlight_kedro.datasets.linear_dng import LinearPicture
-from lowlight_kedro.evaluation.page import Page
-from lowlight_kedro.evaluation.pictures import heat, heat_most
-from lowlight_kedro.pipelines.inference.before import Box, detailed_box, scaled_light
+from lowlight_kedro.pipelines.inference.before import scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
+from lowlight_kedro.pipelines.inference.outputs import Outputs
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.restore import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
-from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, share_outside, shrunk
 
 logger = logging.getLogger(__name__)
-
-Picture = Callable[[NDArray], NDArray]  # light to what is shown of it
 
 BAR = "{l_bar}{bar}| [{elapsed}<{remaining}]"
 
@@ -71,54 +65,11 @@ def _restored(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estim
         return restore_exposure(exposure, shared.prior, shared.guidance, shared.settings, name, lambda share: bar.update(share - bar.n))
 
 
-def _before(
-    exposure: Exposure, frame: Frame, box: Box | None, picture: Picture, options: InferenceOptions
-) -> tuple[NDArray, NDArray | None]:
-    """The scaled input as a preview, and its part in `box`; the whole of it is not kept."""
-    scaled = scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer)
-    saturation = exposure.exposure_ratio * min(frame.white_balance)
-    return picture(shrunk(scaled, options.display.preview_side, saturation)), None if box is None else picture(scaled[box])
-
-
 def _weakened(result: Estimate, exposure: Exposure, frame: Frame, options: InferenceOptions) -> Estimate:
     """`result` with as much of the noisy input, demosaiced and scaled, as `strength` leaves."""
     if options.strength == 1:
         return result
     return result.blended(scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer), options.strength)
-
-
-def _pictures(
-    result: Estimate, exposure: Exposure, frame: Frame, source: Path | None, options: InferenceOptions
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """White-balanced linear camera RGB and its standard deviation, as the sensor lies; the rest upright. Facts for the record.
-    And what only the page shows.
-    """
-    ratio, side = exposure.exposure_ratio, options.display.preview_side
-    saturation = ratio * min(frame.white_balance)
-    display = Display(**options.display.model_dump(exclude={"preview_side"}))
-    shown = display_exposure(result.light, display, saturation)
-
-    def picture(light: NDArray) -> NDArray:
-        drawn = render(light, frame.camera_to_srgb, exposure=shown, knee=display.knee, saturation=saturation)
-        return oriented(drawn, frame.orientation)
-
-    small = shrunk(result.light, side, saturation)
-    box = detailed_box(result.light, small, side, options.page.detail_side)
-    before, detail = _before(exposure, frame, box, picture, options)
-    pictures: dict[str, Any] = {
-        "linear": result.light, "dng": LinearPicture(result.light, frame, ratio, source), "srgb": picture(result.light),
-        "preview": picture(small), "before": before,
-    }  # fmt: skip
-    on_page: dict[str, Any] = {"detail": None if detail is None else (detail, picture(result.light[box])), "std": None}
-    if result.std is not None:
-        pictures |= {"std": result.std, "std_preview": oriented(heat(result.std), frame.orientation)}
-        on_page["std"] = (pictures["std_preview"], heat_most(result.std))
-    return pictures, {"display_exposure": shown, "clipped_in_linear": share_outside(result.light)}, on_page
-
-
-def _page(name: str, pictures: dict[str, Any], on_page: dict[str, Any], record: dict[str, Any]) -> Page:
-    height, width = pictures["srgb"].shape[1:]
-    return Page(name, (height, width), (pictures["before"], pictures["preview"]), record=record, parts=(*pictures, "record"), **on_page)
 
 
 def restore_light(
@@ -155,9 +106,9 @@ def restore_light(
 
 
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
-    """The pictures of a frame, and the record of how they were made."""
+    """What `inference.files` asks for of a frame, and the record of how it was made."""
     begin = time.perf_counter()
     result, exposure, frame, record = restore_light(raw, paired, name, shared)
-    pictures, shown, on_page = _pictures(result, exposure, frame, getattr(raw, "path", None), shared.options)
-    record = shown | record | {"seconds": round(time.perf_counter() - begin, 2)}
-    return pictures | {"page": _page(name, pictures, on_page, record), "record": record}
+    outputs = Outputs(name, result, exposure, frame, getattr(raw, "path", None), shared.options)
+    record = outputs.facts | record | {"seconds": round(time.perf_counter() - begin, 2)}
+    return outputs.parts(record) | {"record": record}

@@ -59,15 +59,19 @@ def restore_frames(
     """
     from lowlight_kedro.pipelines.inference.frames import restore_frame  # here, because torch takes a second to import:
     from lowlight_kedro.pipelines.inference.model import Restoration  # the raws are listed and their headers read before
+    from lowlight_kedro.pipelines.inference.outputs import most_bytes
 
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
     settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe()]
     jobs = [
-        Job(name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)])
-        for name in selected["frame"]
-    ]
+        Job(
+            name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)],
+            parts=options.files, size=most_bytes(options.files, height, width),
+        )
+        for name, height, width in zip(selected["frame"], selected["height"], selected["width"], strict=True)
+    ]  # fmt: skip
     return Jobs(jobs, shared, executor.build(), "restoring", "frame")
 
 
@@ -79,9 +83,9 @@ def show_restored(restored: Restored, selected: pd.DataFrame) -> Any:  # a Figur
     """
     records = {name: restored[name]["record"]() for name in selected["frame"]}
     failed = "".join(f"\n  {name}: {record['error']}" for name, record in records.items() if "error" in record)
-    names = [name for name, record in records.items() if "error" not in record][:12]
+    names = [name for name, record in records.items() if "error" not in record and "preview" in restored[name]][:12]
     if not names:
-        raise ValueError(f"no frame could be restored:{failed}")
+        raise ValueError(f"no frame could be restored:{failed}" if failed else "no frame has a preview; add it to inference.files")
     if failed:
         logger.warning("%d of %d frames could not be restored:%s", failed.count("\n  "), len(records), failed)
     return contact_sheet({name: restored[name]["preview"]() for name in names})
@@ -94,7 +98,8 @@ def index_pages(restored: Restored, selected: pd.DataFrame, options: InferenceOp
         record = restored[name]["record"]()
         if "error" in record:
             entries.append(Entry(name, None, record))
-        elif "preview" in restored[name]:  # somebody may have taken the files of an earlier run away
-            picture = shrunk(restored[name]["preview"](), options.page.index_side)
-            entries.append(Entry(name, picture.astype(np.float16), record))  # of all frames at once
+        elif "page" in restored[name]:  # somebody may have taken the files of an earlier run away
+            shown = restored[name].get("preview")
+            picture = None if shown is None else shrunk(shown(), options.page.index_side).astype(np.float16)  # of all frames at once
+            entries.append(Entry(name, picture, record))
     return entries

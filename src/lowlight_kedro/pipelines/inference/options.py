@@ -9,6 +9,7 @@ from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Sp
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
 Positive = Annotated[float, Field(gt=0)]
+Part = Literal["linear", "dng", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
 
 
 class SelectOptions(Options):
@@ -53,7 +54,7 @@ class HighlightOptions(Options):
 
 
 class DisplayOptions(Options):
-    """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels."""
+    """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels; None: all of them."""
 
     quantile: Annotated[float, Field(gt=0, le=1)]
     dark: Annotated[float, Field(gt=0, le=1)]
@@ -61,7 +62,7 @@ class DisplayOptions(Options):
     least: Annotated[float, Field(gt=0, le=1)]
     most: Annotated[float, Field(ge=1)]
     knee: Annotated[float, Field(gt=0, lt=1)]
-    preview_side: Annotated[int, Field(ge=16)]
+    preview_side: Annotated[int, Field(ge=16)] | None
 
 
 def _keeps_size(demosaicer: DemosaicerOptions) -> DemosaicerOptions:
@@ -74,8 +75,9 @@ FullSizeDemosaicer = Annotated[DemosaicerOptions, AfterValidator(_keeps_size)]
 
 
 class PageOptions(Options):
-    """The page of a frame, see `evaluation.page`: the longer sides of the detail and of the pictures in the index, pixels."""
+    """The page of a frame, see `evaluation.page`: the longer sides of its picture, of the detail and of the pictures in the index, pixels."""
 
+    picture_side: Annotated[int, Field(ge=16)]
     detail_side: Annotated[int, Field(ge=16)]
     index_side: Annotated[int, Field(ge=16)]
 
@@ -126,9 +128,10 @@ class InferenceOptions(Options):
     window: WindowOptions
     display: DisplayOptions
     page: PageOptions
+    files: Annotated[list[Part], Field(min_length=1)]
     seed: int
     device: str
 
     def describe(self) -> dict[str, Any]:
         """What a result depends on, but for rounding, as it stands in records and keys."""
-        return self.model_dump(exclude={"input", "select", "device"}) | {"guidance": self.guidance.describe()}
+        return self.model_dump(exclude={"input", "select", "device", "files"}) | {"guidance": self.guidance.describe()}

@@ -1,0 +1,111 @@
+"""What is made of a restored frame for its files: only what is asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from lowlight_kedro.datasets.linear_dng import LinearPicture
+from lowlight_kedro.evaluation.page import Page
+from lowlight_kedro.evaluation.pictures import heat, heat_most
+from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
+from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.restoration.estimates import Estimate
+from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside
+
+# Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
+MOST_BYTES = {
+    "linear": (6.2, 0), "dng": (5.5, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
+    "std_preview": (0.0, 2e6), "page": (0.0, 4e6),
+}  # fmt: skip
+
+
+def most_bytes(parts: Sequence[str], height: float, width: float) -> int:
+    """What the files of a frame of this size take at most, by `MOST_BYTES`."""
+    known = [MOST_BYTES[part] for part in parts]
+    return round(sum(per_pixel * height * width + whole for per_pixel, whole in known))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A restored frame; each picture is made when it is asked for.
+
+    `linear` is white-balanced linear camera RGB, `std` its standard deviation, both as the sensor lies; what is shown is upright.
+
+    Attributes:
+        name: of the frame.
+        result: the restored light.
+        exposure: what it was restored from.
+        frame: the raw.
+        source: its file; None where there is none.
+        options: of the run.
+    """
+
+    name: str
+    result: Estimate
+    exposure: Exposure
+    frame: Frame
+    source: Path | None
+    options: InferenceOptions
+
+    @property
+    def saturation(self) -> float:
+        """The light at which the first channel saturates."""
+        return self.exposure.exposure_ratio * min(self.frame.white_balance)
+
+    @property
+    def _display(self) -> Display:
+        return Display(**self.options.display.model_dump(exclude={"preview_side"}))
+
+    @cached_property
+    def _display_exposure(self) -> float:
+        return display_exposure(self.result.light, self._display, self.saturation)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {"display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.result.light)}
+
+    def _picture(self, light: NDArray, side: int | None = None) -> NDArray:
+        """What is shown of light, upright, its longer side of `side` pixels at most."""
+        small = light if side is None else resized(light, side, self.saturation)
+        shown = render(
+            small, self.frame.camera_to_srgb, exposure=self._display_exposure, knee=self._display.knee, saturation=self.saturation
+        )
+        return oriented(shown, self.frame.orientation)
+
+    @cached_property
+    def _scaled(self) -> NDArray:
+        """The input, only scaled, white-balanced and demosaiced."""
+        return scaled_light(self.exposure.signal, self.frame, self.exposure.exposure_ratio, self.options.demosaicer)
+
+    def _page(self, record: dict[str, Any]) -> Page:
+        side, light = self.options.page.picture_side, self.result.light
+        pair = self._picture(self._scaled, side), self._picture(light, side)
+        box = detailed_box(light, side, self.options.page.detail_side)
+        detail = None if box is None else (self._picture(self._scaled[box]), self._picture(light[box]))
+        std = self.result.std
+        drawn = None if std is None else (oriented(heat(std), self.frame.orientation), heat_most(std))
+        size = oriented(light[:1], self.frame.orientation).shape[1:]
+        return Page(self.name, (size[0], size[1]), pair, detail, drawn, record, parts=(*self.options.files, "record"))
+
+    def parts(self, record: dict[str, Any]) -> dict[str, Any]:
+        """{part: content} of what `inference.files` asks for, but what is not known; `record` is what the page tells."""
+        result, side, ratio = self.result, self.options.display.preview_side, self.exposure.exposure_ratio
+        known: dict[str, Callable[[], Any]] = {
+            "linear": lambda: result.light,
+            "dng": lambda: LinearPicture(result.light, self.frame, ratio, self.source),
+            "srgb": lambda: self._picture(result.light),
+            "preview": lambda: self._picture(result.light, side),
+            "before": lambda: self._picture(self._scaled, side),
+            "page": lambda: self._page(record),
+        }
+        if result.std is not None:
+            std = result.std
+            known |= {"std": lambda: std, "std_preview": lambda: oriented(heat(std), self.frame.orientation)}
+        return {part: known[part]() for part in self.options.files if part in known}
