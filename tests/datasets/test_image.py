@@ -29,6 +29,27 @@ def test_thirty_two_bits_hold_anything(tmp_path, rng):
     np.testing.assert_array_equal(dataset.load(), image)
 
 
+def test_half_precision_keeps_the_digits_of_a_standard_deviation_in_half_the_bytes(tmp_path, rng):
+    rows, columns = np.mgrid[:64, :96] / 64
+    std = (1e-3 * np.exp(np.stack([rows + columns, 3 * rows, -4 * columns])) + 1e-9 * rng.random((3, 64, 96))).astype(np.float32)
+    sizes = {}
+    for bits in (32, "half"):
+        dataset = ImageDataset(filepath=str(tmp_path / f"{bits}.tif"), bits=bits)
+        dataset.save(std)
+        np.testing.assert_allclose(dataset.load(), std, rtol=2**-11 if bits == "half" else 0, atol=3e-8)
+        sizes[bits] = (tmp_path / f"{bits}.tif").stat().st_size
+    assert sizes["half"] < 0.5 * sizes[32]
+
+
+def test_a_jpeg_is_what_was_given_in_full_colour_resolution(tmp_path):
+    light = np.zeros((3, 64, 64), np.float32)
+    light[0, :, ::2] = 1  # red and black columns: subsampled colour would mix them
+    dataset = ImageDataset(filepath=str(tmp_path / "a.jpg"), profile="srgb")
+    dataset.save(light)
+    assert np.abs(dataset.load() - light).mean() < 0.03
+    assert "icc_profile" in Image.open(tmp_path / "a.jpg").info
+
+
 @pytest.mark.parametrize("suffix", ["tif", "png"])
 def test_srgb_is_said_in_a_profile_that_does_not_change_with_time(suffix, tmp_path, rng, monkeypatch):
     image = rng.uniform(size=(3, 20, 30))
@@ -48,7 +69,7 @@ def test_srgb_is_said_in_a_profile_that_does_not_change_with_time(suffix, tmp_pa
     assert "icc_profile" not in Image.open(tmp_path / f"b.{suffix}").info
 
 
-@pytest.mark.parametrize("settings", [{"filepath": "a.jpg"}, {"filepath": "a.tif", "bits": 8}, {"filepath": "a.tif", "profile": "p3"}])
+@pytest.mark.parametrize("settings", [{"filepath": "a.bmp"}, {"filepath": "a.tif", "bits": 8}, {"filepath": "a.tif", "profile": "p3"}])
 def test_other_kinds_are_refused(settings):
-    with pytest.raises(DatasetError, match=r"a \.tif of 16 or 32 bits or a \.png, its profile srgb or null, got a\."):
+    with pytest.raises(DatasetError, match=r"a \.tif of 16, 32 or half bits, a \.png or a \.jpg, its profile srgb or null, got a\."):
         ImageDataset(**settings)

@@ -67,7 +67,7 @@ def test_bad_files_do_not_stop_good_ones_and_the_status_tells(night):
     here, status, ended, _ = night
     assert status == 1
     assert {name for name, outcome in ended.items() if outcome["state"] == "done"} == {"good", "no_exposure", "no_iso_stranger", "no_black"}
-    assert (here / "out/good_restored.png").is_file()
+    assert (here / "out/good_restored.jpg").is_file()
     assert not list((here / "out").rglob(".*"))
 
 
@@ -78,14 +78,14 @@ def test_bad_files_do_not_stop_good_ones_and_the_status_tells(night):
 ])  # fmt: skip
 def test_what_cannot_be_restored_says_why(night, name, words):
     assert words in night[2][name]["error"]
-    assert not (night[0] / f"out/{name}_restored.png").exists()
+    assert not (night[0] / f"out/{name}_restored.jpg").exists()
 
 
 def test_files_that_are_no_raws_are_listed_with_the_reason(night):
     assert "finished.jpg: LibRaw cannot read it" in night[3]
     assert "gone.arw: there is no such file" in night[3]
     assert "empty.arw: the file is empty" in night[3]
-    assert f"{night[0]}/out/good_restored.png" in night[3]
+    assert f"{night[0]}/out/good_restored.jpg" in night[3]
 
 
 def test_without_exposure_tags_the_noise_is_found_elsewhere_and_said(night):

@@ -8,7 +8,6 @@ from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.options import FullSizeDemosaicer
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
-from lowlight_kedro.sensor.render import shrunk
 from tests.conftest import WHITE_BALANCE, make_frame
 
 DEMOSAICER = DemosaicerOptions(bayer="malvar2004", xtrans="lmmse")

@@ -9,6 +9,7 @@ from lowlight_kedro.sensor.render import (
     camera_to_srgb,
     display_exposure,
     render,
+    resized,
     rolled_off,
     share_outside,
     shrunk,
@@ -149,6 +150,19 @@ def test_the_edge_of_saturated_light_stays_neutral():
     light = np.zeros((3, 10, 400), np.float32)
     light[:, :, ::2] = np.array([8.0, 4.0, 6.4], np.float32)[:, None, None]
     np.testing.assert_allclose(shrunk(light, 100, saturation=4.0), 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "side", "expected"), [((60, 90), 90, (60, 90)), ((60, 90), 71, (47, 71)), ((90, 3), 40, (40, 1))])
+def test_a_resized_picture_has_the_size_asked_for_and_does_not_ring(shape, side, expected, rng):
+    light = np.where(rng.random((3, *shape)) > 0.5, 1, 0).astype(np.float32)
+    light[:, : shape[0] // 2] = 1
+    small = resized(light, side)
+    assert small.shape == (3, *expected)
+    assert small.min() >= 0
+    assert small.max() <= 1 + 1e-6
+    np.testing.assert_allclose(small.mean(), light.mean(), atol=0.04)
+    np.testing.assert_allclose(small[:, : expected[0] // 2 - 2], 1, atol=1e-6)
+    assert resized(9 * light, side, saturation=4).max() <= (9 if side == max(shape) else 4 + 1e-5)
 
 
 def test_what_lies_outside_is_counted():

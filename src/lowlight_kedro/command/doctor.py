@@ -12,8 +12,8 @@ from lowlight_kedro.configuration import PACKAGE, conf_source
 from lowlight_kedro.version import __version__
 
 NEEDED = (
-    "exifread", "imagecodecs", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy", "safetensors",
-    "scipy", "tifffile", "torch", "tqdm",
+    "exifread", "imagecodecs", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy",
+    "safetensors", "scipy", "tifffile", "torch", "tqdm",
 )  # fmt: skip
 EXTRAS = {
     "distributed": "dask",

@@ -40,9 +40,7 @@ class ImageDataset(AbstractDataset[NDArray, NDArray]):
         profile: `srgb` embeds that ICC profile; null leaves the colours undefined, as for camera RGB.
     """
 
-    def __init__(
-        self, *, filepath: str, bits: Bits = 16, profile: Literal["srgb"] | None = None, metadata: dict | None = None
-    ) -> None:
+    def __init__(self, *, filepath: str, bits: Bits = 16, profile: Literal["srgb"] | None = None, metadata: dict | None = None) -> None:
         self._filepath = Path(filepath)
         self._kind = KINDS.get((self._filepath.suffix, bits if self._filepath.suffix == ".tif" else 8))
         if self._kind is None or profile not in (None, "srgb"):

@@ -1,7 +1,9 @@
 """Restored light as linear DNG (Adobe DNG 1.7.1, LinearRaw): raw editors treat it like the camera's own file."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 LINEAR_RAW = 34892
 HIGHEST = 65535
+FINEST = 32768  # DN for camera RGB of 1: less than a tenth of what the best sensors resolve; each bit more is 4.6 MB of 12.4 MP
 THUMBNAIL = 256  # pixels along the longer side, as DNG 1.7.1 recommends for the first image
-STRIP = 256  # rows converted at a time
+TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
+LOSSLESS_JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
 BLACK_LEVEL, WHITE_LEVEL, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
 
 
@@ -62,13 +66,13 @@ class Levels:
 
     @classmethod
     def of(cls, highest: float, saturation: float, headroom: float) -> "Levels":
-        """The finest 16-bit scale that holds [0, highest], up to `headroom`.
+        """The finest scale up to `FINEST` at which 16 bits hold [0, highest], up to `headroom`.
 
-        At least c = 1 is held, so that all pictures without highlights have one scale. White is where the photosites
-        saturated, if that is held: above it the colour of a light is not known.
+        Up to c = 2 all pictures have one scale. White is the highest value, at least 1, or where the photosites saturated if that
+        is lower: above it the colour of a light is not known.
         """
         top = float(np.clip(highest, 1, headroom))
-        scale = HIGHEST / top
+        scale = min(HIGHEST / top, FINEST)
         return cls(round(scale * min(top, saturation)), scale)
 
     @property
@@ -92,13 +96,20 @@ def fitted(picture: LinearPicture, headroom: float) -> Levels:
     return Levels.of(highest, picture.exposure_ratio, headroom)
 
 
-def _pixels(picture: LinearPicture, levels: Levels) -> NDArray[np.uint16]:
-    """Digital numbers (H, W, 3), a few rows at a time."""
-    pixels = np.empty((*picture.light.shape[1:], 3), np.uint16)
-    for top in range(0, len(pixels), STRIP):
-        rows = slice(top, top + STRIP)
-        pixels[rows] = levels.to_dn(picture.light[:, rows] / picture.gains).transpose(1, 2, 0)
-    return pixels
+def _tile_side(height: int, width: int) -> int:
+    """A multiple of 16, as TIFF wants; LibRaw reads tiles that are wider than the picture wrongly."""
+    return max(min(TILE, height // 16 * 16, width // 16 * 16), 16)
+
+
+def _tiles(picture: LinearPicture, levels: Levels, side: int) -> Iterator[bytes]:
+    """Digital numbers as lossless JPEG (ITU-T T.81, process 14) of `side` x `side` pixels, edges continued, row by row."""
+    from imagecodecs import jpeg8_encode
+
+    height, width = picture.light.shape[1:]
+    for top, left in product(range(0, height, side), range(0, width, side)):
+        dn = levels.to_dn(picture.light[:, top : top + side, left : left + side] / picture.gains).transpose(1, 2, 0)
+        whole = np.pad(dn, ((0, side - dn.shape[0]), (0, side - dn.shape[1]), (0, 0)), mode="edge")
+        yield jpeg8_encode(whole, lossless=True, predictor=PREDICTOR, bitspersample=16, colorspace="rgb", outcolorspace="rgb")
 
 
 def _thumbnail(picture: LinearPicture) -> NDArray[np.uint8]:
@@ -140,7 +151,7 @@ def _raw_tags(levels: Levels, height: int, width: int) -> list[Any]:
 
 
 def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: float) -> Levels:
-    """Write atomically, uncompressed; white balance is divided out again and told in AsShotNeutral, so editors can change it.
+    """Write atomically, compressed without loss; white balance is divided out again and told in AsShotNeutral, so editors can change it.
 
     The exposure time is the raw's own. Returns the levels used.
 
@@ -149,6 +160,7 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
     """
     levels = fitted(picture, headroom)
     height, width = picture.light.shape[1:]
+    side = _tile_side(height, width)
     source = read_tags(picture.source) if picture.source else Tags(())
     exif = exif_entries(picture.frame, source.taken_at, (source.number(F_NUMBER), source.number(FOCAL_LENGTH)))
     with atomic_path(path) as temporary:
@@ -158,7 +170,8 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
                 software=f"lowlight_kedro {__version__}", extratags=_first_tags(picture, source, levels),
             )  # fmt: skip
             writer.write(
-                _pixels(picture, levels), photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
+                _tiles(picture, levels, side), shape=(height, width, 3), dtype=np.uint16, tile=(side, side), compression=LOSSLESS_JPEG,
+                photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
                 software=False, extratags=_raw_tags(levels, height, width),
             )  # fmt: skip
         append_exif(temporary, exif)

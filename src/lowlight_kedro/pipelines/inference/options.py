@@ -75,7 +75,7 @@ FullSizeDemosaicer = Annotated[DemosaicerOptions, AfterValidator(_keeps_size)]
 
 
 class PageOptions(Options):
-    """The page of a frame, see `evaluation.page`: the longer sides of its picture, of the detail and of the pictures in the index, pixels."""
+    """The page of a frame, see `evaluation.page`: the longer sides of its picture, its detail and the index's pictures, pixels."""
 
     picture_side: Annotated[int, Field(ge=16)]
     detail_side: Annotated[int, Field(ge=16)]
