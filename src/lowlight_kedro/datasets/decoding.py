@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.black import black_level, colours
-from lowlight_kedro.datasets.tags import DNG_VERSION, EXPOSURE_TIME, FOCAL_LENGTH, NOISE_PROFILE, STRIPS, TILES, Tags, read_tags
+from lowlight_kedro.datasets.tags import (
+    ACTIVE_AREA,
+    DEFAULT_CROP_ORIGIN,
+    DEFAULT_CROP_SIZE,
+    DNG_VERSION,
+    EXPOSURE_TIME,
+    FOCAL_LENGTH,
+    NOISE_PROFILE,
+    STRIPS,
+    TILES,
+    Tags,
+    read_tags,
+)
 from lowlight_kedro.sensor.cfa import from_colours
-from lowlight_kedro.sensor.frame import Frame, checked, with_white
+from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, checked, with_white
 from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
@@ -25,6 +37,7 @@ PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosi
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
 BLANK = (16, 128)  # rows and columns in the last corner, 0 only where decoding stopped: a sensor has noise
 BALANCE_LIMITS = (0.05, 20.0)  # of red and blue over green; lamps lie within 0.3 and 5
+ASPECT_LIMITS = (0.25, 4.0)  # of photosites; the cameras with such sensors lie within 0.5 and 2
 _stderr = threading.Lock()
 
 
@@ -146,6 +159,12 @@ def _orientation(raw: Any) -> int:
     return raw.sizes.flip if 0 <= raw.sizes.flip <= 7 else 0
 
 
+def _pixel_aspect(raw: Any) -> float:
+    """Width of a photosite over its height."""
+    aspect = float(raw.sizes.pixel_aspect)
+    return aspect if ASPECT_LIMITS[0] <= aspect <= ASPECT_LIMITS[1] else 1.0
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """What a raw says of itself, as a rule without decoding.
 
@@ -189,6 +208,19 @@ def _matrix(raw: Any, tags: Tags) -> NDArray[np.float32]:
     return own if is_dng and np.allclose(own.sum(axis=1), 1, atol=1e-3) else camera_to_srgb(raw.rgb_xyz_matrix)
 
 
+def _default_crop(raw: Any, tags: Tags) -> tuple[int, int, int, int] | None:
+    """The part of the visible area that is the picture: DefaultCrop of a DNG, from its active area; else by LibRaw, from the corner."""
+    sizes, origin, size = raw.sizes, tags.find(DEFAULT_CROP_ORIGIN), tags.find(DEFAULT_CROP_SIZE)
+    if origin and size and len(origin) == len(size) == 2 and np.isfinite((*origin, *size)).all():
+        active = tags.find(ACTIVE_AREA) or (0, 0)
+        at = origin[1] + active[0], origin[0] + active[1], size[1], size[0]
+    else:
+        at = sizes.crop_top_margin, sizes.crop_left_margin, sizes.crop_height, sizes.crop_width
+    top, left, height, width = round(at[0]) - sizes.top_margin, round(at[1]) - sizes.left_margin, round(at[2]), round(at[3])
+    inside = min(top, left) >= 0 and min(height, width) >= LEAST_SIDE and top + height <= sizes.height and left + width <= sizes.width
+    return (top, left, height, width) if inside else None
+
+
 def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
     """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing or impossible."""
     values = tags.find(NOISE_PROFILE) or ()
@@ -216,7 +248,8 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
             mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
             white_level=float(raw.white_level), white_balance=_white_balance(raw), camera=tags.camera,
             camera_to_srgb=_matrix(raw, tags), noise_profile=_noise_profile(tags),
-            orientation=_orientation(raw), exposure_s=exposure_s, iso=iso,
+            orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
+            pixel_aspect=_pixel_aspect(raw),
         ))  # fmt: skip
     if white == "tag":
         return frame

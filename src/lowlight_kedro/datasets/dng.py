@@ -17,7 +17,7 @@ from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
 CFA_PHOTOMETRIC = 32803
-EXIF_POINTER = 34665
+EXIF_POINTER, SUB_IFDS = 34665, 330
 PLACEHOLDER = 34664  # tifffile refuses to write the EXIF pointer itself; same place in the sorted directory
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 Entry = tuple[int, int, int, bytes]  # tag, type, count, value
@@ -59,6 +59,7 @@ def append_exif(path: Path, entries: list[Entry]) -> None:
     """Add the EXIF directory, which tifffile does not write, and point to it."""
     with tifffile.TiffFile(path) as file:
         pointer = file.pages.first.tags[PLACEHOLDER].offset
+        below = file.pages.first.tags.get(SUB_IFDS)
     start = path.stat().st_size + path.stat().st_size % 2
     directory, values = struct.pack("<H", len(entries)), b""
     values_at = start + 2 + 12 * len(entries) + 4
@@ -71,6 +72,9 @@ def append_exif(path: Path, entries: list[Entry]) -> None:
         file.write(directory + struct.pack("<I", 0) + values)
         file.seek(pointer)
         file.write(struct.pack("<HHII", EXIF_POINTER, 4, 1, start))
+        if below is not None:  # tifffile writes the type IFD, which few readers of EXIF know
+            file.seek(below.offset)
+            file.write(struct.pack("<HH", SUB_IFDS, 4))
 
 
 def _black_tags(frame: Frame, rows: Sequence[float] | None, columns: Sequence[float] | None) -> list[tuple]:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.colour_tags import source_colour
-from lowlight_kedro.datasets.dng import append_exif, camera_tags, exif_entries, text_tag
-from lowlight_kedro.datasets.tags import F_NUMBER, FOCAL_LENGTH, MAKE, MODEL, Tags, read_tags
+from lowlight_kedro.datasets.dng import append_exif, camera_tags, exif_entries, rationals, text_tag
+from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, F_NUMBER, FOCAL_LENGTH, MAKE, MODEL, Tags, read_tags
+from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import render, share_outside, shrunk
+from lowlight_kedro.sensor.render import render, resized, share_outside
 from lowlight_kedro.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ logger = logging.getLogger(__name__)
 LINEAR_RAW = 34892
 HIGHEST = 65535
 FINEST = 32768  # DN for camera RGB of 1: less than a tenth of what the best sensors resolve; each bit more is 4.6 MB of 12.4 MP
-THUMBNAIL = 256  # pixels along the longer side, as DNG 1.7.1 recommends for the first image
+PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the first image, which is what viewers show; its size at most
 TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
-LOSSLESS_JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
+JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
 BLACK_LEVEL, WHITE_LEVEL, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
 
 
@@ -109,12 +110,12 @@ def _tiles(picture: LinearPicture, levels: Levels, side: int) -> Iterator[bytes]
     for top, left in product(range(0, height, side), range(0, width, side)):
         dn = levels.to_dn(picture.light[:, top : top + side, left : left + side] / picture.gains).transpose(1, 2, 0)
         whole = np.pad(dn, ((0, side - dn.shape[0]), (0, side - dn.shape[1]), (0, 0)), mode="edge")
-        yield jpeg8_encode(whole, lossless=True, predictor=PREDICTOR, bitspersample=16, colorspace="rgb", outcolorspace="rgb")
+        yield bytes(jpeg8_encode(whole, lossless=True, predictor=PREDICTOR, bitspersample=16, colorspace="rgb", outcolorspace="rgb"))
 
 
-def _thumbnail(picture: LinearPicture) -> NDArray[np.uint8]:
-    shown = render(shrunk(picture.light, THUMBNAIL, saturation=1.0), picture.frame.camera_to_srgb)
-    return np.ascontiguousarray(np.rint(shown.transpose(1, 2, 0) * 255).astype(np.uint8))
+def _preview(picture: LinearPicture) -> NDArray[np.float32]:
+    """What the file looks like, sRGB (3, h, w) as the sensor lies: Orientation turns it like the picture itself."""
+    return render(resized(picture.light, PREVIEW, saturation=1.0), picture.frame.camera_to_srgb)
 
 
 def _names(source: Tags) -> tuple[str, str] | None:
@@ -138,14 +139,17 @@ def _first_tags(picture: LinearPicture, source: Tags, levels: Levels) -> list[An
     return camera_tags(picture.frame, _names(source)) + source_colour(picture.frame, picture.source).tags() + tags
 
 
-def _raw_tags(levels: Levels, height: int, width: int) -> list[Any]:
+def _raw_tags(levels: Levels, frame: Frame, height: int, width: int) -> list[Any]:
     """Of the directory that holds the picture."""
+    whole = frame.mosaic_dn.shape == (height, width)
+    top, left, rows, columns = frame.default_crop if frame.default_crop and whole else (0, 0, height, width)
     return [
         (50713, "H", 2, (1, 1), True),  # BlackLevelRepeatDim
         (BLACK_LEVEL, "H", 3, (0, 0, 0), True),
         (WHITE_LEVEL, "H", 3, (levels.white,) * 3, True),
-        (50719, "H", 2, (0, 0), True),  # DefaultCropOrigin
-        (50720, "I", 2, (width, height), True),  # DefaultCropSize
+        (50718, "2I", 2, rationals((frame.pixel_aspect, 1)), True),  # DefaultScale
+        (DEFAULT_CROP_ORIGIN, "I", 2, (left, top), True),
+        (DEFAULT_CROP_SIZE, "I", 2, (columns, rows), True),
         (50829, "I", 4, (0, 0, height, width), True),  # ActiveArea
     ]
 
@@ -160,19 +164,21 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
     """
     levels = fitted(picture, headroom)
     height, width = picture.light.shape[1:]
-    side = _tile_side(height, width)
+    side, preview = _tile_side(height, width), _preview(picture)
     source = read_tags(picture.source) if picture.source else Tags(())
     exif = exif_entries(picture.frame, source.taken_at, (source.number(F_NUMBER), source.number(FOCAL_LENGTH)))
     with atomic_path(path) as temporary:
         with tifffile.TiffWriter(temporary, byteorder="<") as writer:
             writer.write(
-                _thumbnail(picture), photometric="rgb", subfiletype=1, subifds=1, metadata=None,
-                software=f"lowlight_kedro {__version__}", extratags=_first_tags(picture, source, levels),
+                iter([jpeg(preview, PREVIEW_BYTES, subsampled=False)]), shape=(*preview.shape[1:], 3), dtype=np.uint8,
+                photometric="ycbcr", compression=JPEG, subsampling=(1, 1), rowsperstrip=preview.shape[1],
+                subfiletype=1, subifds=1, metadata=None, software=f"lowlight_kedro {__version__}",
+                extratags=_first_tags(picture, source, levels),
             )  # fmt: skip
             writer.write(
-                _tiles(picture, levels, side), shape=(height, width, 3), dtype=np.uint16, tile=(side, side), compression=LOSSLESS_JPEG,
-                photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
-                software=False, extratags=_raw_tags(levels, height, width),
+                _tiles(picture, levels, side), shape=(height, width, 3), dtype=np.uint16, tile=(side, side), compression=JPEG,
+                bitspersample=16, photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
+                software=False, extratags=_raw_tags(levels, picture.frame, height, width),
             )  # fmt: skip
         append_exif(temporary, exif)
     return levels

@@ -53,14 +53,17 @@ class Page:
     parts: Sequence[str]
 
 
-def jpeg(picture: NDArray, most_bytes: int) -> bytes:
-    """sRGB in [0, 1] (3, h, w) as JPEG, of the best quality in `QUALITIES` that needs no more than `most_bytes`, else of the last."""
+def jpeg(picture: NDArray, most_bytes: int, *, subsampled: bool = True) -> bytes:
+    """sRGB in [0, 1] (3, h, w) as JPEG, of the best quality in `QUALITIES` that needs no more than `most_bytes`, else of the last.
+
+    `subsampled`: colour at half the resolution where the quality is low.
+    """
     from PIL import Image
 
     pixels = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
     for quality in QUALITIES:
         written = io.BytesIO()
-        pixels.save(written, format="JPEG", quality=quality, subsampling=0 if quality >= 88 else 2)  # optimize fails on noise
+        pixels.save(written, format="JPEG", quality=quality, subsampling=2 if subsampled and quality < 88 else 0)  # optimize fails on noise
         if written.tell() <= most_bytes:
             break
     return written.getvalue()

@@ -34,6 +34,8 @@ class Frame:
         noise_profile: the maker's (slope, offset), one pair or one for each of R, G, B, if the file tells:
             variance = slope * signal + offset of the signal of `normalise` (DNG 1.7.1, NoiseProfile).
         orientation: how to turn the picture upright when it is shown, see `render.oriented`.
+        default_crop: (top, left, height, width) of the part that is the picture by the camera's own count; None: all of it.
+        pixel_aspect: width of a photosite over its height.
     """
 
     mosaic_dn: NDArray[np.uint16]
@@ -48,6 +50,8 @@ class Frame:
     white_from: WhiteFrom = "tag"
     noise_profile: tuple[tuple[float, float], ...] | None = None
     orientation: int = 0
+    default_crop: tuple[int, int, int, int] | None = None
+    pixel_aspect: float = 1.0
 
 
 def _inconsistencies(frame: Frame) -> Iterator[str]:
@@ -152,4 +156,5 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     if min(top, left) < 0 or min(height, width) < 1 or top + height > rows or left + width > columns:
         raise ValueError(f"crop [{top}, {left}, {height}, {width}] must lie inside the frame of {rows} x {columns}")
     black = np.roll(frame.black_level, (-top, -left), (0, 1))
-    return replace(frame, mosaic_dn=frame.mosaic_dn[top : top + height, left : left + width], black_level=black)
+    part = frame.mosaic_dn[top : top + height, left : left + width]
+    return replace(frame, mosaic_dn=part, black_level=black, default_crop=None)

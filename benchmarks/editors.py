@@ -1,0 +1,36 @@
+"""Channel medians of raw editors' pictures of a raw and of the linear DNG of its light (demosaiced, not restored): a table for docs/outputs.md.
+
+python benchmarks/editors.py RAW...
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.datasets.test_editors import EDITORS, linear_of
+
+
+def main(raws: list[str]) -> None:
+    print("| editor | file | linear DNG | original, R / G / B | linear DNG over original |\n|---|---|---|---|---|")
+    for raw in map(Path, raws):
+        with tempfile.TemporaryDirectory() as place:
+            linear = linear_of(raw, Path(place))
+            size = f"{linear.stat().st_size / 1e6:.1f} MB"
+            for program in filter(shutil.which, EDITORS):
+                develop = EDITORS[program][0]
+                try:
+                    pictures = [develop(path, Path(place)) for path in (raw, linear)]
+                except Exception as error:
+                    print(f"| {program} | {raw.name} | {size} | {type(error).__name__}: it does not open the original | |")
+                    continue
+                there, here = (np.median(picture[20:-20, 20:-20], axis=(0, 1)) for picture in pictures)
+                shown = " / ".join(f"{value:.3f}" for value in there)
+                print(f"| {program} | {raw.name} | {size} | {shown} | {' / '.join(f'{value:.3f}' for value in here / there)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
