@@ -1,9 +1,10 @@
-"""Channel medians of raw editors' pictures of a raw and of the linear DNG of its light (demosaiced, not restored): a table for docs/outputs.md.
+"""Channel medians of raw editors' pictures of a raw and of the linear DNG of its demosaiced light: a table for docs/outputs.md.
 
 python benchmarks/editors.py RAW...
 """
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,7 @@ def main(raws: list[str]) -> None:
                 develop = EDITORS[program][0]
                 try:
                     pictures = [develop(path, Path(place)) for path in (raw, linear)]
-                except Exception as error:
+                except (subprocess.CalledProcessError, OSError) as error:
                     print(f"| {program} | {raw.name} | {size} | {type(error).__name__}: it does not open the original | |")
                     continue
                 there, here = (np.median(picture[20:-20, 20:-20], axis=(0, 1)) for picture in pictures)
