@@ -24,15 +24,15 @@ from lowlight_kedro.api import load_prior
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.diffusion.checkpoint import Prior
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.memory import LiveBytes
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.allocator import keep_freed_memory
+from lowlight_kedro.restoration.estimates import LOCAL_REACH, posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
-from lowlight_kedro.restoration.measurement import noise_map
-from lowlight_kedro.restoration.placement import LiveBytes
-from lowlight_kedro.restoration.refresh import Readout, Structure
-from lowlight_kedro.restoration.restore import LOCAL_REACH, Exposure, posterior_mean
+from lowlight_kedro.restoration.measurement import noise_levels
+from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import PoissonGaussian
@@ -100,11 +100,11 @@ def stages(prior: Prior, options: argparse.Namespace) -> None:
     with stage("(the frame itself)", mp):
         pass
     with torch.no_grad():
-        readout = Readout(shot, prior.scaling, CPU, Structure())
+        observation = Observation(shot, prior.scaling, CPU, Structure())
         with stage("first estimate", mp):
-            first = readout.first(LOCAL_REACH)
+            first = observation.first(LOCAL_REACH)
         with stage("measurement", mp):
-            measurement = readout.measurement(first)
+            measurement = observation.measurement(first)
         del first
         y, sigma = measurement.y, measurement.s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN)
         del measurement
@@ -142,9 +142,9 @@ def method_costs(prior: Prior) -> None:
     """Every guidance with a denoiser that costs nothing."""
     shot, free = exposure(4.0), Free()
     mp = shot.signal.size / 1e6
-    readout = Readout(shot, prior.scaling, CPU, Structure())
-    first = readout.first(LOCAL_REACH)
-    measurement = readout.measurement(first)
+    observation = Observation(shot, prior.scaling, CPU, Structure())
+    first = observation.first(LOCAL_REACH)
+    measurement = observation.measurement(first)
     print("\n| guidance | asked for | evaluations | CPU ms/MP and evaluation | tensors MB/MP |\n|---|---|---|---|---|")
     for name, guidance in GUIDANCE.items():
         for what, run in asked_for(guidance(free, measurement), first):
@@ -171,7 +171,7 @@ def states(prior: Prior) -> Iterator[tuple[str, Tensor, Tensor]]:
     """x and sigma: a mosaic with the noise of `exposure` at x100, and two uniform levels."""
     x0, generator = photograph(prior), torch.Generator().manual_seed(0)
     noise = standard_normal(x0, generator)
-    s, mask = noise_map(x0, NOISE, RATIO, WHITE_BALANCE, prior.scaling), torch.from_numpy(masks(BAYER_RGGB, tuple(x0.shape[-2:])))
+    s, mask = noise_levels(x0, NOISE, RATIO, WHITE_BALANCE, prior.scaling), torch.from_numpy(masks(BAYER_RGGB, tuple(x0.shape[-2:])))
     yield "Bayer noise map", mask * (x0 + s * noise), torch.where(mask, s, SIGMA_UNKNOWN)
     for sigma in (0.5, 8.0):
         yield f"uniform sigma {sigma:g}", x0 + sigma * noise, torch.full((1, 1, 1, 1), sigma)

@@ -42,9 +42,9 @@ import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings
 from lowlight_kedro.diffusion.samplers import finish
 from lowlight_kedro.evaluation.coverage import coverage
+from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance import GUIDANCE
-from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_map
-from lowlight_kedro.restoration.restore import LOCAL_REACH
+from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_levels
 from lowlight_kedro.restoration.symmetries import SYMMETRIES
 
 
@@ -56,7 +56,7 @@ def restore_rgb(shot: Shot, prior: LoadedPrior, name: str, kind: str, evaluation
     mask = torch.ones_like(y, dtype=torch.uint8)
     x = local_mean(y, mask, LOCAL_REACH)
     for number in range(evaluations if kind == "mean" else 2):
-        posterior = GUIDANCE[name](prior, Measurement(y, mask, noise_map(x, shot.noise, shot.ratio, BALANCE, scaling)))
+        posterior = GUIDANCE[name](prior, Measurement(y, mask, noise_levels(x, shot.noise, shot.ratio, BALANCE, scaling)))
         if (kind == "mean" or number == 0) and posterior.mean is not None:
             x = posterior.mean()
     if kind != "mean":

@@ -26,11 +26,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lowlight_kedro.restoration import saturation
+from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.observation import Observation, Structure
 from lowlight_kedro.restoration.offsets import Spread, shift
-from lowlight_kedro.restoration.refresh import Readout
-from lowlight_kedro.restoration.restore import LOCAL_REACH, Structure
 from lowlight_kedro.restoration.tails import student_factor
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import CameraNoise
@@ -97,8 +97,8 @@ class Shot:
     places: dict[str, NDArray]
 
     @property
-    def readout(self) -> Readout:
-        return Readout(bed.exposure_of(self.signal, self.noise), bed.SCALING, bed.CPU, bed.FULL)
+    def observation(self) -> Observation:
+        return Observation(bed.exposure_of(self.signal, self.noise), bed.SCALING, bed.CPU, bed.FULL)
 
     def bias(self, x: NDArray, place: str) -> float:
         """Mean square of the error in standard deviations."""
@@ -124,7 +124,7 @@ def with_clipping(frames: int, rng: np.random.Generator) -> Iterator[Shot]:
         signal = noise.sample(bed.OPERATOR.signal(truth).numpy(), rng)
         exact, std, hit = bed.sampled_truncation(signal, WHITE, rng)
         shot = Shot(signal, noise, exact, std, {"clipped values": np.isin(np.arange(exact.size), hit).reshape(exact.shape)})
-        raised = shot.readout.project(torch.full((1, *bed.SHAPE), -torch.inf))[0].numpy() > -np.inf
+        raised = shot.observation.project(torch.full((1, *bed.SHAPE), -torch.inf))[0].numpy() > -np.inf
         shot.places.update({"raised values": raised & ~shot.places["clipped values"], "other values": ~raised})
         yield shot
 
@@ -149,7 +149,7 @@ def whole(refreshes: int, structure: Structure) -> Way:
 
 def raised(x: Tensor, shot: Shot) -> NDArray:
     """`x` at least at the clipping level at the clipped photosites, and only there."""
-    places, levels = shot.readout.places, bed.OPERATOR.embed(torch.from_numpy(shot.signal)).flatten()
+    places, levels = shot.observation.places, bed.OPERATOR.embed(torch.from_numpy(shot.signal)).flatten()
     x = x.double().flatten()
     x[places] = x[places].maximum(levels[places])
     return x.reshape(bed.SHAPE).numpy()
@@ -157,9 +157,9 @@ def raised(x: Tensor, shot: Shot) -> NDArray:
 
 def as_unmeasured(shot: Shot) -> NDArray:
     """The clipped photosites tell nothing but their bound, after everything."""
-    readout = shot.readout
-    measurement = readout.measurement(readout.first(LOCAL_REACH))
-    measurement.mask.view(-1)[readout.places] = 0
+    observation = shot.observation
+    measurement = observation.measurement(observation.first(LOCAL_REACH))
+    measurement.mask.view(-1)[observation.places] = 0
     sigma = torch.where(measurement.mask > 0, measurement.s, SIGMA_UNKNOWN)
     return raised(bed.denoiser(measurement.y * measurement.mask, sigma), shot)
 
@@ -168,7 +168,7 @@ def with_exact_cavities(updates: int) -> Way:
     """Expectation propagation where r^2 and c come from the exact posterior instead of the leverage."""
 
     def way(shot: Shot) -> NDArray:
-        y, hit = bed.OPERATOR.embed(torch.from_numpy(shot.signal)).flatten(), shot.readout.places
+        y, hit = bed.OPERATOR.embed(torch.from_numpy(shot.signal)).flatten(), shot.observation.places
         s = (bed.GAINS * shot.noise.read_noise).expand(1, *bed.SHAPE).flatten()
         mask, value, level = torch.from_numpy(masks(BAYER_RGGB, bed.SHAPE[1:])).flatten(), y.clone(), s.clone()
         for _ in range(updates):

@@ -25,19 +25,19 @@ from torch import Tensor
 from lowlight_kedro.configuration import conf_source
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
+from lowlight_kedro.device import choose_device, choose_precision
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest, network_choice, prior_of
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
-from lowlight_kedro.pipelines.device import choose_device, choose_precision
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.allocator import keep_freed_memory
 from lowlight_kedro.restoration.estimates import Estimate, Kind, Probing, Sampling, estimate, expected_evaluations, missing_capability
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.restore import Exposure, Structure
+from lowlight_kedro.restoration.observation import Exposure, Structure
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
@@ -265,13 +265,14 @@ def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, o
     else:
         name = getattr(guidance, "__name__", type(guidance).__name__)
         table = {name: guidance}
-    if getattr(choose("guidance", table, name), "needs_noise_maps", False) and not prior.built.noise_maps:
+    bound = configured("guidance", table, name, options or {})
+    offered = capabilities(bound, prior.built.denoiser)
+    if offered.needs_noise_maps and not prior.built.noise_maps:
         raise ValueError(
             f"guidance {name!r} needs a prior trained on noise maps; this one saw uniform noise only: "
             "train with training.corruption.name=noise_map, or choose guidance dps or mmps"
         )
-    bound = configured("guidance", table, name, options or {})
-    lacks = missing_capability(kind, capabilities(bound, prior.built.denoiser))
+    lacks = missing_capability(kind, offered)
     if lacks:
         raise ValueError(f"estimate {kind!r}: guidance {name!r} {lacks}")
     return bound

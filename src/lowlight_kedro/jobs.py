@@ -18,10 +18,10 @@ KEY, FILES, PARTS = "key", "files", "parts"  # what a finished job adds to its r
 def code_hash() -> str:
     """Of this package's own source: results of other code are other results."""
     folder = Path(__file__).parent
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
-        told.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return told.hexdigest()
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 class Source(Protocol):
@@ -61,8 +61,8 @@ class Job:
         Raises:
             OSError: a source cannot be read.
         """
-        told = json.dumps([code_hash(), self.settings, [source.content_hash() for source in self.sources]], sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()
+        digest = json.dumps([code_hash(), self.settings, [source.content_hash() for source in self.sources]], sort_keys=True, default=str)
+        return hashlib.sha256(digest.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from kedro.framework.session import KedroSession
 from pydantic import ValidationError
 
+from lowlight_kedro.device import choose_device
 from lowlight_kedro.diffusion.compute import checkpoint_blocks
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import count_pass
@@ -15,7 +16,6 @@ from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.averaging.nodes import AveragingOptions
 from lowlight_kedro.pipelines.calibration.nodes import CalibrationOptions
 from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions
-from lowlight_kedro.pipelines.device import choose_device
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from lowlight_kedro import api
+from lowlight_kedro import api, device
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.pipelines import device
 from lowlight_kedro.pipelines.inference import frames, model
 from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
 from lowlight_kedro.pipelines.inference.options import RatioOptions, SampleOptions

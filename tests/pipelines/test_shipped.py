@@ -10,8 +10,9 @@ from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.diffusion.checkpoint import build_prior
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.restoration.estimates import posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE
-from lowlight_kedro.restoration.restore import Exposure, posterior_mean
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 from lowlight_kedro.sensor.noise import PoissonGaussian

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lowlight_kedro.restoration.familiar import LOUDEST, familiar_ratio
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.noise import PoissonGaussian
 

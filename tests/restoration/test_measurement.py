@@ -4,7 +4,7 @@ import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import measurement
-from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_map, observe
+from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_levels, observe
 from lowlight_kedro.sensor.cfa import masks
 from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import PoissonGaussian
@@ -58,7 +58,7 @@ def test_the_noise_map_is_the_standard_deviation_of_simulated_measurements(rng):
     """Simulate, scale, balance, map to network units, and measure: the map must tell what comes out."""
     noise, ratio, gains, light = PoissonGaussian(1e-4, 4e-4), 100.0, (2.0, 1.0, 1.6), 0.2
     clean = SCALING.to_network(torch.full((1, 3, 32, 32), 2 * light - 1.0))
-    told = noise_map(clean, noise, ratio, gains, SCALING)[0, :, 16, 16]
+    told = noise_levels(clean, noise, ratio, gains, SCALING)[0, :, 16, 16]
     for channel, gain in enumerate(gains):
         raw = noise.sample(np.full((400, 400), light / gain / ratio), rng)
         y = SCALING.to_network(2 * raw * gain * ratio - 1)
@@ -67,7 +67,7 @@ def test_the_noise_map_is_the_standard_deviation_of_simulated_measurements(rng):
 
 def test_the_noise_map_is_finite_and_positive_on_black_and_below():
     clean = torch.full((1, 3, 16, 16), SCALING.to_network(-1.0)) - torch.tensor([0.0, 0.5, 100.0]).reshape(1, 3, 1, 1)
-    s = noise_map(clean, PoissonGaussian(1e-4, 4e-4), RATIO, WHITE_BALANCE, SCALING)
+    s = noise_levels(clean, PoissonGaussian(1e-4, 4e-4), RATIO, WHITE_BALANCE, SCALING)
     assert bool((s > 0).all())
     torch.testing.assert_close(s[0, :, 0, 0], 4e-4 * torch.tensor(operator_of(CFAS[0]).gains))
 
@@ -78,14 +78,14 @@ def test_the_noise_level_is_not_biased_by_the_noise(cfa, rng):
     noise, ratio, light = PoissonGaussian(1e-3, 1e-3), 30.0, 0.05
     operator = Operator.of(cfa, WHITE_BALANCE, ratio, SCALING)
     clean = torch.full((1, 3, 60, 60), SCALING.to_network(2 * light - 1))
-    truth = noise_map(clean, noise, ratio, WHITE_BALANCE, SCALING)
+    truth = noise_levels(clean, noise, ratio, WHITE_BALANCE, SCALING)
     told, below, at_the_pixel = [], [], []
     for _ in range(20):
         y, mask = observe(noise.sample(operator.signal(clean[0]).numpy(), rng), operator)
-        told.append(noise_map(local_mean(y, mask, 4), noise, ratio, WHITE_BALANCE, SCALING) / truth)
+        told.append(noise_levels(local_mean(y, mask, 4), noise, ratio, WHITE_BALANCE, SCALING) / truth)
         negative = (mask > 0) & (y < clean)
         below.append(told[-1][negative].mean())
-        at_the_pixel.append((noise_map(y, noise, ratio, WHITE_BALANCE, SCALING, reach=0) / truth)[negative].mean())
+        at_the_pixel.append((noise_levels(y, noise, ratio, WHITE_BALANCE, SCALING, reach=0) / truth)[negative].mean())
     assert torch.stack(told).mean(dim=(0, 1, 3, 4)).numpy() == pytest.approx(1, abs=0.01)
     assert float(torch.stack(below).mean()) == pytest.approx(1, abs=0.02)
     assert float(torch.stack(at_the_pixel).mean()) < 0.9
@@ -94,9 +94,9 @@ def test_the_noise_level_is_not_biased_by_the_noise(cfa, rng):
 def test_the_noise_map_does_not_follow_the_noise_that_an_estimate_has_left(rng):
     """Of an estimate with noise of its own: where that is negative the level is the true one all the same."""
     noise, clean = PoissonGaussian(1e-3, 1e-3), torch.full((1, 3, 80, 80), SCALING.to_network(-0.9))
-    truth = noise_map(clean, noise, RATIO, WHITE_BALANCE, SCALING)
+    truth = noise_levels(clean, noise, RATIO, WHITE_BALANCE, SCALING)
     left = 0.4 * truth * torch.from_numpy(rng.normal(size=clean.shape)).float()
-    told = noise_map(clean + left, noise, RATIO, WHITE_BALANCE, SCALING)[left < 0] / truth[left < 0]
+    told = noise_levels(clean + left, noise, RATIO, WHITE_BALANCE, SCALING)[left < 0] / truth[left < 0]
     assert float(told.mean()) == pytest.approx(1, abs=0.02)
 
 
@@ -113,7 +113,7 @@ def test_strips_do_not_show(monkeypatch):
     told = []
     for rows in (1000, 8, 1):
         monkeypatch.setattr(measurement, "STRIP", rows)
-        told.append((noise_map(x, noise, RATIO, WHITE_BALANCE, SCALING), local_mean(y, mask, 4)))
+        told.append((noise_levels(x, noise, RATIO, WHITE_BALANCE, SCALING), local_mean(y, mask, 4)))
     for other in told[1:]:
         torch.testing.assert_close(other, told[0])
     reference = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(y, (4,) * 4, mode="reflect"), 9, stride=1)

@@ -7,11 +7,12 @@ from scipy.special import log_ndtr, ndtri_exp
 
 from lowlight_kedro.diffusion.samplers import heun
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.estimates import posterior_mean, posterior_sample
 from lowlight_kedro.restoration.guidance import diffpir, noise_map
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.restoration.measurement import Operator
+from lowlight_kedro.restoration.observation import Exposure, Structure
 from lowlight_kedro.restoration.offsets import Spread, shift
-from lowlight_kedro.restoration.restore import Exposure, Structure, posterior_mean, posterior_sample
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.diffusion.gaussian import Gaussian

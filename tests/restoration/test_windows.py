@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.memory import LiveBytes
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.restoration.placement import BLEND, LiveBytes, Span, bytes_per_pixel, effective_reach, place, reflected, side_of, spans
+from lowlight_kedro.restoration.placement import BLEND, Span, bytes_per_pixel, effective_reach, place, reflected, side_of, spans
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 
@@ -247,7 +248,7 @@ def test_live_bytes_are_counted():
         b = b.reshape(10, 100) * 2
     assert found.peak == 12_000
     del a, b
-    assert found.live == 0
+    assert found.now == 0
 
 
 @pytest.mark.parametrize(("gradient", "values"), [(False, 2), (True, 4)])

@@ -35,7 +35,7 @@ def _version(name: str) -> str | None:
 def _torch() -> Iterator[str]:
     import torch
 
-    from lowlight_kedro.pipelines.device import computes_in_bf16
+    from lowlight_kedro.device import computes_in_bf16
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     bf16 = "bf16" if computes_in_bf16(torch.device("cpu")) else "no bf16"

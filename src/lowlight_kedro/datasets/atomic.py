@@ -29,8 +29,8 @@ def _reason(error: BaseException) -> str:
     """What an error says. NumPy and torch count bytes or positions where they mean a short write."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    told = str(error) or type(error).__name__
-    return f"{told} (is the disk full?)" if isinstance(error, (OSError, RuntimeError)) else told
+    reason = str(error) or type(error).__name__
+    return f"{reason} (is the disk full?)" if isinstance(error, (OSError, RuntimeError)) else reason
 
 
 @contextmanager

@@ -82,8 +82,8 @@ def open_stack(path: str | Path) -> NDArray:
     try:
         stack = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
-        told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise DatasetError(f"{path}: not a readable stack ({told}); run preprocessing and validation again") from error
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise DatasetError(f"{path}: not a readable stack ({reason}); run preprocessing and validation again") from error
     if stack.ndim != 4 or not stack.flags.c_contiguous:
         raise DatasetError(f"{path}: an array {stack.shape}, expected tiles (N, C, S, S) in C order")
     size = path.stat().st_size

@@ -64,11 +64,11 @@ class NonFiniteStateError(ValueError):
 
 def digest(checkpoint: Checkpoint) -> str:
     """The same for the same weights and description."""
-    told = hashlib.sha256(json.dumps(checkpoint.description, sort_keys=True).encode())
+    hashed = hashlib.sha256(json.dumps(checkpoint.description, sort_keys=True).encode())
     for name, tensor in sorted(checkpoint.tensors.items()):
-        told.update(name.encode())
-        told.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return told.hexdigest()
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def identity(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +151,8 @@ def pack(state: State, description: Mapping[str, Any]) -> Checkpoint:
             "the state saved before it is unchanged; lower training.learning_rate, set training.max_gradient, or use precision fp32"
         )
     progress = {"images": state.images, "history": state.history, "losses": state.losses, "gradient_norms": state.gradient_norms}
-    told = {"idle": idle_parameters(state), "emas": list(running_means(state))[1:], "averages": list(state.averages)}
-    return Checkpoint(tensors, dict(description) | progress | told)
+    names = {"idle": idle_parameters(state), "emas": list(running_means(state))[1:], "averages": list(state.averages)}
+    return Checkpoint(tensors, dict(description) | progress | names)
 
 
 def _require_same_run(checkpoint: Checkpoint, description: Mapping[str, Any]) -> None:
@@ -167,16 +167,16 @@ def _require_same_run(checkpoint: Checkpoint, description: Mapping[str, Any]) ->
 
 def _require_progress(checkpoint: Checkpoint) -> None:
     """The header may have been changed by others."""
-    told = checkpoint.description
-    images, history, idle = told.get("images"), told.get("history"), told.get("idle", [])
+    description = checkpoint.description
+    images, history, idle = description.get("images"), description.get("history"), description.get("idle", [])
     wrong = []
-    if type(images) is not int or images < 0 or images % told.get("batch_size", 1):
+    if type(images) is not int or images < 0 or images % description.get("batch_size", 1):
         wrong.append(f"images: got {images!r}, expected a multiple of the batch size, from 0 on")
     if not isinstance(idle, list):
         wrong.append(f"idle: got {str(idle)[:60]!r}, expected a list of names")
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
         wrong.append(f"history: got {str(history)[:60]!r}, expected a list of rows")
-    for name, figures in {"losses": told.get("losses"), "gradient_norms": told.get("gradient_norms", [])}.items():
+    for name, figures in {"losses": description.get("losses"), "gradient_norms": description.get("gradient_norms", [])}.items():
         if not isinstance(figures, list) or not all(isinstance(figure, (int, float)) and math.isfinite(figure) for figure in figures):
             wrong.append(f"{name}: got {str(figures)[:60]!r}, expected a list of finite numbers")
     if wrong:
@@ -192,16 +192,16 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
     """
     _require_same_run(checkpoint, dict(description) | {"averages": list(state.averages)})
     _require_progress(checkpoint)
-    told = checkpoint.description
+    description = checkpoint.description
     moments = by_name(_part(checkpoint.tensors, "adam."), state.denoiser.network)
     models = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("adam.")}
-    wanted = expected_moments(state, told.get("idle", [])) if told["images"] else {}
+    wanted = expected_moments(state, description.get("idle", [])) if description["images"] else {}
     _require_fit(_models(state) | _prefixed("adam", wanted), models | _prefixed("adam", moments), checkpoint.source, FIX_STATE)
     for name, model in {"weights": state.denoiser, **running_means(state)}.items():
         model.network.load_state_dict(_part(models, f"{name}."))
     load_moments(state, moments)
-    state.images, state.history, state.losses = told["images"], list(told["history"]), list(told["losses"])
-    state.gradient_norms = list(told.get("gradient_norms", []))
+    state.images, state.history, state.losses = description["images"], list(description["history"]), list(description["losses"])
+    state.gradient_norms = list(description.get("gradient_norms", []))
 
 
 def prior_of(checkpoint: Checkpoint) -> Checkpoint:
@@ -265,14 +265,14 @@ def network_choice(prior: Checkpoint) -> tuple[str, dict[str, Any]]:
     Raises:
         CheckpointMismatchError: the description is not that of a prior of this format.
     """
-    told = prior.description
-    if told.get("format") != FORMAT:
+    description = prior.description
+    if description.get("format") != FORMAT:
         raise CheckpointMismatchError(
-            f"{prior.source}: got format {told.get('format')!r}, expected {FORMAT}; read it with the version that wrote it"
+            f"{prior.source}: got format {description.get('format')!r}, expected {FORMAT}; read it with the version that wrote it"
         )
     try:
-        name, options = told["network"]["name"], dict(told["network"]["options"])
-        Scaling(**told["scaling"]), float(told["sigma_data"]), str(told["corruption"]["name"])
+        name, options = description["network"]["name"], dict(description["network"]["options"])
+        Scaling(**description["scaling"]), float(description["sigma_data"]), str(description["corruption"]["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointMismatchError(
             f"{prior.source} does not describe a prior ({type(error).__name__}: {error}), expected network, scaling, sigma_data and "

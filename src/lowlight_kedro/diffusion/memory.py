@@ -25,9 +25,9 @@ CPU = torch.device("cpu")
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that operations made within the block: alive `now`, and the `peak`; `moved`: read and written by all.
+    """Bytes of the tensors that operations made within the block, without those from before it: alive `now`, and the `peak`.
 
-    `flops` as torch counts them. Its own `FlopCounterMode` holds tensors longer than they live, so it cannot stand around this.
+    `moved`: read and written by all operations. `flops` as torch counts them. Its own `FlopCounterMode` holds tensors longer than they live, so it cannot stand around this.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,11 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         read, made = ([t for t in tree_leaves(part) if isinstance(t, Tensor)] for part in ((args, kwargs), out))
+        given = {id(tensor.untyped_storage()) for tensor in read}
         for tensor in made:
-            self._hold(tensor.untyped_storage())
+            storage = tensor.untyped_storage()
+            if id(storage) not in given:  # else a view, or written in place
+                self._hold(storage)
         self.peak = max(self.peak, self.now)
         packet = getattr(func, "overloadpacket", None)
         if packet in flop_registry:

@@ -74,14 +74,14 @@ def require_whole_passes(batch_size: int, batch_gpu: int, world: int) -> None:
         )
 
 
-def agree(what: str, told: str) -> None:
+def agree(what: str, value: str) -> None:
     """All ranks say the same about `what`, or each of them stops.
 
     Raises:
         ValueError: they do not; the message counts.
     """
     said: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(said, told)
+    dist.all_gather_object(said, value)
     if len({*said}) > 1:
         groups = {value: [rank for rank, other in enumerate(said) if other == value] for value in said}
         raise ValueError(f"the ranks differ in {what}: " + "; ".join(f"ranks {ranks}: {value}" for value, ranks in groups.items()))

@@ -21,8 +21,8 @@ def snapshot_of(state: Checkpoint, best_by: str) -> Checkpoint:
     means = state.description.get("emas", [])
     further = {name: tensor for name, tensor in state.tensors.items() if name.startswith(tuple(f"{mean}." for mean in means))}
     figures = [row for row in state.description["history"] if round(row["kimg"] * 1000) == images][-1:]
-    told = {"figures": dict(*figures), "best_by": best_by} | ({"emas": means} if means else {})
-    return Checkpoint(prior.tensors | further, prior.description | told, state.source)
+    facts = {"figures": dict(*figures), "best_by": best_by} | ({"emas": means} if means else {})
+    return Checkpoint(prior.tensors | further, prior.description | facts, state.source)
 
 
 def snapshot_name(images: int) -> str:
@@ -81,5 +81,5 @@ def reconstruct_prior(snapshots: Sequence[Checkpoint], sigma_rel: float) -> Chec
         name: sum(share * part[name].double() for share, part in zip(shares, weights, strict=True)).to(tensor.dtype)
         for name, tensor in weights_of(priors[-1]).items()
     }
-    told = {"images": priors[-1].description["images"], "averages": [f"{POWER}{sigma_rel}"]}
-    return Checkpoint(tensors, identity(priors[-1].description) | told)
+    facts = {"images": priors[-1].description["images"], "averages": [f"{POWER}{sigma_rel}"]}
+    return Checkpoint(tensors, identity(priors[-1].description) | facts)

@@ -1,6 +1,9 @@
-"""What a restoration gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is."""
+"""Restore one short exposure: measurement, guidance and sampler put together.
 
-from collections.abc import Callable
+What a restoration gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -10,16 +13,147 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
-from lowlight_kedro.diffusion.samplers import Sampler
+from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.refresh import Readout
-from lowlight_kedro.restoration.restore import Answer, Exposure, Structure, draw, light_of, mean, mean_of
+from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.observation import Exposure, Learned, Observation, Structure
+from lowlight_kedro.restoration.offsets import NO_OFFSETS
 from lowlight_kedro.restoration.uncertainty import response_std
-from lowlight_kedro.sensor.tiles import TILE_SLOPE
+from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
+
+__all__ = ["Exposure", "Solution", "Structure", "draw", "light_of", "mean", "posterior_mean", "posterior_sample"]
+
+LOCAL_REACH = 4  # pixels around a site whose measured values give the first estimate of its noise
+
+
+@dataclass(frozen=True)
+class Solution:
+    """x0 (1, 3, H, W), network units, and the measurement that it answers: with all that was learned before."""
+
+    x: Tensor
+    measurement: Measurement
+
+
+def light_of(x: Tensor, observation: Observation) -> NDArray[np.float32]:
+    """x0 (1, 3, H, W) as white-balanced linear RGB (3, H, W), with what is known to be clipped at or above the clipping level."""
+    tile = observation.scaling.to_tile(observation.project(x)[0].float())
+    return from_tile_domain(tile).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def mean_of(denoiser: DenoiserFunction, guidance: Guidance, measurement: Measurement) -> Tensor:
+    """E[x0 | y].
+
+    Raises:
+        ValueError: the guidance can only sample.
+    """
+    posterior = guidance(denoiser, measurement)
+    if posterior.mean is None:
+        raise ValueError("this guidance does not know the posterior mean, it can only sample")
+    return posterior.mean()
+
+
+def _refreshed(
+    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int
+) -> tuple[Tensor, Learned]:  # fmt: skip
+    """`count` posterior means, each telling what the next one needs to know."""
+    for _ in range(count):
+        measurement = observation.measurement(x, learned)
+        del x  # whole frames less while the prior works
+        x = mean_of(denoiser, guidance, measurement)
+        learned = observation.learn(measurement, x, learned)
+        del measurement
+    return x, learned
+
+
+@torch.no_grad()
+def mean(observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, refreshes: int) -> Solution:
+    """See `posterior_mean`."""
+    # with one pass only, offsets have to count as noise of each photosite
+    apart = observation.spread if refreshes else NO_OFFSETS
+    x, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes)
+    measurement = observation.measurement(x, learned)
+    del x
+    return Solution(mean_of(denoiser, guidance, measurement), measurement)
+
+
+def _drawn(learned: Learned, generator: torch.Generator) -> Learned:
+    """Offsets drawn from their posterior: a sample of x0 given a sample of them is a sample of both."""
+    if learned.offsets is None:
+        return learned
+    return replace(learned, offsets=replace(learned.offsets, b=learned.offsets.draw(generator)))
+
+
+@torch.no_grad()
+def draw(
+    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, sampler: Sampler, evaluations: int, sigma_min: float,
+    sigma_max: float, refreshes: int, generator: torch.Generator, on_step: Callable[[], object] = lambda: None,
+) -> Solution:  # fmt: skip
+    """See `posterior_sample`."""
+    offered = capabilities(guidance, denoiser)
+    if offered.draw is None and offered.denoiser is None:
+        raise ValueError("this guidance cannot sample; set inference.estimate=mean")
+    spent = refreshes * offered.mean_evaluations
+    if offered.mean is not None and 0 < spent < evaluations:
+        first, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes)
+        evaluations -= spent
+    else:
+        first = observation.first(LOCAL_REACH)
+        learned = observation.learn_from_local_mean(first)
+    measurement = observation.measurement(first, _drawn(learned, generator))
+    posterior = guidance(denoiser, measurement)
+
+    def states() -> Iterator[Tensor]:
+        if posterior.draw is not None:
+            return posterior.draw(first, evaluations, generator)
+        highest = max(sigma_max, 2 * float(observation.noise_level(first, learned.apart).max()))
+        x = first + highest * standard_normal(first, generator)
+        return sampler(posterior.denoiser, x, karras_sigmas(steps_within(sampler, evaluations), sigma_min, highest), generator)
+
+    return Solution(finish(states(), on_step), measurement)
+
+
+def posterior_mean(
+    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, refreshes: int, device: torch.device,
+    structure: Structure = Structure(),  # noqa: B008 - frozen
+) -> NDArray[np.float32]:  # fmt: skip
+    """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that knows it.
+
+    The noise level comes from the local mean first, then `refreshes` times from the estimate before, and with it what
+    `structure` asks for: offsets, clipped photosites, outliers. These need at least one refresh.
+
+    Raises:
+        ValueError: the guidance can only sample.
+    """
+    observation = Observation(exposure, scaling, device, structure)
+    return light_of(mean(observation, denoiser, guidance, refreshes=refreshes).x, observation)
+
+
+def posterior_sample(
+    exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, sampler: Sampler, evaluations: int,
+    sigma_min: float, sigma_max: float, device: torch.device, generator: torch.Generator,
+    on_step: Callable[[], object] = lambda: None, refreshes: int = 0, structure: Structure = Structure(),  # noqa: B008 - frozen
+) -> NDArray[np.float32]:  # fmt: skip
+    """One draw of P(x0 | y) as linear RGB (3, H, W), within so many `evaluations` of the denoiser.
+
+    First, `refreshes` posterior means tell noise level, offsets, clipping and outliers, if the guidance knows the mean and
+    there are evaluations left after them; otherwise the local mean tells noise level and row offsets. Then a guidance with a
+    sampler of its own uses that. Otherwise `sampler` goes from `sigma_max`, or twice the largest noise of the frame if that is
+    more, to `sigma_min`. It begins at that estimate plus noise of the first level, which has to drown what the estimate gets wrong.
+
+    Raises:
+        ValueError: the guidance cannot sample.
+    """
+    observation = Observation(exposure, scaling, device, structure)
+    answer = draw(
+        observation, denoiser, guidance, sampler=sampler, evaluations=evaluations, sigma_min=sigma_min, sigma_max=sigma_max,
+        refreshes=refreshes, generator=generator, on_step=on_step,
+    )  # fmt: skip
+    return light_of(answer.x, observation)
+
 
 Kind = Literal["mean", "sample", "mean_of_k"]
 
@@ -108,7 +242,7 @@ def light_std(std: Tensor, scaling: Scaling) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def _probed(
-    answer: Answer, kind: Kind, denoiser: DenoiserFunction, guidance: Guidance, scaling: Scaling, probing: Probing,
+    answer: Solution, kind: Kind, denoiser: DenoiserFunction, guidance: Guidance, scaling: Scaling, probing: Probing,
     generator: torch.Generator,
 ) -> tuple[NDArray[np.float32] | None, str]:  # fmt: skip
     """Standard deviation for the measurement that `answer` answers, and how; after a draw the mean is one more."""
@@ -145,17 +279,17 @@ def estimate(
     Raises:
         ValueError: the guidance cannot give this estimate.
     """
-    readout = Readout(exposure, scaling, device, structure)
+    observation = Observation(exposure, scaling, device, structure)
 
-    def drawn(number: int) -> Answer:
+    def drawn(number: int) -> Solution:
         return draw(
-            readout, denoiser, guidance, sampler=sampling.sampler, evaluations=sampling.evaluations, sigma_min=sampling.sigma_min,
+            observation, denoiser, guidance, sampler=sampling.sampler, evaluations=sampling.evaluations, sigma_min=sampling.sigma_min,
             sigma_max=sampling.sigma_max, refreshes=refreshes, generator=generator_for(f"draw of {name}", seed, number, device),
         )  # fmt: skip
 
     if kind == "mean_of_k":
-        light, std = running_moments(lambda number: light_of(drawn(number).x, readout), sampling.draws)
+        light, std = running_moments(lambda number: light_of(drawn(number).x, observation), sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
-    answer = mean(readout, denoiser, guidance, refreshes=refreshes) if kind == "mean" else drawn(0)
+    answer = mean(observation, denoiser, guidance, refreshes=refreshes) if kind == "mean" else drawn(0)
     told = _probed(answer, kind, denoiser, guidance, scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
-    return Estimate(light_of(answer.x, readout), *told)
+    return Estimate(light_of(answer.x, observation), *told)

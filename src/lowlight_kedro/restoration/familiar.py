@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lowlight_kedro.restoration.refresh import Exposure
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import tile_pattern
 from lowlight_kedro.sensor.frame import balanced
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.sums import moving_sum
+from lowlight_kedro.diffusion.sums import box_sum
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
@@ -122,10 +122,10 @@ def _smooth(x: Tensor, rows: slice, reach: int, dtype: torch.dtype | None = None
     top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
     beyond = (reach, reach, reach - (rows.start - top), reach - (bottom - rows.stop))
     part = F.pad(x[..., top:bottom, :].to(dtype or x.dtype), beyond, mode=mode)
-    return moving_sum(moving_sum(part, side, -2), side, -1) / side**2
+    return box_sum(part, reach) / side**2
 
 
-def noise_map(
+def noise_levels(
     clean: Tensor, noise: NoiseModel, exposure_ratio: float, white_balance: Sequence[float], scaling: Scaling, reach: int = 4
 ) -> Tensor:
     """Standard deviation (1, 3, H, W), network units, of a short exposure whose clean light is `clean` (the same units).

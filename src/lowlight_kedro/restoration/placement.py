@@ -1,51 +1,16 @@
 """Where the windows of a frame lie, how much of each counts, and how far a denoiser sees, measured on the frame itself."""
 
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.memory import LiveBytes
 
 SAFETY = 2.0  # the probe sees a small part of the frame: its largest error must be so much below the tolerance
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made inside: `live` now, and `peak` at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.owners: Counter[int] = Counter()
-        self.live = self.peak = 0
-
-    def _release(self, pointer: int, size: int) -> None:
-        self.owners[pointer] -= 1
-        if not self.owners[pointer]:
-            self.live -= size
-
-    def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        pointer, size = storage.data_ptr(), storage.nbytes()
-        if not self.owners[pointer]:
-            self.live += size
-            self.peak = max(self.peak, self.live)
-        self.owners[pointer] += 1
-        weakref.finalize(tensor, self._release, pointer, size)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func` and take note of the tensors it returns."""
-        del types
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor)
-        return out
 
 
 def bytes_per_pixel(denoiser: DenoiserFunction, like: Tensor, side: int, *, gradient: bool) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.sums import moving_sum
+from lowlight_kedro.diffusion.sums import box_sum_padded
 from lowlight_kedro.restoration.measurement import Measurement, strips
 
 LARGEST_RATIO = 100.0  # of A to s^2 and the inverse: beyond them what is left of w, or of 1 - w, is all error
@@ -98,9 +98,8 @@ def moved(measurement: Measurement, mean: Tensor, teeth: Comb, step: float, gene
 
 def box(x: Tensor, reach: int) -> Tensor:
     """Mean over (2 reach + 1)^2 windows, 0 outside the frame, twice: a smooth window."""
-    side = 2 * reach + 1
     for _ in range(2):
-        x = moving_sum(moving_sum(F.pad(x, (reach, reach, reach, reach)), side, -2), side, -1) / side**2
+        x = box_sum_padded(x, reach) / (2 * reach + 1) ** 2
     return x
 
 

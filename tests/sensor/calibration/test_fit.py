@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, combine
-from lowlight_kedro.sensor.calibration.fit import disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.fit import disagreement, estimate_from, fit_transfer_line
 
 from .simulation import covers
 
@@ -16,12 +16,12 @@ def draw(rng, degrees=400, floor=FLOOR):
 
 
 def test_points_on_a_line_give_the_line():
-    line = fit_line(MEANS, GAIN * MEANS + FLOOR, np.full(40, 0.01))
+    line = fit_transfer_line(MEANS, GAIN * MEANS + FLOOR, np.full(40, 0.01))
     assert (line.gain, line.floor) == pytest.approx((GAIN, FLOOR), rel=1e-9)
 
 
 def test_the_errors_say_how_far_off_the_fit_is_and_there_is_no_bias(rng):
-    lines = [fit_line(MEANS, *draw(rng, degrees=20)) for _ in range(300)]
+    lines = [fit_transfer_line(MEANS, *draw(rng, degrees=20)) for _ in range(300)]
     for name, truth in (("gain", GAIN), ("floor", FLOOR)):
         values, errors = (np.array([getattr(line, name + suffix) for line in lines]) for suffix in ("", "_error"))
         assert covers(values, errors, truth) >= 0.9
@@ -30,7 +30,7 @@ def test_the_errors_say_how_far_off_the_fit_is_and_there_is_no_bias(rng):
 
 
 def test_weights_from_the_measured_variances_would_be_biased(rng):
-    """Twin of the law above: what `fit_line` does not do."""
+    """Twin of the law above: what `fit_transfer_line` does not do."""
     slopes = []
     for _ in range(300):
         variance, _ = draw(rng, degrees=20)
@@ -40,17 +40,17 @@ def test_weights_from_the_measured_variances_would_be_biased(rng):
 
 def test_chi2_is_one_for_a_line_and_large_for_a_curve(rng):
     variance, error = draw(rng)
-    assert fit_line(MEANS, variance, error).chi2 == pytest.approx(1, abs=5 * np.sqrt(2 / 38))
-    curved = fit_line(MEANS, variance * (1 + MEANS), error)
+    assert fit_transfer_line(MEANS, variance, error).chi2 == pytest.approx(1, abs=5 * np.sqrt(2 / 38))
+    curved = fit_transfer_line(MEANS, variance * (1 + MEANS), error)
     assert curved.chi2 > 2
-    assert curved.gain_error > fit_line(MEANS, variance, error).gain_error
+    assert curved.gain_error > fit_transfer_line(MEANS, variance, error).gain_error
 
 
 def test_a_few_wild_points_do_not_move_the_line(rng):
     variance, error = draw(rng)
     wild = variance.copy()
     wild[[3, 20, 35]] *= 3
-    line = fit_line(MEANS, wild, error)
+    line = fit_transfer_line(MEANS, wild, error)
     assert not line.kept[[3, 20, 35]].any()
     assert abs(line.gain - GAIN) < 5 * line.gain_error
 
@@ -58,7 +58,7 @@ def test_a_few_wild_points_do_not_move_the_line(rng):
 def test_a_read_noise_that_cannot_be_seen_is_bounded_and_called_poor(rng):
     variance, error = draw(rng, floor=0.0)
     variance -= 1e-10
-    estimate = estimate_from(fit_line(MEANS, variance, error), Points(MEANS, variance, error * variance))
+    estimate = estimate_from(fit_transfer_line(MEANS, variance, error), Points(MEANS, variance, error * variance))
     assert estimate.read_noise > 0
     assert estimate.read_noise - 2 * estimate.read_noise_error <= 0
     assert estimate.verdict == "poor"
@@ -66,7 +66,7 @@ def test_a_read_noise_that_cannot_be_seen_is_bounded_and_called_poor(rng):
 
 def test_two_points_are_refused():
     with pytest.raises(ValueError, match="at least 3 points at different means, got 2"):
-        fit_line(MEANS[:2], MEANS[:2], MEANS[:2])
+        fit_transfer_line(MEANS[:2], MEANS[:2], MEANS[:2])
 
 
 def test_channels_disagree_beyond_errors_and_a_share():

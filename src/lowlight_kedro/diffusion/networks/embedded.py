@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Manner, Residual, Resize, SelfAttention, group_norm
+from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, BlockStyle, LevelEmbedding, Residual, Resize, SelfAttention, group_norm
 from lowlight_kedro.diffusion.networks.unet import check_sides
 
 Plan = Iterator[tuple[int, int, Resize, int, bool]]  # of blocks: channels in, channels out, resize, level, last of its level
@@ -63,21 +63,23 @@ class EmbeddedUNet(nn.Module):
     Args:
         widths: channels per level, from fine to coarse; each level halves the resolution.
         blocks: residual blocks per level on the way down; one more on the way up.
-        manner: see `Manner`.
+        style: see `BlockStyle`.
         attention: levels whose blocks attend to all pixels, 0 the finest; between the two ways there is always one.
         channels: of the image, and of the map.
     """
 
     reach = None  # GroupNorm and attention see the whole image
 
-    def __init__(self, widths: Sequence[int], blocks: int, manner: Manner, *, attention: Collection[int] = (), channels: int = 3) -> None:
+    def __init__(
+        self, widths: Sequence[int], blocks: int, style: BlockStyle, *, attention: Collection[int] = (), channels: int = 3
+    ) -> None:
         super().__init__()
         if not set(attention) <= set(range(len(widths))):
             raise ValueError(f"attention must name levels in 0 ... {len(widths) - 1}, got {list(attention)}")
         self.multiple, self.channels = 2 ** (len(widths) - 1), channels
 
         def block(inputs: int, outputs: int, *, resize: Resize = "keep", attends: bool = False) -> Residual:
-            return Residual(inputs, outputs, 4 * widths[0], manner, resize=resize, attends=attends)
+            return Residual(inputs, outputs, 4 * widths[0], style, resize=resize, attends=attends)
 
         def way(plan: Plan, *, each: bool) -> nn.ModuleList:
             return nn.ModuleList(
@@ -85,12 +87,12 @@ class EmbeddedUNet(nn.Module):
                 for inputs, outputs, resize, level, last in plan
             )
 
-        self.embedding = LevelEmbedding(widths[0], manner)
+        self.embedding = LevelEmbedding(widths[0], style)
         self.first = nn.Conv2d(2 * channels, widths[0], 3, padding=1)
         self.down = way(way_down(widths, blocks), each=True)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], attends=True), block(widths[-1], widths[-1])])
-        self.up = way(way_up(widths, blocks), each=manner.attends_always)
-        self.norm = group_norm(widths[0], manner.epsilon)
+        self.up = way(way_up(widths, blocks), each=style.attends_always)
+        self.norm = group_norm(widths[0], style.epsilon)
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         begin_quietly(self)
 
@@ -102,16 +104,16 @@ class EmbeddedUNet(nn.Module):
         """
         check_sides(x, self.multiple)
         level = c_noise.mean(dim=(1, 2, 3))
-        told = self.embedding(level)
+        embedding = self.embedding(level)
         x = self.first(torch.cat([x, c_noise - level[:, None, None, None]], dim=1))
         left = [x]
         for block in self.down:
-            x = block(x, told)
+            x = block(x, embedding)
             left.append(x)
         for block in self.middle:
-            x = block(x, told)
+            x = block(x, embedding)
         for block in self.up:
-            x = block(torch.cat([x, left.pop()], dim=1) if block.resize == "keep" else x, told)
+            x = block(torch.cat([x, left.pop()], dim=1) if block.resize == "keep" else x, embedding)
         return self.last(F.silu(self.norm(x)))
 
 

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.unet import UNet, check_sides
-from lowlight_kedro.diffusion.sums import moving_sum
-
-
-def windowed(x: Tensor, reach: int) -> Tensor:
-    """Sums over (2 reach + 1)^2 windows, zero outside the image; (B, C, H, W) to the same."""
-    side = 2 * reach + 1
-    return moving_sum(moving_sum(F.pad(x, (reach, reach, reach, reach)), side, -2), side, -1) if reach else x
+from lowlight_kedro.diffusion.sums import box_sum_padded
 
 
 class LocalMeans:
@@ -29,8 +23,8 @@ class LocalMeans:
 
     def _window(self, reach: int) -> tuple[Tensor, Tensor]:
         if reach not in self._windows:
-            weights = windowed(self._precision, reach)
-            self._windows[reach] = windowed(self._weighted, reach) / (weights + self._prior), weights
+            weights = box_sum_padded(self._precision, reach)
+            self._windows[reach] = box_sum_padded(self._weighted, reach) / (weights + self._prior), weights
         return self._windows[reach]
 
     def mean(self, reach: int) -> Tensor:
@@ -52,7 +46,7 @@ class LocalMeans:
     def precision(self, reach: int) -> Tensor:
         """Mean of 1 / sigma^2 over (2 reach + 1)^2 windows, without what lies outside the image."""
         weights = self._window(reach)[1]
-        return weights / windowed(weights.new_ones(1, 1, *weights.shape[-2:]), reach)
+        return weights / box_sum_padded(weights.new_ones(1, 1, *weights.shape[-2:]), reach)
 
 
 FARTHEST = 8.0  # standard deviations by which a mean may move a value

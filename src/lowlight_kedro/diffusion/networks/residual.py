@@ -12,7 +12,7 @@ Resize = Literal["keep", "halve", "double"]
 
 
 @dataclass(frozen=True)
-class Manner:
+class BlockStyle:
     """In what the two families differ.
 
     Attributes:
@@ -34,8 +34,8 @@ class Manner:
     closed: bool
 
 
-DDPMPP = Manner(scales=False, skip_scale=0.5**0.5, head=None, projects=True, attends_always=False, epsilon=1e-6, closed=True)
-ADM = Manner(scales=True, skip_scale=1.0, head=64, projects=False, attends_always=True, epsilon=1e-5, closed=False)
+DDPMPP = BlockStyle(scales=False, skip_scale=0.5**0.5, head=None, projects=True, attends_always=False, epsilon=1e-6, closed=True)
+ADM = BlockStyle(scales=True, skip_scale=1.0, head=64, projects=False, attends_always=True, epsilon=1e-5, closed=False)
 
 
 def largest_divisor(number: int, most: int) -> int:
@@ -76,9 +76,9 @@ def level_features(level: Tensor, count: int, *, closed: bool) -> Tensor:
 class LevelEmbedding(nn.Module):
     """c_noise per image, (B,), to a vector (B, 4 width) that all blocks are told."""
 
-    def __init__(self, width: int, manner: Manner) -> None:
+    def __init__(self, width: int, style: BlockStyle) -> None:
         super().__init__()
-        self.width, self.closed = width, manner.closed
+        self.width, self.closed = width, style.closed
         self.layers = nn.ModuleList([nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)])
 
     def forward(self, level: Tensor) -> Tensor:
@@ -92,11 +92,11 @@ class LevelEmbedding(nn.Module):
 class SelfAttention(nn.Module):
     """(x + self-attention over all pixels of norm(x)) * skip_scale."""
 
-    def __init__(self, width: int, manner: Manner) -> None:
+    def __init__(self, width: int, style: BlockStyle) -> None:
         super().__init__()
-        self.heads = largest_divisor(width, max(1, width // (manner.head or width)))
-        self.skip_scale = manner.skip_scale
-        self.norm = group_norm(width, manner.epsilon)
+        self.heads = largest_divisor(width, max(1, width // (style.head or width)))
+        self.skip_scale = style.skip_scale
+        self.norm = group_norm(width, style.epsilon)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
 
@@ -109,40 +109,42 @@ class SelfAttention(nn.Module):
 
 
 class Residual(nn.Module):
-    """(skip(x) + conv(silu(told norm(conv(silu(norm(x))))))) * skip_scale, then attention where `attends`.
+    """(skip(x) + conv(silu(emb norm(conv(silu(norm(x))))))) * skip_scale, then attention where `attends`.
 
     Args:
-        inputs, outputs: channels. told: length of the vector that describes the noise level.
+        inputs, outputs: channels. embedding: length of the vector that describes the noise level.
         resize: resolution, changed before the first convolution and on the skip path.
     """
 
     residual = True  # may be computed again in the backward pass
 
-    def __init__(self, inputs: int, outputs: int, told: int, manner: Manner, *, resize: Resize = "keep", attends: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, style: BlockStyle, *, resize: Resize = "keep", attends: bool = False
+    ) -> None:
         super().__init__()
-        self.resize, self.scales, self.skip_scale = resize, manner.scales, manner.skip_scale
-        projects = inputs != outputs or (manner.projects and resize != "keep")
-        self.norm_in = group_norm(inputs, manner.epsilon)
+        self.resize, self.scales, self.skip_scale = resize, style.scales, style.skip_scale
+        projects = inputs != outputs or (style.projects and resize != "keep")
+        self.norm_in = group_norm(inputs, style.epsilon)
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.tell = nn.Linear(told, outputs * (2 if manner.scales else 1))
-        self.norm_out = group_norm(outputs, manner.epsilon)
+        self.tell = nn.Linear(embedding, outputs * (2 if style.scales else 1))
+        self.norm_out = group_norm(outputs, style.epsilon)
         self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if projects else nn.Identity()
-        self.attention = SelfAttention(outputs, manner) if attends else nn.Identity()
+        self.attention = SelfAttention(outputs, style) if attends else nn.Identity()
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """(B, inputs, H, W) and (B, told) to (B, outputs, H', W')."""
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, embedding) to (B, outputs, H', W')."""
         hidden = F.silu(self.norm_in(x))
         doubles = self.resize == "double"
         hidden = conv_of_doubled(self.conv_in, hidden) if doubles else self.conv_in(resized(hidden, self.resize))
-        hidden = self.conv_out(F.silu(self.tempered(hidden, self.tell(told)[:, :, None, None])))
+        hidden = self.conv_out(F.silu(self.tempered(hidden, self.tell(embedding)[:, :, None, None])))
         # a 1 x 1 convolution and resampling by 2 change places freely: do it at the lower resolution
         kept = resized(self.skip(x), self.resize) if doubles else self.skip(resized(x, self.resize))
         return self.attention((kept + hidden) * self.skip_scale)
 
-    def tempered(self, hidden: Tensor, told: Tensor) -> Tensor:
+    def tempered(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """The second norm of `hidden`, with what the block is told of the noise level."""
         if not self.scales:
-            return self.norm_out(hidden + told)
-        scale, shift = told.chunk(2, dim=1)
+            return self.norm_out(hidden + embedding)
+        scale, shift = embedding.chunk(2, dim=1)
         return torch.addcmul(shift, self.norm_out(hidden), 1 + scale)

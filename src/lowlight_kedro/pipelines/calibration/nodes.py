@@ -93,8 +93,8 @@ def _from_tag(raw: Raw) -> Measured | None:
 def _record(measure: Callable[..., Measured | None], about: Mapping[str, Any], shared: Any) -> dict[str, dict]:
     """What a job gives: the camera, and the entry that `measure` makes, None where the files do not hold it."""
     measured = measure()
-    told = {key: about[key] for key in ("iso", "method", "frames")}
-    return {"record": {"camera": about["camera"], "entry": to_entry(measured[0], range_dn=measured[1], **told) if measured else None}}
+    identity = {key: about[key] for key in ("iso", "method", "frames")}
+    return {"record": {"camera": about["camera"], "entry": to_entry(measured[0], range_dn=measured[1], **identity) if measured else None}}
 
 
 def _job(name: str, measure: Callable[..., Measured | None], sources: Sequence[Any], about: Mapping[str, Any], settings: Any = None) -> Job:

@@ -15,7 +15,7 @@ from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mos
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.pipelines.inference.outputs import Outputs
 from lowlight_kedro.restoration.estimates import Estimate
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
 

@@ -14,7 +14,7 @@ from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import Probing, Sampling
 from lowlight_kedro.restoration.guidance import Guidance
-from lowlight_kedro.restoration.restore import Structure
+from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.sensor.cfa import Cfa
 
 

@@ -37,7 +37,7 @@ class WindowOptions(Options):
 
 
 class MeasurementOptions(Options):
-    """Which parts of the noise are handled as what they are, see `restoration.refresh.Structure`."""
+    """Which parts of the noise are handled as what they are, see `restoration.observation.Structure`."""
 
     saturation: bool
     rows: bool

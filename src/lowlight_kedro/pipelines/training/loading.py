@@ -37,8 +37,8 @@ def reading_errors() -> Iterator[None]:
             f"when memory is short: set training.loader.workers lower (0: no such processes); {KEPT}"
         ) from error
     except DatasetError as error:
-        told = str(error).strip().splitlines()[-1].removeprefix("kedro.io.core.DatasetError: ")
-        raise DatasetError(f"{told}; {KEPT}") from error
+        said = str(error).strip().splitlines()[-1].removeprefix("kedro.io.core.DatasetError: ")
+        raise DatasetError(f"{said}; {KEPT}") from error
 
 
 Batch = tuple[list[str], Tensor]

@@ -113,9 +113,9 @@ class Progress:
         self.bar.update(state.images - self.bar.n)
         if not self.bar.disable:
             loss = recent_loss(state)
-            told = "" if loss is None else f"loss {loss:.3f}, "
+            recent = "" if loss is None else f"loss {loss:.3f}, "
             waiting, memory = self._waited / max(self._last, 1e-9), peak_memory_gib(self._device)
-            self.bar.set_postfix_str(f"{told}{state.images / 1000:.1f} kimg, waiting {waiting:.0%}, {memory:.1f} GiB", refresh=False)
+            self.bar.set_postfix_str(f"{recent}{state.images / 1000:.1f} kimg, waiting {waiting:.0%}, {memory:.1f} GiB", refresh=False)
 
     def ticked(self, state: State) -> None:
         """After a new row of the history; its line goes to the log where there is no bar."""

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from lowlight_kedro.device import choose_device
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.share import PassLoss, Share
-from lowlight_kedro.pipelines.device import choose_device
 
 PATIENCE = timedelta(minutes=30)  # of a rank for the others: validation and snapshots are made by rank 0 alone
 
@@ -84,19 +84,19 @@ class Seat:
         """Its part of every batch; gradients are joined with those of the other ranks."""
         return Share.joined(denoiser) if self.world > 1 else Share(PassLoss(denoiser))
 
-    def heard(self, told: T) -> T:
+    def heard(self, value: T) -> T:
         """What the first rank told, on every rank."""
-        box = [told]
+        box = [value]
         if self.world > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def least(self, number: int) -> int:
         """The least of what all ranks tell."""
-        told = [number] * self.world
+        numbers = [number] * self.world
         if self.world > 1:
-            dist.all_gather_object(told, number)
-        return min(told)
+            dist.all_gather_object(numbers, number)
+        return min(numbers)
 
 
 def world_size() -> int:

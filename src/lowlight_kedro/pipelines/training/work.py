@@ -61,10 +61,10 @@ def fresh_state(description: dict[str, Any], averages: Iterable[str], device: to
     torch.manual_seed(description["seed"])
     chosen = description["network"]
     network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
-    wanted, told = description["sigma_data"], getattr(network, "sigma_data", description["sigma_data"])
-    if told != wanted:
+    wanted, found = description["sigma_data"], getattr(network, "sigma_data", description["sigma_data"])
+    if found != wanted:
         raise ValueError(
-            f"sigma_data of network {chosen['name']} must be that of its denoiser, got {told}, expected {wanted}; set "
+            f"sigma_data of network {chosen['name']} must be that of its denoiser, got {found}, expected {wanted}; set "
             f"training.network.options.{chosen['name']}.sigma_data={wanted}, or training.sigma_data=auto"
         )
     logger.info("network %s, %.2f million parameters, on %s", chosen["name"], parameter_count(network) / 1e6, device)

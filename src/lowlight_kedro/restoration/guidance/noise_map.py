@@ -119,7 +119,4 @@ def noise_map(
         levels = lowered_levels(measurement, evaluations, start=sigma_start, end=end, sigma_min=sigma_min)
         return reverse_sde(denoiser, measurement.mask * measurement.y, levels, evaluations, generator)
 
-    return Posterior(denoiser=posterior, mean=mean, draw=draw)
-
-
-noise_map.needs_noise_maps = True  # type: ignore[attr-defined]
+    return Posterior(denoiser=posterior, mean=mean, draw=draw, needs_noise_maps=True)

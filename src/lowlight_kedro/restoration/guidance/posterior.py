@@ -28,12 +28,14 @@ class Posterior:
         mean_evaluations: of the prior's denoiser, that `mean` takes.
         draw: (first, evaluations, generator) -> states of the method's own sampler, the last one a draw of P(x0 | y) within
             `evaluations` of the prior's denoiser; `first` (1, 3, H, W) is an estimate of x0 that needs no prior.
+        needs_noise_maps: the prior must have been trained on noise maps.
     """
 
     denoiser: DenoiserFunction | None = None
     mean: Callable[[], Tensor] | None = None
     mean_evaluations: int = 1
     draw: Draw | None = None
+    needs_noise_maps: bool = False
 
 
 Guidance = Callable[..., Posterior]

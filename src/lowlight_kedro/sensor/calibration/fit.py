@@ -13,7 +13,7 @@ CHANNELS = "RGB"
 
 
 @dataclass(frozen=True)
-class Line:
+class TransferLine:
     """A fitted line with standard errors; `chi2` per degree of freedom, `kept` says which points took part."""
 
     gain: float
@@ -39,7 +39,7 @@ class Line:
         return self.floor_error / (2 * self.read_noise) if self.read_noise > 0 else np.inf
 
 
-def solve_line(mean: NDArray, variance: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
+def solve_weighted_line(mean: NDArray, variance: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
     """Slope and intercept of weighted least squares, and their covariance for weights 1 / error**2."""
     design = np.stack([mean, np.ones_like(mean)], axis=1)
     scale = np.array([max(np.abs(mean).max(), 1e-300), 1.0])
@@ -48,7 +48,7 @@ def solve_line(mean: NDArray, variance: NDArray, weight: NDArray) -> tuple[NDArr
     return covariance @ ((design / scale).T @ (weight * variance)) / scale, covariance / np.outer(scale, scale)
 
 
-def fit_line(mean: NDArray, variance: NDArray, relative_error: NDArray, reject: float = 5.0) -> Line:
+def fit_transfer_line(mean: NDArray, variance: NDArray, relative_error: NDArray, reject: float = 5.0) -> TransferLine:
     """Fit variance = gain * mean + floor to points (N,) whose standard errors are `relative_error` times the *line*.
 
     The error of a variance is proportional to the variance. Weights from the measured variances would favour those
@@ -61,11 +61,11 @@ def fit_line(mean: NDArray, variance: NDArray, relative_error: NDArray, reject: 
     """
     if len(mean) < 3 or np.ptp(mean) <= 0:
         raise ValueError(f"a line needs at least 3 points at different means, got {len(mean)}; add exposure levels or larger frames")
-    line = Line(0.0, np.inf, float(np.median(variance)), np.inf, np.inf, np.ones(len(mean), bool), 0.5 * float(variance.min()))
+    line = TransferLine(0.0, np.inf, float(np.median(variance)), np.inf, np.inf, np.ones(len(mean), bool), 0.5 * float(variance.min()))
     model = np.maximum(variance, 0.1 * np.median(variance))
     for _ in range(ROUNDS):
         weight = line.kept / (relative_error * model) ** 2
-        (gain, floor), covariance = solve_line(mean, variance, weight)
+        (gain, floor), covariance = solve_weighted_line(mean, variance, weight)
         line = replace(line, gain=float(gain), floor=float(floor))
         model = line.variance(mean)
         deviation = np.abs(variance - model) / (relative_error * model)
@@ -76,7 +76,7 @@ def fit_line(mean: NDArray, variance: NDArray, relative_error: NDArray, reject: 
     return replace(line, gain_error=float(gain_error), floor_error=float(floor_error))
 
 
-def estimate_from(line: Line, points: Points) -> NoiseEstimate:
+def estimate_from(line: TransferLine, points: Points) -> NoiseEstimate:
     """Gain and read noise of a line; `poor` where the read noise cannot be told from none."""
     estimate = NoiseEstimate(line.gain, line.gain_error, line.read_noise, line.read_noise_error, points=points)
     if line.floor < line.floor_error:
@@ -85,7 +85,7 @@ def estimate_from(line: Line, points: Points) -> NoiseEstimate:
     return estimate
 
 
-def by_channel(lines: Mapping[int, Line]) -> dict[str, tuple[float, float, float]]:
+def by_channel(lines: Mapping[int, TransferLine]) -> dict[str, tuple[float, float, float]]:
     """`channel_gain` and `channel_gain_error` of an estimate, from the lines of those channels that have one."""
     none = (float("nan"), float("nan"))
     values = [(lines[index].gain, lines[index].gain_error) if index in lines else none for index in range(3)]

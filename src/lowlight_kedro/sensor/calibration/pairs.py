@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.calibration.blocks import green_squares
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import Line, by_channel, disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line
 from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
 
@@ -23,7 +23,7 @@ OFF = 0.25  # share by which the measured exposure ratio may differ from the sta
 GREEN: Cfa = ((1,),)
 
 
-def bin_points(residuals: Residuals, chosen: NDArray, line: Line | None, bins: int) -> tuple[Points, NDArray]:
+def bin_points(residuals: Residuals, chosen: NDArray, line: TransferLine | None, bins: int) -> tuple[Points, NDArray]:
     """Variance against mean of the `chosen` groups (R, C, P) in up to `bins` equally filled bins, and relative errors.
 
     Bins are wide: residuals are divided by the standard deviation of `line` first where there is one.
@@ -41,7 +41,9 @@ def bin_points(residuals: Residuals, chosen: NDArray, line: Line | None, bins: i
     return Points(np.array(means), np.array(variances), relative * np.array(variances)), relative
 
 
-def fit_residuals(residuals: Residuals, chosen: NDArray, line: Line | None, bins: int, channels: tuple[int, ...]) -> tuple[Line, Points]:
+def fit_residuals(
+    residuals: Residuals, chosen: NDArray, line: TransferLine | None, bins: int, channels: tuple[int, ...]
+) -> tuple[TransferLine, Points]:
     """The line through the bins of all `channels`.
 
     Raises:
@@ -49,14 +51,14 @@ def fit_residuals(residuals: Residuals, chosen: NDArray, line: Line | None, bins
     """
     parts = [bin_points(residuals, chosen & (residuals.channel == channel), line, bins) for channel in channels]
     points = Points(*(np.concatenate([getattr(each, name) for each, _ in parts]) for name in ("mean", "variance", "variance_error")))
-    return fit_line(points.mean, points.variance, np.concatenate([relative for _, relative in parts])), points
+    return fit_transfer_line(points.mean, points.variance, np.concatenate([relative for _, relative in parts])), points
 
 
 @dataclass(frozen=True)
 class Settled:
     """The smooth places `chosen` (R, C, P), the line through them, and its points; `calm`: only where the long exposure is smooth."""
 
-    line: Line
+    line: TransferLine
     points: Points
     chosen: NDArray
     calm: bool = False
@@ -89,7 +91,7 @@ def settle(residuals: Residuals, bins: int) -> Settled:
     return _settle_calm(residuals, plain, bins) if merging(residuals, line) > MERGING else plain
 
 
-def _channel_lines(residuals: Residuals, found: Settled, bins: int) -> dict[int, Line]:
+def _channel_lines(residuals: Residuals, found: Settled, bins: int) -> dict[int, TransferLine]:
     """The line of each channel that has enough places."""
     enough = [channel for channel in range(3) if (found.chosen & (residuals.channel == channel)).sum() >= 3 * SMALLEST]
     return {channel: fit_residuals(residuals, found.chosen, found.line, bins, (channel,))[0] for channel in enough}

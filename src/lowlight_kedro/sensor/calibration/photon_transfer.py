@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.calibration.blocks import contrasts, inliers, phase_blocks, phase_channels
 from lowlight_kedro.sensor.calibration.darks import Dark, clipped_at_black, measure_darks
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import Line, by_channel, disagreement, estimate_from, fit_line
+from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line
 from lowlight_kedro.sensor.cfa import Cfa
 
 MISFIT = 9.0  # chi2 per degree of freedom of a line that is no line
@@ -82,7 +82,7 @@ def usable(blocks: Blocks, lowest: float, ceiling: float) -> Blocks:
     return blocks.where((blocks.mean <= ceiling) & (blocks.mean + reach <= 1) & (blocks.mean - reach >= lowest))
 
 
-def binned(blocks: Blocks, line: Line | None, per_level: int) -> tuple[Points, NDArray]:
+def binned(blocks: Blocks, line: TransferLine | None, per_level: int) -> tuple[Points, NDArray]:
     """Blocks of each level in `per_level` groups by mean: points, and their relative errors.
 
     The error is that of Gaussian noise, sqrt(2 / degrees of freedom), or the scatter of the group's blocks about
@@ -105,19 +105,19 @@ def binned(blocks: Blocks, line: Line | None, per_level: int) -> tuple[Points, N
     return Points(mean, variance, relative * variance), relative
 
 
-def fit_blocks(blocks: Blocks, per_level: int) -> tuple[Line, Points]:
+def fit_blocks(blocks: Blocks, per_level: int) -> tuple[TransferLine, Points]:
     """The line through binned blocks; a first fit tells how the blocks scatter about it.
 
     Raises:
         ValueError: too few points.
     """
     points, relative = binned(blocks, None, per_level)
-    line = fit_line(points.mean, points.variance, relative)
+    line = fit_transfer_line(points.mean, points.variance, relative)
     points, relative = binned(blocks, line, per_level)
-    return fit_line(points.mean, points.variance, relative), points
+    return fit_transfer_line(points.mean, points.variance, relative), points
 
 
-def _channel_lines(blocks: Blocks, per_level: int) -> dict[int, Line]:
+def _channel_lines(blocks: Blocks, per_level: int) -> dict[int, TransferLine]:
     """The line of each channel that has three levels."""
     parts = {channel: blocks.where(blocks.channel == channel) for channel in range(3)}
     return {channel: fit_blocks(part, per_level)[0] for channel, part in parts.items() if len(np.unique(part.mean)) >= 3}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from lowlight_kedro.sensor.calibration.blocks import phase_blocks, phase_channels
-from lowlight_kedro.sensor.calibration.fit import Line, solve_line
+from lowlight_kedro.sensor.calibration.fit import TransferLine, solve_weighted_line
 from lowlight_kedro.sensor.cfa import Cfa
 
 SIDE = 4  # periods of the pattern along a group of photosites
@@ -60,7 +60,7 @@ def light_ratio(short: NDArray, long: NDArray, bins: list[NDArray]) -> float:
     means = np.array([np.median(long[chosen]) for chosen in bins])
     weight = 1 / np.maximum(error, 1e-3 * np.abs(middle)) ** 2
     for _ in range(4):
-        (slope, offset), _ = solve_line(means, middle, weight)
+        (slope, offset), _ = solve_weighted_line(means, middle, weight)
         deviation = np.abs(middle - slope * means - offset) * np.sqrt(weight)
         weight = np.where(deviation <= 5 * max(1.0, 1.4826 * float(np.median(deviation))), weight, 1e-6 * weight)
     return float(slope)
@@ -132,13 +132,13 @@ def roughness(value: NDArray, good: NDArray, variance: NDArray) -> tuple[NDArray
     return np.where(alone, np.inf, total / np.maximum(count, 1)), np.sqrt(2 / (4 * np.maximum(count, 1)))
 
 
-def calm(residuals: Residuals, line: Line) -> NDArray[np.bool_]:
+def calm(residuals: Residuals, line: TransferLine) -> NDArray[np.bool_]:
     """Groups (R, C, P) around which the long exposure shows its noise alone: no texture that could be laid badly on itself."""
     rough, chance = roughness(residuals.reference, residuals.good, line.variance(residuals.long_signal))
     return rough <= 1 + chance
 
 
-def smooth(residuals: Residuals, line: Line | None) -> NDArray[np.bool_]:
+def smooth(residuals: Residuals, line: TransferLine | None) -> NDArray[np.bool_]:
     """Good groups (R, C, P) around which the two exposures differ by noise alone, up to one standard deviation of chance.
 
     Edges, texture that does not lie exactly on itself and what moved are left out. Without a `line` as yet: the
@@ -156,7 +156,7 @@ def smooth(residuals: Residuals, line: Line | None) -> NDArray[np.bool_]:
     return chosen.reshape(residuals.good.shape)
 
 
-def merging(residuals: Residuals, line: Line) -> float:
+def merging(residuals: Residuals, line: TransferLine) -> float:
     """Groups just above the limit of `smooth`, one to three standard deviations, over those below: 0.19 for noise alone.
 
     More says that texture, laid badly on itself, passes into noise without a gap: no limit parts them, and the line is

@@ -7,23 +7,22 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.refresh import Clipped, Learned, Readout, Structure
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.observation import Clipped, Exposure, Learned, Observation, Structure
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise
 
 
 @pytest.fixture
-def readout():
+def observation():
     signal = np.full((16, 16), 0.1, np.float32)
     signal[4:6, 4:6] = 0.6
     exposure = Exposure(signal, BAYER_RGGB, (1.0, 1.0, 1.0), 1.0, CameraNoise(1e-9, 0.05, white=0.6))
-    return Readout(exposure, Scaling(0.0, 1.0), torch.device("cpu"), Structure())
+    return Observation(exposure, Scaling(0.0, 1.0), torch.device("cpu"), Structure())
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_stands_for_a_clipped_photosite_does_not_count_twice(readout, known):
+def test_what_stands_for_a_clipped_photosite_does_not_count_twice(observation, known):
     """All others say N(c, r^2). Whatever stood for the photosite in the pass before, the next pass starts from c again."""
     s, h, level, c = 0.1, 0.6, 0.2, torch.linspace(-0.2, 0.3, 4).double()
     r2 = s**2 * h / (1 - h)
@@ -32,43 +31,45 @@ def test_what_stands_for_a_clipped_photosite_does_not_count_twice(readout, known
     weight = r2 / (r2 + before[1] ** 2)
     clean = torch.zeros(1, 3, 16, 16)
     learned = Learned(h=h, clipped=Clipped(c + weight * (before[0] - c), *before))
-    measurement = readout.measurement(clean, learned)
-    torch.testing.assert_close(measurement.y.view(-1)[readout.places].double(), y, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(measurement.s.view(-1)[readout.places].double(), told, rtol=1e-3, atol=1e-3)
+    measurement = observation.measurement(clean, learned)
+    torch.testing.assert_close(measurement.y.view(-1)[observation.places].double(), y, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(measurement.s.view(-1)[observation.places].double(), told, rtol=1e-3, atol=1e-3)
 
 
-def test_clipped_photosites_that_told_nothing_are_remembered_so(readout):
-    measurement = readout.measurement(torch.zeros(1, 3, 16, 16))
-    measurement.mask.view(-1)[readout.places[0]] = 0
-    clipped = readout._clipped(measurement, torch.zeros(1, 3, 16, 16))
+def test_clipped_photosites_that_told_nothing_are_remembered_so(observation):
+    measurement = observation.measurement(torch.zeros(1, 3, 16, 16))
+    measurement.mask.view(-1)[observation.places[0]] = 0
+    clipped = observation._clipped(measurement, torch.zeros(1, 3, 16, 16))
     assert torch.isinf(clipped.s).tolist() == [True, False, False, False]
 
 
-def test_clipped_photosites_do_not_show_offsets(readout):
-    measurement = readout.measurement(torch.zeros(1, 3, 16, 16))
-    seen = readout._unclipped(measurement)
-    assert int(measurement.mask.sum()) - int(seen.mask.sum()) == len(readout.places) == 4
-    assert not seen.mask.view(-1)[readout.places].any()
+def test_clipped_photosites_do_not_show_offsets(observation):
+    measurement = observation.measurement(torch.zeros(1, 3, 16, 16))
+    seen = observation._unclipped(measurement)
+    assert int(measurement.mask.sum()) - int(seen.mask.sum()) == len(observation.places) == 4
+    assert not seen.mask.view(-1)[observation.places].any()
 
 
-def test_a_local_mean_leaves_the_black_level_error_in_the_noise(readout):
+def test_a_local_mean_leaves_the_black_level_error_in_the_noise(observation):
     noise = CameraNoise(1e-9, 0.05, row_noise=0.02, black_error=0.03, white=0.6)
-    readout = Readout(replace(readout.exposure, noise=noise), readout.scaling, readout.device, Structure())
-    learned = readout.learn_from_local_mean(readout.first(4))
+    observation = Observation(replace(observation.exposure, noise=noise), observation.scaling, observation.device, Structure())
+    learned = observation.learn_from_local_mean(observation.first(4))
     assert (learned.apart.rows, learned.apart.black) == (0.02, 0.0)
 
 
-def test_what_a_defect_shows_does_not_count(readout):
+def test_what_a_defect_shows_does_not_count(observation):
     """Neither as a value nor, above white, as a clipped one; the other sites stay as they are."""
-    signal = readout.exposure.signal.copy()
+    signal = observation.exposure.signal.copy()
     signal[3, 4], signal[5, 6] = 7.0, 0.9
     defects = np.zeros(signal.shape, bool)
     defects[3, 4] = defects[5, 6] = True
-    with_defects = Readout(replace(readout.exposure, signal=signal, defects=defects), readout.scaling, readout.device, Structure())
+    with_defects = Observation(
+        replace(observation.exposure, signal=signal, defects=defects), observation.scaling, observation.device, Structure()
+    )
     y, mask = with_defects.observed()
-    before, before_mask = readout.observed()
+    before, before_mask = observation.observed()
     assert not mask[..., torch.from_numpy(defects)].any()
     assert not y[..., torch.from_numpy(defects)].any()
     torch.testing.assert_close(y[..., ~torch.from_numpy(defects)], before[..., ~torch.from_numpy(defects)])
     assert torch.equal(mask[..., ~torch.from_numpy(defects)], before_mask[..., ~torch.from_numpy(defects)])
-    assert len(with_defects.places) <= len(readout.places)
+    assert len(with_defects.places) <= len(observation.places)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import offsets, saturation, tails
-from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_map, observe, strips
+from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
@@ -79,7 +79,7 @@ class Learned:
 NOTHING = Learned()
 
 
-class Readout:
+class Observation:
     """An exposure on a device, in a prior's units. Holds the exposure and the places of clipped photosites, no frame of its own."""
 
     def __init__(self, exposure: Exposure, scaling: Scaling, device: torch.device, structure: Structure) -> None:
@@ -123,7 +123,7 @@ class Readout:
         noise: Any = exposure.noise
         if apart:
             noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
-        return noise_map(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        return noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
         """What was measured, with the noise level that belongs to `clean` and all that was learned."""
