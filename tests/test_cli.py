@@ -226,7 +226,7 @@ def test_what_ctrl_c_left_half_written_is_done_again(tmp_path):
 
     told = {"exposure_ratio": 1.0, "ratio_from": "here", "noise_from": "there", "seconds": 0.0}
     contents = [{"first": 1, "second": Stops(a=1), "record": told}, {"first": 1, "second": 2, "unlisted": 3, "record": told}]
-    jobs = [Jobs([Job("frame", lambda shared, content=content: content, [], 0)]) for content in contents]
+    jobs = [Jobs([Job("frame", "restoration", lambda shared, content=content: content, [], 0)]) for content in contents]
     dataset = one_job(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         dataset.save(jobs[0])

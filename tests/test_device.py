@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lowlight_kedro.device import choose_precision
 from lowlight_kedro import device
+from lowlight_kedro.device import choose_precision
 
 CPU = torch.device("cpu")
 

@@ -1,10 +1,12 @@
 """Choose a plug-in by name: one rule for every kind of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,6 +34,14 @@ def choose(kind: str, table: Mapping[str, T], name: str) -> T:
             raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     valid = ", ".join(sorted({*table, *installed}))
     raise ValueError(f"unknown {kind} {name!r}; choose one of: {valid}, or a dotted path package.module.thing")
+
+
+def code_of(kind: str, table: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """What results depend on beside this package: the plug-ins from elsewhere, by name, with a digest of the module that each is in."""
+    installed = {point.name: point.module for point in entry_points(group=f"lowlight_kedro.{kind}")}
+    modules = {name: installed.get(name, name.rpartition(".")[0]) for name in sorted(set(names) - table.keys())}
+    files = {name: import_module(module).__file__ for name, module in modules.items()}
+    return {name: sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
 
 
 def configured(kind: str, table: Mapping[str, T], name: str, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import pytest
 from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.datasets.jobs import JobsDataset
 from lowlight_kedro.executors import processes, sequential
-from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.jobs import VERSIONS, Job, Jobs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ def dataset(folder: Path, **options) -> JobsDataset:
 
 def jobs(world: Path, names="abc", settings=1.0, **options) -> Jobs:
     return Jobs(
-        [Job(name, partial(compute, world / f"{name}.txt", world / "log"), [Text(world / f"{name}.txt")], settings) for name in names],
+        [
+            Job(name, "tiles", partial(compute, world / f"{name}.txt", world / "log"), [Text(world / f"{name}.txt")], settings)
+            for name in names
+        ],
         shared=settings, **options,
     )  # fmt: skip
 
@@ -85,8 +88,8 @@ def test_done_work_is_kept(world):
     assert contents(world / "out") == before
 
 
-@pytest.mark.parametrize("change", ["content", "settings", "missing part", "torn record", "missing tile"])
-def test_what_changed_is_done_again(world, change):
+@pytest.mark.parametrize("change", ["content", "settings", "version", "missing part", "torn record", "missing tile"])
+def test_what_changed_is_done_again(world, change, monkeypatch):
     saved, settings = dataset(world / "out"), 1.0
     saved.save(jobs(world, "ab"))
     log(world)
@@ -94,6 +97,8 @@ def test_what_changed_is_done_again(world, change):
         (world / "a.txt").write_text("3")
     if change == "settings":
         settings = 2.0
+    if change == "version":
+        monkeypatch.setitem(VERSIONS, "tiles", 99)
     if change == "missing part":
         (world / "out/image/a.pt").unlink()
     if change == "missing tile":
@@ -101,7 +106,7 @@ def test_what_changed_is_done_again(world, change):
     if change == "torn record":
         (world / "out/record/a.json").write_text('{"key": ')
     saved.save(jobs(world, "ab", settings))
-    assert log(world) == (["a", "b"] if change == "settings" else ["a"])
+    assert log(world) == (["a", "b"] if change in ("settings", "version") else ["a"])
     assert saved.load()["a"]["image"]()[0, 0, 0] == float((world / "a.txt").read_text()) * settings
 
 

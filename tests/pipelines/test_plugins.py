@@ -5,7 +5,8 @@ import sys
 import pandas as pd
 import pytest
 
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.plugins import choose, code_of
+from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 
 OUTSIDE = '''
 """Another package's plug-ins."""
@@ -72,3 +73,12 @@ def test_entry_points_are_found(monkeypatch):
 def test_a_dotted_path_that_does_not_exist_says_so():
     with pytest.raises(ValueError, match=r"sampler 'no\.such\.thing' cannot be imported"):
         choose("sampler", {}, "no.such.thing")
+
+
+def test_an_edited_plug_in_is_other_code_and_the_packages_own_are_none(outside, tmp_path):
+    assert code_of("demosaicer", DEMOSAICERS, DEMOSAICERS) == {}
+    before = code_of("demosaicer", DEMOSAICERS, ["malvar2004", "outside.demosaicer"])
+    assert before.keys() == {"outside.demosaicer"}
+    assert code_of("demosaicer", DEMOSAICERS, ["outside.demosaicer"]) == before
+    (tmp_path / "outside.py").write_text(OUTSIDE.replace("bilinear", "malvar2004"))
+    assert code_of("demosaicer", DEMOSAICERS, ["outside.demosaicer"]) != before

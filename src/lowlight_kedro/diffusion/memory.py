@@ -27,7 +27,8 @@ CPU = torch.device("cpu")
 class LiveBytes(TorchDispatchMode):
     """Bytes of the tensors that operations made within the block, without those from before it: alive `now`, and the `peak`.
 
-    `moved`: read and written by all operations. `flops` as torch counts them. Its own `FlopCounterMode` holds tensors longer than they live, so it cannot stand around this.
+    `moved`: read and written by all operations. `flops` as torch counts them. Its own `FlopCounterMode` holds tensors longer than
+    they live, so it cannot stand around this.
     """
 
     def __init__(self) -> None:

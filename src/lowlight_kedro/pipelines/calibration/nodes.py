@@ -99,7 +99,7 @@ def _record(measure: Callable[..., Measured | None], about: Mapping[str, Any], s
 
 def _job(name: str, measure: Callable[..., Measured | None], sources: Sequence[Any], about: Mapping[str, Any], settings: Any = None) -> Job:
     slug = _slug(f"{about['camera']}_iso{about['iso']:g}_{about['method']}_{name}")
-    return Job(slug, partial(_record, measure, about), sources, [dict(about), settings])
+    return Job(slug, "calibration", partial(_record, measure, about), sources, [dict(about), settings])
 
 
 def _flat_jobs(raws: Mapping[str, Any], frames: pd.DataFrame) -> Iterator[Job]:

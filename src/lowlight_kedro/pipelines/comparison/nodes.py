@@ -84,8 +84,8 @@ def restore_by_methods(
     settings = [digest(prior), calibrations, sensor.model_dump()]
     jobs = [
         Job(
-            f"{method}/{name}", partial(_restore_by, method, raw_frames[name], ratios[name], name), [raw_frames[name]],
-            [settings, restoration.options.describe(), ratios[name]],
+            f"{method}/{name}", "restoration", partial(_restore_by, method, raw_frames[name], ratios[name], name), [raw_frames[name]],
+            [settings, restoration.options.describe(), restoration.code, ratios[name]],
         )
         for name in frames
         for method, restoration in shared.items()

@@ -7,15 +7,17 @@ from typing import Any
 
 from lowlight_kedro.api import LoadedPrior, Settings, Window, checked_guidance, load_prior
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
+from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.plugins import choose, code_of
 from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import Probing, Sampling
-from lowlight_kedro.restoration.guidance import Guidance
+from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.noise import NOISE_MODELS
 
 
 def unfamiliar_mosaic(description: Mapping[str, Any], cfa: Cfa) -> str | None:
@@ -48,6 +50,16 @@ class Restoration:
     def guidance(self) -> Guidance:
         """The chosen guidance, checked against the prior."""
         return checked_guidance(self.options.guidance.name, self.prior, self.options.estimate, self.options.guidance.chosen)
+
+    @property
+    def code(self) -> list[dict[str, str]]:
+        """Of the plug-ins from elsewhere that take part, see `code_of`."""
+        options, network = self.options, self.checkpoint.description["network"]["name"]
+        return [
+            code_of("guidance", GUIDANCE, [options.guidance.name]), code_of("sampler", SAMPLERS, [options.sample.sampler]),
+            code_of("network", NETWORKS, [network]), code_of("noise_model", NOISE_MODELS, [self.sensor.noise.model]),
+            options.demosaicer.code(),
+        ]  # fmt: skip
 
     @property
     def settings(self) -> Settings:

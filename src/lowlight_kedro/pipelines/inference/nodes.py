@@ -64,10 +64,11 @@ def restore_frames(
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
-    settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe()]
+    settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe(), shared.code]
     jobs = [
         Job(
-            name, partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]], [settings, ratios.get(name)],
+            name, "restoration", partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]],
+            [settings, ratios.get(name)],
             parts=options.files, size=most_bytes(options.files, height, width),
         )
         for name, height, width in zip(selected["frame"], selected["height"], selected["width"], strict=True)

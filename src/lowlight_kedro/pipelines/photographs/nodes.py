@@ -86,7 +86,7 @@ def _cut_photograph(name: str, photograph: Photograph, options: PhotographOption
     stem = quote(name, safe=" ")  # one folder for all of them, and no two names the same
     files, records = pack_tiles(_exposed(light, options, rng), stem, "long", "stack")
     described = {
-        "frame": name, "path": str(photograph.path), "scene_id": name, "split": split_of(name, "hash", options.shares, options.splits),
+        "frame": name, "path": photograph.path.name, "scene_id": name, "split": split_of(name, "hash", options.shares, options.splits),
         "data_type": "long", "is_clean": True, "camera": camera, "shrink": options.factor(name), "tiles": records,
     }  # fmt: skip
     return {"tiles": files, "record": described}
@@ -95,7 +95,9 @@ def _cut_photograph(name: str, photograph: Photograph, options: PhotographOption
 def cut_photographs(photographs: dict[str, Photograph], options: PhotographOptions, executor: ExecutorOptions) -> Jobs:
     """For each photograph the job to linearise and cut it."""
     settings = options.model_dump()
-    jobs = [Job(name, partial(_cut_photograph, name, source), [source], [settings, name]) for name, source in photographs.items()]
+    jobs = [
+        Job(name, "photographs", partial(_cut_photograph, name, source), [source], [settings, name]) for name, source in photographs.items()
+    ]
     return Jobs(jobs, options, executor.build(), "tiles", "photograph")
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def _describe_frame(row: Mapping[str, Any], frame: Frame, ratio: float, scale: int) -> dict[str, Any]:
     return {
-        "frame": row["frame"], "path": row["path"], "scene_id": row["scene"], "split": row["split"], "data_type": row["data_type"],
+        "frame": row["frame"], "scene_id": row["scene"], "split": row["split"], "data_type": row["data_type"],
         "is_clean": row["data_type"] == "long", "exposure_s": float(row["exposure_s"]), "exposure_ratio": ratio,
         "iso": float(row["iso"]), "camera": frame.camera, "cfa": cfa_name(frame.cfa),
         "black_level": frame.black_level.mean().item(), "white_level": frame.white_level,
@@ -46,12 +46,13 @@ def cut_tiles(
     """For each frame the job to decode, demosaic and cut it."""
     ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     rows = frames[frames["data_type"].isin(options.tiles.data_types)]
-    settings = options.model_dump(include={"tiles", "demosaicer"})
+    settings = [options.model_dump(include={"tiles", "demosaicer"}), options.demosaicer.code()]
     jobs = []
     for row in rows.to_dict("records"):
         name = row["frame"]
         raw, ratio = raw_frames[name], float(ratios.get(name, 1.0))
-        jobs.append(Job(name, partial(_cut_frame, row, raw, ratio), [raw], [settings, row, ratio]))
+        facts = {key: value for key, value in row.items() if key != "path"}  # a folder that was moved holds the same frames
+        jobs.append(Job(name, "tiles", partial(_cut_frame, row, raw, ratio), [raw], [settings, facts, ratio]))
     return Jobs(jobs, options, executor.build(), "tiles", "raw")
 
 
@@ -64,8 +65,8 @@ def describe_tiles(
     Raises:
         ValueError: no frame gave a tile.
     """
-    wanted = frames[frames["data_type"].isin(options.tiles.data_types)]["frame"]
-    records = [frame_tiles[frame]["record"]() for frame in wanted]
+    wanted = frames[frames["data_type"].isin(options.tiles.data_types)]
+    records = [frame_tiles[frame]["record"]() | {"path": path} for frame, path in zip(wanted["frame"], wanted["path"], strict=True)]
     failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
     files, index = describe_files(records)
     if not files:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
 from lowlight_kedro.pipelines.options import Options
-from lowlight_kedro.plugins import choose
+from lowlight_kedro.plugins import choose, code_of
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, Demosaicer, demosaic, scale_of
@@ -85,6 +85,10 @@ class DemosaicerOptions(Options):
     def chosen(self, cfa: Cfa) -> Demosaicer:
         """The demosaicer for a pattern."""
         return _demosaicer(self.xtrans if len(cfa) == 6 else self.bayer)
+
+    def code(self) -> dict[str, str]:
+        """Of demosaicers from elsewhere, see `code_of`."""
+        return code_of("demosaicer", DEMOSAICERS, {name for name in (self.bayer, self.xtrans) if not name.startswith(PREFIX)})
 
     def scale(self, cfa: Cfa) -> int:
         """Photosites per pixel of the result along a side: 1 but for demosaicers that give smaller images."""

@@ -88,7 +88,8 @@ def check_pairs(
     jobs = []
     for pair in pairs.to_dict("records"):
         short, long, ratio = raw_frames[pair["short"]], raw_frames[pair["long"]], float(pair["exposure_ratio"])
-        jobs.append(Job(pair["short"], partial(check_files, short, long, ratio), [short, long], [ratio, options.pairing.model_dump()]))
+        settings = [ratio, options.pairing.model_dump()]
+        jobs.append(Job(pair["short"], "pairs", partial(check_files, short, long, ratio), [short, long], settings))
     return Jobs(jobs, options.pairing, executor.build(), "pairs", "pair")
 
 
