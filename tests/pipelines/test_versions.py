@@ -71,11 +71,11 @@ def calibration(parameters):
 
 
 def restoration(parameters):
-    rng, found = np.random.default_rng(0), []
-    for cfa, name in ((BAYER_RGGB, "RGGB"), (XTRANS, "xtrans")):
+    rng, found, prior = np.random.default_rng(0), [], ll.load_prior(device="cpu", precision="fp32")
+    for name in ("RGGB", "xtrans"):
         for gain, read in ((1e-4, 4e-4), (4e-3, 2e-2)):  # a quiet expert's, the general network's
             mosaic = PoissonGaussian(gain, read).sample(0.05 + 0.1 * np.indices((72, 72)).sum(0) / 144, rng).astype(np.float32)
-            out = ll.restore(mosaic, cfa=name, gain=gain, read_noise=read, ratio=4.0)
+            out = ll.restore(mosaic, prior, cfa=name, gain=gain, read_noise=read, ratio=4.0)
             found += [*numbers_of(out.light), float(out.std.mean())]
     return found
 

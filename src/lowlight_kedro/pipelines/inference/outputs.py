@@ -14,7 +14,7 @@ from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.restoration.estimates import Estimate
-from lowlight_kedro.restoration.restore import Exposure
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside
 
