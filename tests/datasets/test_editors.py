@@ -45,7 +45,18 @@ def rawtherapee(raw, folder):
 
 def darktable(raw, folder):
     result = folder / f"{raw.stem}_darktable.tif"  # it writes over nothing
-    command = ["darktable-cli", str(raw), str(result), "--core", "--configdir", str(folder / "darktable"), "--library", ":memory:"]
+    command = [
+        "darktable-cli",
+        str(raw),
+        str(result),
+        "--core",
+        "--conf",
+        "plugins/imageio/format/tiff/bpp=16",
+        "--configdir",
+        str(folder / "darktable"),
+        "--library",
+        ":memory:",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     developed = tifffile.imread(result)[..., :3]
     return developed.astype(float) / np.iinfo(developed.dtype).max

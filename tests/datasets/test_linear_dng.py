@@ -1,7 +1,6 @@
 """Linear DNG: other software reads the values, and shows them as it shows the camera's own file."""
 
 import logging
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from PIL import Image
 from lowlight_kedro.datasets import colour_tags
 from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
-from lowlight_kedro.datasets.dng import append_exif, camera_tags, write_dng
+from lowlight_kedro.datasets.dng import neutral_tag, write_dng
+from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.linear_dng import Levels, LinearDngDataset, LinearPicture, fitted
+from lowlight_kedro.datasets.metadata import fractions as rational_entry
+from lowlight_kedro.datasets.metadata import of_frame
 from lowlight_kedro.datasets.tags import Tags, read_tags
 from lowlight_kedro.sensor.demosaic.interpolation import superpixel
 from lowlight_kedro.sensor.frame import balanced, normalise
@@ -60,12 +62,13 @@ def developed(path, **options) -> np.ndarray:
 
 def with_tags(path: Path, tags: list, frame) -> Path:
     """A mosaic DNG that says more than ours of its colours."""
+    values = {33434: [1 / 30], 33437: [2.8], 37386: [35]}
+    metadata = replace(of_frame(frame), exif={number: rational_entry(number, value, 100) for number, value in values.items()})
     said = [(50706, "B", 4, bytes((1, 4, 0, 0)), True), (50708, "s", 0, "Acme One", True), (33421, "H", 2, (2, 2), True),
-            (33422, "B", 4, bytes((0, 1, 1, 2)), True), *camera_tags(frame), *tags]  # fmt: skip
+            (33422, "B", 4, bytes((0, 1, 1, 2)), True), neutral_tag(frame), *first_tags(metadata), *tags]  # fmt: skip
     with tifffile.TiffWriter(path, byteorder="<") as writer:
         writer.write(frame.mosaic_dn, photometric=32803, extratags=said, metadata=None)
-    append_exif(path, [(33434, 5, 1, struct.pack("<II", 1, 30)), (33437, 5, 1, struct.pack("<II", 28, 10)),
-                       (37386, 5, 1, struct.pack("<II", 35, 1))])  # fmt: skip
+    append_directories(path, metadata)
     return path
 
 

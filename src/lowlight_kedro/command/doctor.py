@@ -12,7 +12,7 @@ from lowlight_kedro.configuration import PACKAGE, conf_source
 from lowlight_kedro.version import __version__
 
 NEEDED = (
-    "exifread", "imagecodecs", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy",
+    "imagecodecs", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy",
     "safetensors", "scipy", "tifffile", "torch", "tqdm",
 )  # fmt: skip
 EXTRAS = {

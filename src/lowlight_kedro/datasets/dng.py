@@ -1,6 +1,5 @@
 """Write a mosaic as DNG (Adobe DNG specification 1.7.1), uncompressed, so that any raw decoder reads it."""
 
-import struct
 from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
@@ -12,15 +11,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
-from lowlight_kedro.datasets.tags import ISO_OVERFLOW
+from lowlight_kedro.datasets.exif import append_directories, first_tags
+from lowlight_kedro.datasets.metadata import TIME_FORMAT, of_frame
+from lowlight_kedro.datasets.tags import TAKEN_AT, Tags
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
 CFA_PHOTOMETRIC = 32803
-EXIF_POINTER, SUB_IFDS = 34665, 330
-PLACEHOLDER = 34664  # tifffile refuses to write the EXIF pointer itself; same place in the sorted directory
-EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
-Entry = tuple[int, int, int, bytes]  # tag, type, count, value
 
 
 def rational(value: float, finest: int = 1_000_000) -> tuple[int, int]:
@@ -32,49 +29,6 @@ def rational(value: float, finest: int = 1_000_000) -> tuple[int, int]:
 def rationals(values: Sequence[float] | NDArray) -> list[int]:
     """Numerators and denominators; of values up to 65535 the numerators stay below 2^31."""
     return [part for value in np.ravel(values) for part in rational(float(value), 10_000)]
-
-
-def exif_entries(frame: Frame, taken_at: str | None, lens: tuple[float, float] = (np.nan, np.nan)) -> list[Entry]:
-    """What goes into the EXIF directory, in the order of the tags; what is not known (nan, None) stays out.
-
-    `lens` is its f-number and its focal length in mm.
-    """
-    entries: list[Entry] = []
-    if np.isfinite(frame.exposure_s):
-        entries.append((33434, 5, 1, struct.pack("<II", *rational(frame.exposure_s))))
-    if np.isfinite(lens[0]):
-        entries.append((33437, 5, 1, struct.pack("<II", *rational(lens[0], 100))))
-    if np.isfinite(frame.iso):
-        entries.append((34855, 3, 1, struct.pack("<H", min(round(frame.iso), ISO_OVERFLOW))))
-        entries.append((34866, 4, 1, struct.pack("<I", round(frame.iso))))  # RecommendedExposureIndex, for what exceeds 16 bits
-    if taken_at is not None:
-        stamp = datetime.fromisoformat(taken_at).strftime("%Y:%m:%d %H:%M:%S").encode() + b"\0"
-        entries.append((36867, 2, len(stamp), stamp))
-    if np.isfinite(lens[1]):
-        entries.append((37386, 5, 1, struct.pack("<II", *rational(lens[1], 100))))
-    return entries
-
-
-def append_exif(path: Path, entries: list[Entry]) -> None:
-    """Add the EXIF directory, which tifffile does not write, and point to it."""
-    with tifffile.TiffFile(path) as file:
-        pointer = file.pages.first.tags[PLACEHOLDER].offset
-        below = file.pages.first.tags.get(SUB_IFDS)
-    start = path.stat().st_size + path.stat().st_size % 2
-    directory, values = struct.pack("<H", len(entries)), b""
-    values_at = start + 2 + 12 * len(entries) + 4
-    for tag, kind, count, value in entries:
-        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", values_at + len(values))
-        directory += struct.pack("<HHI", tag, kind, count) + place
-        values += value.ljust(len(value) + len(value) % 2, b"\0") if len(value) > 4 else b""
-    with path.open("rb+") as file:
-        file.seek(start)
-        file.write(directory + struct.pack("<I", 0) + values)
-        file.seek(pointer)
-        file.write(struct.pack("<HHII", EXIF_POINTER, 4, 1, start))
-        if below is not None:  # tifffile writes the type IFD, which few readers of EXIF know
-            file.seek(below.offset)
-            file.write(struct.pack("<HH", SUB_IFDS, 4))
 
 
 def _black_tags(frame: Frame, rows: Sequence[float] | None, columns: Sequence[float] | None) -> list[tuple]:
@@ -101,19 +55,9 @@ def text_tag(number: int, text: str) -> Any:
     return number, "s", 0, text.encode(), True
 
 
-def camera_tags(frame: Frame, names: tuple[str, str] | None = None) -> list[Any]:
-    """Make, Model, Orientation, AsShotNeutral and the place for the EXIF directory, see `append_exif`.
-
-    `names` are maker and model; without them the first word of `frame.camera` is the maker.
-    """
-    make, model = names or (frame.camera.split(" ")[0], frame.camera.split(" ", 1)[-1])
-    return [
-        text_tag(271, make),
-        text_tag(272, model),
-        (274, "H", 1, EXIF_ORIENTATION[frame.orientation], True),
-        (PLACEHOLDER, "I", 1, 0, True),
-        (50728, "2I", 3, rationals([1 / value for value in frame.white_balance]), True),
-    ]
+def neutral_tag(frame: Frame) -> Any:
+    """AsShotNeutral."""
+    return 50728, "2I", 3, rationals([1 / value for value in frame.white_balance]), True
 
 
 def matrix_part(matrix: NDArray) -> list[int]:
@@ -124,7 +68,7 @@ def matrix_part(matrix: NDArray) -> list[int]:
 def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
     period = len(frame.cfa)
     tags: list[Any] = [
-        *camera_tags(frame),
+        neutral_tag(frame),
         (33421, "H", 2, (period, period), True),  # CFARepeatPatternDim
         (33422, "B", period * period, bytes(np.asarray(frame.cfa, np.uint8)), True),  # CFAPattern
         (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
@@ -172,8 +116,10 @@ def write_dng(
     top, left, bottom, right = border
     rows, columns = frame.mosaic_dn.shape
     tags = _tags(frame, (top, left, top + rows, left + columns)) + _black_tags(frame, row_black, column_black)
+    stamp = datetime.fromisoformat(taken_at).strftime(TIME_FORMAT) if taken_at else None
+    metadata = of_frame(frame, Tags(({TAKEN_AT: stamp},) if stamp else ()))
     mosaic = np.pad(frame.mosaic_dn, ((top, bottom), (left, right)))
     with atomic_path(path) as temporary:
         with tifffile.TiffWriter(temporary, byteorder="<") as writer:
-            writer.write(mosaic, photometric=CFA_PHOTOMETRIC, extratags=tags, software=False, metadata=None)
-        append_exif(temporary, exif_entries(frame, taken_at))
+            writer.write(mosaic, photometric=CFA_PHOTOMETRIC, extratags=first_tags(metadata) + tags, software=False, metadata=None)
+        append_directories(temporary, metadata)

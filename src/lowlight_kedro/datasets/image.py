@@ -1,6 +1,7 @@
 """Pictures on disk."""
 
-from functools import cache
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,26 +10,42 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags
+from lowlight_kedro.datasets.icc import srgb_profile
+from lowlight_kedro.datasets.metadata import Metadata
+
+logger = logging.getLogger(__name__)
 
 Bits = Literal[8, 16, 32, "half"]
 KINDS: dict[tuple[str, Bits], Any] = {
     (".tif", 16): np.uint16, (".tif", "half"): np.float16, (".tif", 32): np.float32, (".png", 8): np.uint8, (".jpg", 8): np.uint8,
 }  # fmt: skip
 JPEG_QUALITY = 92
-ICC_DATE = slice(24, 36)  # of a profile's header (ICC.1:2022, 7.2); when it was made says nothing of the picture
 
 
-@cache
-def srgb_profile() -> bytes:
-    """An ICC profile of sRGB, the same bytes at any time."""
-    from PIL import ImageCms
+@dataclass(frozen=True)
+class Picture:
+    """An image (3, H, W), what its file should say beside it, and an ICC profile that is not one of the dataset's."""
 
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[ICC_DATE] = np.array([2000, 1, 1, 0, 0, 0], ">u2").tobytes()
-    return bytes(profile)
+    pixels: NDArray
+    metadata: Metadata | None = None
+    profile: bytes | None = None
 
 
-class ImageDataset(AbstractDataset[NDArray, NDArray]):
+def _write_tiff(path: Path, pixels: NDArray, profile: bytes | None, metadata: Metadata | None) -> None:
+    import tifffile
+
+    tags = first_tags(metadata) if metadata else []
+    with tifffile.TiffWriter(path, byteorder="<") as writer:
+        writer.write(
+            pixels, photometric="rgb", compression="zlib", predictor=True, iccprofile=profile, metadata=None, extratags=tags,
+            software=False if metadata else "lowlight_kedro",
+        )  # fmt: skip
+    if metadata:
+        append_directories(path, metadata)
+
+
+class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
     """An image (3, H, W) as `.tif` of 16 or 32 bits, or `.png` or `.jpg` of 8 bits.
 
     Whole numbers hold [0, 1] as 0 to 65535 or 255 and clip what lies outside; `half` and 32 bits are floating point and hold
@@ -66,21 +83,32 @@ class ImageDataset(AbstractDataset[NDArray, NDArray]):
             return np.ascontiguousarray(pixels, self._kind)
         return np.rint(np.clip(pixels, 0, 1) * np.iinfo(self._kind).max).astype(self._kind)
 
-    def save(self, data: NDArray) -> None:
+    def save(self, data: NDArray | Picture) -> None:
         """Write atomically."""
-        import tifffile
-        from PIL import Image
-
-        pixels, profile = self._pixels(data), srgb_profile() if self._profile else None
+        picture = data if isinstance(data, Picture) else Picture(data)
+        pixels, profile = self._pixels(picture.pixels), picture.profile or (srgb_profile() if self._profile else None)
         with atomic_path(self._filepath) as temporary:
             if self._filepath.suffix == ".tif":
-                tifffile.imwrite(
-                    temporary, pixels, photometric="rgb", compression="zlib", predictor=True, software="lowlight_kedro", iccprofile=profile,
-                )  # fmt: skip
-            elif self._filepath.suffix == ".jpg":
-                Image.fromarray(pixels).save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=profile)
+                _write_tiff(temporary, pixels, profile, picture.metadata)
             else:
-                Image.fromarray(pixels).save(temporary, format="PNG", icc_profile=profile)
+                self._write_by_pillow(temporary, pixels, profile, picture.metadata)
+
+    def _write_by_pillow(self, path: Path, pixels: NDArray, profile: bytes | None, metadata: Metadata | None) -> None:
+        from PIL import Image, PngImagePlugin
+
+        xmp = metadata.xmp if metadata else b""
+        options: dict[str, Any] = {"icc_profile": profile} | ({"exif": blob(metadata)} if metadata else {})
+        if self._filepath.suffix == ".jpg":
+            if len(xmp) > MOST_IN_JPEG:
+                logger.warning("%s: its XMP, %d bytes, does not fit into a JPEG and is left out", self._filepath, len(xmp))
+            elif xmp:
+                options["xmp"] = xmp
+            Image.fromarray(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **options)
+        else:
+            texts = PngImagePlugin.PngInfo()
+            if xmp:
+                texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+            Image.fromarray(pixels).save(path, format="PNG", pnginfo=texts, **options)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

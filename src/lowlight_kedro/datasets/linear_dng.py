@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.colour_tags import source_colour
-from lowlight_kedro.datasets.dng import append_exif, camera_tags, exif_entries, rationals, text_tag
-from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, F_NUMBER, FOCAL_LENGTH, MAKE, MODEL, Tags, read_tags
+from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
+from lowlight_kedro.datasets.exif import append_directories, first_tags
+from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_metadata
+from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import render, resized, share_outside
-from lowlight_kedro.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +42,21 @@ class LinearPicture:
         light: white-balanced linear camera RGB (3, H, W), as the sensor lies; 1 = white of the long exposure.
         frame: the raw it was restored from.
         exposure_ratio: how many times brighter `light` is than the raw; its photosites saturate at that value of camera RGB.
-        source: the raw's file, which tells the colour matrices, the lens and the time; None: only what `frame` tells.
+        source: the raw's file, which tells the colour matrices and the metadata; None: only what `frame` tells.
+        metadata: what `read_metadata` gives of `source`, where that was read before.
     """
 
     light: NDArray
     frame: Frame
     exposure_ratio: float
     source: Path | None = None
+    metadata: Metadata | None = None
+
+    @property
+    def carried(self) -> Metadata:
+        """The metadata, with how the picture was made."""
+        found = self.metadata or (of_frame(self.frame) if self.source is None else read_metadata(self.source, self.frame))
+        return found.saying(history(self.source, self.exposure_ratio))
 
     @property
     def gains(self) -> NDArray[np.float32]:
@@ -118,17 +127,10 @@ def _preview(picture: LinearPicture) -> NDArray[np.float32]:
     return render(resized(picture.light, PREVIEW, saturation=1.0), picture.frame.camera_to_srgb)
 
 
-def _names(source: Tags) -> tuple[str, str] | None:
-    """Maker and model."""
-    make, model = source.find(MAKE), source.find(MODEL)
-    return (make, model) if isinstance(make, str) and isinstance(model, str) else None
-
-
-def _first_tags(picture: LinearPicture, source: Tags, levels: Levels) -> list[Any]:
-    """Of the first directory, which holds the thumbnail: what is true of the whole file."""
-    origin = f"restored from {picture.source.name}, " if picture.source else "restored, "
+def _first_tags(picture: LinearPicture, metadata: Metadata, levels: Levels) -> list[Any]:
+    """Of the first directory, which holds the preview: what is true of the whole file."""
     tags = [
-        text_tag(270, f"{origin}{picture.exposure_ratio:g} times brighter than exposed"),  # ImageDescription
+        neutral_tag(picture.frame),
         (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
         (50707, "B", 4, bytes((1, 3, 0, 0)), True),  # DNGBackwardVersion
         (EXPOSURE, "2i", 1, (round(levels.baseline_exposure * 1_000_000), 1_000_000), True),
@@ -136,7 +138,7 @@ def _first_tags(picture: LinearPicture, source: Tags, levels: Levels) -> list[An
     ]
     if picture.source:
         tags.append(text_tag(50827, picture.source.name))  # OriginalRawFileName
-    return camera_tags(picture.frame, _names(source)) + source_colour(picture.frame, picture.source).tags() + tags
+    return first_tags(metadata) + source_colour(picture.frame, picture.source).tags() + tags
 
 
 def _raw_tags(levels: Levels, frame: Frame, height: int, width: int) -> list[Any]:
@@ -165,22 +167,21 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
     levels = fitted(picture, headroom)
     height, width = picture.light.shape[1:]
     side, preview = _tile_side(height, width), _preview(picture)
-    source = read_tags(picture.source) if picture.source else Tags(())
-    exif = exif_entries(picture.frame, source.taken_at, (source.number(F_NUMBER), source.number(FOCAL_LENGTH)))
+    metadata = picture.carried
     with atomic_path(path) as temporary:
         with tifffile.TiffWriter(temporary, byteorder="<") as writer:
             writer.write(
                 iter([jpeg(preview, PREVIEW_BYTES, subsampled=False)]), shape=(*preview.shape[1:], 3), dtype=np.uint8,
                 photometric="ycbcr", compression=JPEG, subsampling=(1, 1), rowsperstrip=preview.shape[1],
-                subfiletype=1, subifds=1, metadata=None, software=f"lowlight_kedro {__version__}",
-                extratags=_first_tags(picture, source, levels),
+                subfiletype=1, subifds=1, metadata=None, software=False,
+                extratags=_first_tags(picture, metadata, levels),
             )  # fmt: skip
             writer.write(
                 _tiles(picture, levels, side), shape=(height, width, 3), dtype=np.uint16, tile=(side, side), compression=JPEG,
                 bitspersample=16, photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
                 software=False, extratags=_raw_tags(levels, picture.frame, height, width),
             )  # fmt: skip
-        append_exif(temporary, exif)
+        append_directories(temporary, metadata)
     return levels
 
 

@@ -1,17 +1,18 @@
 """The tags of a raw, read from its TIFF directories without a decoder, in bounded time on any bytes.
 
-Standards: TIFF 6.0, EXIF 2.32, Adobe DNG 1.7.1. A RAF holds two TIFF structures (Exif within its preview, and one
-with Fuji's own tags); other containers (CR3, JPEG-like) go through exifread.
+Standards: TIFF 6.0, EXIF 2.32, Adobe DNG 1.7.1. Where a file keeps its directories says `containers`.
 """
 
-import logging
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+from lowlight_kedro.datasets.containers import MAGIC, Role, Structure, canon_names, structures
+from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 
 MAKE, MODEL, EXPOSURE_TIME, ISO, TAKEN_AT, FOCAL_LENGTH = 271, 272, 33434, 34855, 36867, 37386
 WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE = 256, 257, 339, 50706, 50829, 51041
@@ -22,7 +23,7 @@ BASELINE_EXPOSURES = (50730, 51109)  # BaselineExposure, BaselineExposureOffset
 DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE = 50719, 50720
 STRIPS, TILES = (273, 279), (324, 325)  # offsets and byte counts of the image's data
 ISO_SOURCES = (ISO, 34866, 34867)  # PhotographicSensitivity, RecommendedExposureIndex, ISOSpeed
-SUB_DIRECTORIES = (330, 34665, 0xF000)  # SubIFDs, EXIF, Fuji
+SUB_DIRECTORIES: dict[int, Role] = {330: "below", 34665: "exif", 34853: "gps", 0xF000: "own"}  # SubIFDs, EXIF, GPS, Fuji
 NUMBERS = {
     MAKE, MODEL, EXPOSURE_TIME, TAKEN_AT, FOCAL_LENGTH, WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE,
     BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK, *ISO_SOURCES, *SUB_DIRECTORIES, *STRIPS, *TILES,
@@ -30,7 +31,6 @@ NUMBERS = {
     *ILLUMINANTS, *FORWARD_MATRICES, *BASELINE_EXPOSURES,
 }  # fmt: skip
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
-MAGIC = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF, Olympus, Panasonic
 MAX_DIRECTORIES, MAX_ENTRIES, MAX_BYTES = 32, 1024, 1 << 20  # more than any camera writes
 ISO_OVERFLOW = 65535  # the greatest value of PhotographicSensitivity; the true one is then in the other two
 
@@ -60,10 +60,10 @@ class Tags:
 
     @property
     def camera(self) -> str:
-        """Maker and model, the model alone where it begins with the maker's name, or `"unknown camera"`."""
+        """Maker and model, the model alone where it begins with a word of the maker's name, or UNKNOWN_CAMERA."""
         words = [value for value in map(self.find, (MAKE, MODEL)) if isinstance(value, str) and value]
-        repeats = len(words) == 2 and words[1].casefold().startswith(words[0].split()[0].casefold())
-        return words[1] if repeats else " ".join(words) or "unknown camera"
+        repeats = len(words) == 2 and words[1].casefold().split()[0] in words[0].casefold().split()
+        return words[1] if repeats else " ".join(words) or UNKNOWN_CAMERA
 
     @property
     def iso(self) -> float:
@@ -89,68 +89,77 @@ def _decode(kind: int, count: int, order: str, data: bytes) -> Any:
     return values
 
 
-def _directory(file: BinaryIO, base: int, start: int, order: str) -> tuple[Directory, int]:
-    """One directory at `base + start`, and where the next one begins (0: nowhere). Bad entries are left out."""
+@dataclass(frozen=True)
+class Entry:
+    """A value as it lies in a directory; `data` in the byte order of its file."""
+
+    number: int
+    kind: int
+    count: int
+    data: bytes
+
+
+def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[Entry], int, int]:
+    """All of the directory at `base + start` that are whole, where the next one begins (0: nowhere), and how many are torn."""
     file.seek(base + start)
     (count,) = struct.unpack(order + "H", file.read(2))
     body = file.read(12 * min(count, MAX_ENTRIES) + 4)
-    found: Directory = {}
-    for entry in range(min(count, MAX_ENTRIES, len(body) // 12)):
-        number, kind, length = struct.unpack_from(order + "HHI", body, 12 * entry)
+    found, torn = [], max(min(count, MAX_ENTRIES) - len(body) // 12, 0)
+    for at in range(0, 12 * min(count, MAX_ENTRIES, len(body) // 12), 12):
+        number, kind, length = struct.unpack_from(order + "HHI", body, at)
         size = struct.calcsize("=" + FORMATS.get(kind, "")) * length
-        if number not in NUMBERS or not 0 < size <= MAX_BYTES:
+        if not 0 < size <= MAX_BYTES:
+            torn += length > 0 and kind in FORMATS and size <= MAX_BYTES
             continue
-        data = body[12 * entry + 8 : 12 * entry + 8 + size]
+        data = body[at + 8 : at + 8 + size]
         if size > 4:
-            file.seek(base + struct.unpack_from(order + "I", body, 12 * entry + 8)[0])
+            file.seek(base + struct.unpack_from(order + "I", body, at + 8)[0])
             data = file.read(size)
         if len(data) == size:
-            found[number] = _decode(kind, length, order, data)
-    return found, struct.unpack(order + "I", body[-4:])[0] if count <= MAX_ENTRIES and len(body) == 12 * count + 4 else 0
+            found.append(Entry(number, kind, length, data))
+        else:
+            torn += 1
+    whole = count <= MAX_ENTRIES and len(body) == 12 * count + 4
+    return found, struct.unpack(order + "I", body[-4:])[0] if whole else 0, torn
 
 
-def _directories(file: BinaryIO, base: int) -> Iterator[Directory]:
-    """All directories of the TIFF structure at `base`, breadth first, each once."""
-    file.seek(base)
+class Directories(NamedTuple):
+    """One directory: what it is, its entries, their byte order, and how many entries are torn."""
+
+    role: Role
+    entries: list[Entry]
+    order: str
+    torn: int
+
+
+def directories(file: BinaryIO, at: Structure) -> Iterator[Directories]:
+    """All directories of a TIFF structure, breadth first, each once. Those that follow the first in a chain lie `below` it."""
+    file.seek(at.base)
     header = file.read(8)
     if header[:4] not in MAGIC:
         return
     order = "<" if header.startswith(b"II") else ">"
-    waiting, seen = [struct.unpack(order + "I", header[4:8])[0]], {0}
+    waiting: list[tuple[int, Role]] = [(struct.unpack(order + "I", header[4:8])[0], at.role)]
+    seen = {0}
     while waiting and len(seen) <= MAX_DIRECTORIES:
-        start = waiting.pop(0)
+        start, role = waiting.pop(0)
         if start in seen:
             continue
         seen.add(start)
         with suppress(struct.error):
-            found, following = _directory(file, base, start, order)
-            yield found
-            waiting += [following, *(at for number in SUB_DIRECTORIES for at in found.get(number, ()) if isinstance(at, int))]
+            found, following, torn = _entries(file, at.base, start, order)
+            yield Directories(role, found, order, torn)
+            waiting.append((following, "below"))
+            for entry in found:
+                if entry.number in SUB_DIRECTORIES and entry.kind in (4, 13):
+                    waiting += [(place, SUB_DIRECTORIES[entry.number]) for place in _decode(entry.kind, entry.count, order, entry.data)]
 
 
-def _raf(file: BinaryIO) -> Iterator[Directory]:
-    """The directories of a Fuji RAF: Exif in its preview (offset at byte 84), Fuji's own (offset at byte 100)."""
-    file.seek(84)
-    offsets = struct.unpack(">5I", file.read(20))
-    yield from _directories(file, offsets[0] + 12)  # after FFD8 FFE1, length, "Exif\0\0"
-    yield from _directories(file, offsets[4])
-
-
-def _by_exifread(file: BinaryIO) -> Directory:
-    """What exifread finds, under the numbers of EXIF."""
-    import exifread
-
-    logging.getLogger("exifread").setLevel(logging.CRITICAL + 1)
-    names = {"Image Make": MAKE, "Image Model": MODEL, "EXIF ExposureTime": EXPOSURE_TIME, "EXIF ISOSpeedRatings": ISO,
-             "EXIF DateTimeOriginal": TAKEN_AT, "EXIF FocalLength": FOCAL_LENGTH}  # fmt: skip
-    file.seek(0)
-    try:
-        found = exifread.process_file(file, details=False, extract_thumbnail=False)
-        texts = {number: str(found[name]).strip() for name, number in names.items() if name in found}
-        return {k: v if k in (MAKE, MODEL, TAKEN_AT) else (float(found[name].values[0]),)
-                for name, k in names.items() if (v := texts.get(k))}  # fmt: skip
-    except Exception:  # noqa: BLE001 - a third-party parser on arbitrary bytes; what it would tell is optional
-        return {}
+def _directory(read: Directories) -> Directory:
+    """The values of the numbers that are used here."""
+    return {
+        entry.number: _decode(entry.kind, entry.count, read.order, entry.data) for entry in read.entries if entry.number in NUMBERS
+    }  # fmt: skip
 
 
 def read_tags(path: Path) -> Tags:
@@ -159,11 +168,10 @@ def read_tags(path: Path) -> Tags:
     Raises:
         OSError: the file cannot be opened or read.
     """
-    with path.open("rb") as file:
-        start = file.read(16)
-        with suppress(struct.error, OverflowError):
-            if start[:4] in MAGIC:
-                return Tags(tuple(_directories(file, 0)))
-            if start.startswith(b"FUJIFILMCCD-RAW"):
-                return Tags(tuple(_raf(file)))
-        return Tags((_by_exifread(file),))
+    found: list[Directory] = []
+    with path.open("rb") as file, suppress(struct.error, OverflowError, ValueError):
+        for at in structures(file):
+            found += map(_directory, directories(file, at))
+        names = () if found else canon_names(file)
+        found += [dict(zip((MAKE, MODEL), names, strict=False))] if names else []
+    return Tags(tuple(found))

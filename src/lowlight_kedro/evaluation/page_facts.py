@@ -96,6 +96,8 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
         ("Camera", record.get("camera") or UNKNOWN), ("ISO", told(record.get("iso"))), ("Exposure time", seconds(record.get("exposure_s"))),
         ("Picture", f"{size[1]} x {size[0]} pixels"),
     ]  # fmt: skip
+    if record.get("metadata_lost"):
+        camera.append(("Not carried over from the raw", ", ".join(record["metadata_lost"])))
     return {"Camera": camera, "Brightness": _brightness(record), "Noise": _noise(record), "Restoration": _restoration(record)}
 
 

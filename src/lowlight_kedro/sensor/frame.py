@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
 from lowlight_kedro.sensor.levels import WhiteFrom
 
+UNKNOWN_CAMERA = "unknown camera"  # of a file that does not name its own
 LEAST_SIDE = 16  # photosites; less is no photograph
 LEAST_RANGE = 16  # DN between black and white; the coarsest raws have 255
 LARGEST_ENTRY = 20.0  # of a colour matrix whose rows sum to 1; real ones stay below 4
@@ -27,7 +28,7 @@ class Frame:
         white_level: DN of saturation.
         exposure_s: exposure time, seconds; nan where the file does not say.
         iso: ISO speed; nan where the file does not say.
-        camera: maker and model.
+        camera: maker and model, or UNKNOWN_CAMERA.
         white_balance: as-shot multipliers of R, G, B, green = 1.
         camera_to_srgb: (3, 3) matrix from white-balanced camera RGB to linear sRGB, rows sum to 1.
         white_from: whether `white_level` is the file's `"tag"` or was `"measured"` in the photosites.

@@ -8,7 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from lowlight_kedro.datasets.icc import linear_profile
+from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
+from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_metadata
 from lowlight_kedro.evaluation.page import Page
 from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
@@ -69,7 +72,10 @@ class Outputs:
     @property
     def facts(self) -> dict[str, Any]:
         """For the record."""
-        return {"display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.result.light)}
+        return {
+            "display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.result.light),
+            "metadata_lost": list(self._metadata.lost),
+        }  # fmt: skip
 
     def _picture(self, light: NDArray, side: int | None = None) -> NDArray:
         """What is shown of light, upright, its longer side of `side` pixels at most."""
@@ -78,6 +84,16 @@ class Outputs:
             small, self.frame.camera_to_srgb, exposure=self._display_exposure, knee=self._display.knee, saturation=self.saturation
         )
         return oriented(shown, self.frame.orientation)
+
+    @cached_property
+    def _metadata(self) -> Metadata:
+        """Of the raw, with how the picture was made."""
+        found = of_frame(self.frame) if self.source is None else read_metadata(self.source, self.frame)
+        return found.saying(history(self.source, self.exposure.exposure_ratio))
+
+    def _shown(self, light: NDArray, side: int | None = None) -> Picture:
+        """A picture in sRGB with the metadata of the raw."""
+        return Picture(self._picture(light, side), self._metadata.upright())
 
     @cached_property
     def _scaled(self) -> NDArray:
@@ -98,11 +114,11 @@ class Outputs:
         """{part: content} of what `inference.files` asks for, but what is not known; `record` is what the page tells."""
         result, side, ratio = self.result, self.options.display.preview_side, self.exposure.exposure_ratio
         known: dict[str, Callable[[], Any]] = {
-            "linear": lambda: result.light,
-            "dng": lambda: LinearPicture(result.light, self.frame, ratio, self.source),
-            "srgb": lambda: self._picture(result.light),
-            "preview": lambda: self._picture(result.light, side),
-            "before": lambda: self._picture(self._scaled, side),
+            "linear": lambda: Picture(result.light, self._metadata, linear_profile(self.frame.camera_to_srgb)),
+            "dng": lambda: LinearPicture(result.light, self.frame, ratio, self.source, self._metadata),
+            "srgb": lambda: self._shown(result.light),
+            "preview": lambda: self._shown(result.light, side),
+            "before": lambda: self._shown(self._scaled, side),
             "page": lambda: self._page(record),
         }
         if result.std is not None:

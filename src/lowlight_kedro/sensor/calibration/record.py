@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points
+from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 
 METHODS = ("flats", "pairs", "image", "tag")  # by trust
 PER_CHANNEL = ("black_error", "channel_gain")
@@ -82,6 +83,8 @@ def noise_from_calibrations(
     Args:
         calibrations: one {camera, entries} per camera.
     """
+    if camera == UNKNOWN_CAMERA:
+        return None, f"{verdict} calibrations: the file does not name its camera"
     mine = [entry for record in calibrations if record["camera"].lower() == camera.lower() for entry in record["entries"]]
     fitting = [entry for entry in mine if entry["verdict"] == verdict]
     for method in METHODS:

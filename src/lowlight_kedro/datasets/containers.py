@@ -1,0 +1,151 @@
+"""Where raws keep their TIFF structures: TIFF itself, Fuji RAF, Canon CR3 and CRW, Minolta MRW, JPEG. Bounded on any bytes.
+
+Sources: Exif 2.32 (JPEG); ISO/IEC 14496-12 (boxes of CR3) with the names of lclevy's canon_cr3 description; CIFF 1.0 (CRW); dcraw's
+reader (RAF, MRW).
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+Role = Literal["main", "exif", "gps", "below", "own"]
+MAGIC = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF, Olympus, Panasonic
+CR3_ROLES: dict[bytes, Role] = {b"CMT1": "main", b"CMT2": "exif", b"CMT4": "gps"}
+CR3_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # its uuid
+MAX_BLOCKS = 256  # boxes, segments and entries looked at in one file
+RAW_MAKE_MODEL, CIFF_FOLDERS = 0x080A, (0x2800, 0x3000)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A TIFF structure at byte `base`, and what its first directory is."""
+
+    base: int
+    role: Role = "main"
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first byte and end of the content of each box (ISO/IEC 14496-12) in a range of bytes."""
+    for _ in range(MAX_BLOCKS):
+        file.seek(start)
+        head = file.read(8)
+        if start + 8 > end or len(head) < 8:
+            return
+        size, kind = struct.unpack(">I4s", head)
+        at = start + 8
+        if size == 1:
+            size, at = struct.unpack(">Q", file.read(8))[0], at + 8
+        if size < at - start:
+            return
+        yield kind, at, min(start + size, end)
+        start += size
+
+
+def _cr3(file: BinaryIO) -> Iterator[Structure]:
+    for kind, at, end in _boxes(file, 0, _size(file)):
+        for below, start, stop in _boxes(file, at, end) if kind == b"moov" else ():
+            for name, place, _ in _boxes(file, start + 16, stop) if below == b"uuid" else ():
+                if name in CR3_ROLES:
+                    yield Structure(place, CR3_ROLES[name])
+
+
+def cr3_xmp(file: BinaryIO, most: int) -> bytes:
+    """The XMP packet of a CR3, up to `most` bytes; empty where there is none."""
+    file.seek(0)
+    if file.read(12)[4:] != b"ftypcrx ":
+        return b""
+    for kind, at, end in _boxes(file, 0, _size(file)):
+        file.seek(at)
+        if kind == b"uuid" and file.read(16) == CR3_XMP:
+            return file.read(min(end - at - 16, most))
+    return b""
+
+
+def _jpeg(file: BinaryIO) -> Iterator[Structure]:
+    """Exif in the segment APP1."""
+    at = 2
+    for _ in range(MAX_BLOCKS):
+        file.seek(at)
+        marker, length = struct.unpack(">HH", file.read(4))
+        if marker == 0xFFE1 and file.read(6) == b"Exif\0\0":
+            yield Structure(at + 10)
+            return
+        if not 0xFFE0 <= marker <= 0xFFEF:
+            return
+        at += 2 + length
+
+
+def _raf(file: BinaryIO) -> Iterator[Structure]:
+    """Exif in its preview (offset at byte 84), Fuji's own (offset at byte 100)."""
+    file.seek(84)
+    offsets = struct.unpack(">5I", file.read(20))
+    yield Structure(offsets[0] + 12)  # after FFD8 FFE1, length, "Exif\0\0"
+    yield Structure(offsets[4], "own")
+
+
+def _mrw(file: BinaryIO) -> Iterator[Structure]:
+    """The block TTW."""
+    file.seek(4)
+    end, at = 8 + struct.unpack(">I", file.read(4))[0], 8
+    for _ in range(MAX_BLOCKS):
+        file.seek(at)
+        head = file.read(8)
+        if at >= end or len(head) < 8:
+            return
+        name, length = struct.unpack(">4sI", head)
+        if name == b"\0TTW":
+            yield Structure(at + 8)
+        at += 8 + length
+
+
+def structures(file: BinaryIO) -> Iterator[Structure]:
+    """The TIFF structures of a file, the one with maker and model first; none where the container is not known."""
+    file.seek(0)
+    start = file.read(16)
+    if start[:4] in MAGIC:
+        yield Structure(0)
+    elif start.startswith(b"FUJIFILMCCD-RAW"):
+        yield from _raf(file)
+    elif start[4:12] == b"ftypcrx ":
+        yield from _cr3(file)
+    elif start.startswith(b"\0MRM"):
+        yield from _mrw(file)
+    elif start.startswith(b"\xff\xd8\xff"):
+        yield from _jpeg(file)
+
+
+def _heap(file: BinaryIO, start: int, end: int, order: str, depth: int) -> tuple[str, ...]:
+    """Maker and model in a heap of a CRW (CIFF 1.0): its directory stands at its end."""
+    file.seek(end - 4)
+    (at,) = struct.unpack(order + "I", file.read(4))
+    file.seek(start + at)
+    (count,) = struct.unpack(order + "H", file.read(2))
+    body = file.read(10 * min(count, MAX_BLOCKS))
+    for place in range(0, len(body) - 9, 10):
+        kind, size, offset = struct.unpack_from(order + "HII", body, place)
+        if kind & 0xC000:  # the value stands in the directory itself
+            continue
+        if kind & 0x3FFF == RAW_MAKE_MODEL:
+            file.seek(start + offset)
+            return tuple(text.decode("ascii", "replace") for text in file.read(min(size, 256)).split(b"\0")[:2])
+        if kind & 0x3800 in CIFF_FOLDERS and depth:
+            found = _heap(file, start + offset, start + offset + size, order, depth - 1)
+            if found:
+                return found
+    return ()
+
+
+def canon_names(file: BinaryIO) -> tuple[str, ...]:
+    """Maker and model of a Canon CRW, which holds no TIFF structure; empty where it is none."""
+    file.seek(0)
+    head = file.read(14)
+    if head[6:] != b"HEAPCCDR":
+        return ()
+    order = "<" if head.startswith(b"II") else ">"
+    return _heap(file, struct.unpack(order + "I", head[2:6])[0], _size(file), order, 3)
