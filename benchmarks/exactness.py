@@ -1,8 +1,8 @@
 """How far each guidance is from the exact posterior: `python benchmarks/exactness.py [--methods dps ...]`.
 
-The prior is a Gaussian N(m, C) on 3 x 6 x 6 values (standard deviation .5, neighbours and channels correlated), its denoiser
+The prior is a Gaussian N(m, C) on 3 x 6 x 6 values (standard deviation 0.5, neighbours and channels correlated), its denoiser
 is exact and its posterior known. Every method of GUIDANCE at its defaults; a draw is the method's own sampler if it has one,
-else the samplers `heun` and `edm` over its denoiser from level 10 to .01. All begin at the exact mean plus noise: the state at
+else the samplers `heun` and `edm` over its denoiser from level 10 to 0.01. All begin at the exact mean plus noise: the state at
 level 10 is then that of an exact sampler, and only guidance and solver are judged. Per cell
 
     bias of the mean, root mean square over the sites, in posterior standard deviations; variance of the draws / exact, mean

@@ -2,7 +2,7 @@
 
     python benchmarks/reverse_sde.py [--prior smooth] [--mask bayer] [--noise 0.2 0.02] [--evaluations 10 20 40 100]
 
-The 192-dimensional prior of the tests by default, s = .2 on the left half and .02 on the right. A draw is affine in its
+The 192-dimensional prior of the tests by default, s = 0.2 on the left half and 0.02 on the right. A draw is affine in its
 noise, so its covariance is found without sampling: every unit of noise is sent through alone. Columns: variance over
 the exact one, mean of the left and the right half and the least and most of all sites, and the bias in posterior standard
 deviations. Methods: reverse_sde, the product; first order and second order (D averaged over both ends of a step, 2
@@ -43,7 +43,7 @@ def product(denoiser: DenoiserFunction, one: Measurement, evaluations: int, nois
 
 
 def plain(denoiser: DenoiserFunction, one: Measurement, evaluations: int, noise: Callable[[], Tensor], order: int = 1) -> Tensor:
-    """sigma = min(s, tau), tau geometric from the largest level to .002; unmeasured sites start at 3."""
+    """sigma = min(s, tau), tau geometric from the largest level to 0.002; unmeasured sites start at 3."""
     top = torch.where(one.mask > 0, one.s, 3.0)
     steps = (evaluations - 1) // order
     taus = torch.logspace(float(top.max().log10()), -2.7, steps + 1, dtype=torch.float64)
@@ -63,7 +63,7 @@ def second(denoiser: DenoiserFunction, one: Measurement, evaluations: int, noise
 
 
 def ode(denoiser: DenoiserFunction, one: Measurement, evaluations: int, noise: Callable[[], Tensor]) -> Tensor:
-    """Heun from the mean plus noise of level 2.5, which 1 evaluation finds, down to .002."""
+    """Heun from the mean plus noise of level 2.5, which 1 evaluation finds, down to 0.002."""
     posterior = noise_map(denoiser, one)
     assert posterior.denoiser is not None
     assert posterior.mean is not None
@@ -92,7 +92,7 @@ def law(draw: Draw, prior: Gaussian, one: Measurement, evaluations: int) -> tupl
 
 
 def falling(power: float) -> Gaussian:
-    """A prior whose spectrum falls as 1 / f^power over a period of 32 pixels, channels correlated by .9; variance .25."""
+    """A prior whose spectrum falls as 1 / f^power over a period of 32 pixels, channels correlated by 0.9; variance 0.25."""
     f = torch.fft.fftfreq(32, dtype=torch.float64)
     spectrum = torch.hypot(f[:, None], f[None]).clamp(min=1 / 32).pow(-power)
     row = torch.fft.ifft2(spectrum).real

@@ -5,7 +5,7 @@ out: row noise in closed form, clipping by Gibbs sampling, outliers by leaving t
 restoring is from it, in posterior standard deviations, root mean square. Three tables (`--tables`):
 
     offsets: the search for row offsets and black level alone, 16 x 24 pixels, Bayer, white balance 2, 1, 1.6
-    restoration: `posterior_mean` as a whole, 12 x 14 pixels, Bayer, white balance 1.25, 1, 1.5, s = .1 on green
+    restoration: `posterior_mean` as a whole, 12 x 14 pixels, Bayer, white balance 1.25, 1, 1.5, s = 0.1 on green
     tails: the factor on s^2 of one outlier, in closed form and at its fixed point
 
 The scenes are those of the tests, so pytest has to be installed.
@@ -71,7 +71,13 @@ def offset_rows(draws: int) -> Iterator[list[str]]:
         Scene(Spread(rows=0.1, black=0.2), draws=draws),
         Scene(Spread(black=0.2), reach=1.0, draws=draws),
     ]
-    yield ["offsets", "rows .1, s .3 / .05 by half", "rows .1, s .3, smoother prior", "rows .1 + black .2", "black .2, rougher prior"]
+    yield [
+        "offsets",
+        "rows 0.1, s 0.3 / 0.05 by half",
+        "rows 0.1, s 0.3, smoother prior",
+        "rows 0.1 + black 0.2",
+        "black 0.2, rougher prior",
+    ]
     yield ["counted per photosite", *(f"{scene.bias(counted(scene)):.2f}" for scene in scenes)]
     ways: dict[str, Callable[[Scene, int], Tensor]] = {
         "alternation, weights 1 / (r^2 + s^2)": lambda scene, steps: alternated(scene, 0.25, steps),
@@ -190,8 +196,8 @@ def restoration_rows(frames: int) -> Iterator[list[str]]:
     cases: dict[str, tuple[Iterable[Shot], list[Way]]] = {
         name: (shots, [whole(2, bed.PLAIN), *(whole(count, structure) for count in STEPS)])
         for name, shots, structure in (
-            ("rows .05", with_offsets(Spread(rows=0.05), frames, np.random.default_rng(0)), full),
-            ("rows .03, black .05", with_offsets(Spread(rows=0.03, black=0.05), frames, np.random.default_rng(0)), full),
+            ("rows 0.05", with_offsets(Spread(rows=0.05), frames, np.random.default_rng(0)), full),
+            ("rows 0.03, black 0.05", with_offsets(Spread(rows=0.03, black=0.05), frames, np.random.default_rng(0)), full),
             (f"{SHARE:.0%} outliers of {HOT:.0f} s, tails_nu {NU:.0f}", with_outliers(SHARE, frames, np.random.default_rng(0)), student),
             (f"no outliers, tails_nu {NU:.0f}", with_outliers(0.0, frames, np.random.default_rng(0)), student),
             ("clipped", clipped, full),

@@ -1,12 +1,12 @@
 """How true is the standard deviation that the mean's response tells? `python benchmarks/uncertainty.py`, from the root of the repository.
 
-The prior is a Gaussian N(m, C) on 3 x 18 x 18 values (standard deviation .5, neighbours and channels correlated), its denoiser
+The prior is a Gaussian N(m, C) on 3 x 18 x 18 values (standard deviation 0.5, neighbours and channels correlated), its denoiser
 is exact and its posterior known. `response_std` runs over `noise_map`, whose mean is exact too. Per cell, over the values of
 `--measurements` measurements, the ratio to the exact standard deviation:
 
     its mean; root mean square error of a value
 
-ideal 1 and 0, measured and unmeasured values apart. s = .3, or s falls from .3 to .05 over the width.
+ideal 1 and 0, measured and unmeasured values apart. s = 0.3, or s falls from 0.3 to 0.05 over the width.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.diffusion.gaussian import Gaussian
 
 SHAPE = (3, 18, 18)
 LAYOUTS = {"RGB": None, "Bayer": BAYER_RGGB, "X-Trans": XTRANS}
-LEVELS = {"s = .3": (0.3, 0.3), "s from .3 to .05": (0.3, 0.05)}  # in the first and the last column
+LEVELS = {"s = 0.3": (0.3, 0.3), "s from 0.3 to 0.05": (0.3, 0.05)}  # in the first and the last column
 
 
 def observed(layout: str) -> Tensor:

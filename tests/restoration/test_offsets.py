@@ -96,7 +96,7 @@ def test_gather_is_the_adjoint_of_shift():
 
 @pytest.mark.parametrize(("scene", "bounds"), [("rows", (0.30, 0.15, 0.07)), ("smooth", (0.20, 0.12, 0.07))])
 def test_each_step_comes_closer_to_the_exact_joint_posterior(scene, bounds, request):
-    """Bias in posterior standard deviations after 1, 2 and 3 steps; counting rows per photosite leaves .35 to .55."""
+    """Bias in posterior standard deviations after 1, 2 and 3 steps; counting rows per photosite leaves 0.35 to 0.55."""
     scene = request.getfixturevalue(scene)
     counted = scene.bias(scene.denoised(scene.y, extra=(GAINS * scene.spread.rows).square()))
     biases = [scene.bias(scene.estimated(steps)[0]) for steps in (1, 2, 3)]
@@ -124,7 +124,7 @@ def test_the_offsets_come_with_their_posterior_spread(rows):
 
 
 def test_without_row_noise_the_offsets_shrink_as_the_exact_answer_does():
-    """The noise model expects rows of .1, the frame has none: what is found is less than half, and no more than exact."""
+    """The noise model expects rows of 0.1, the frame has none: what is found is less than half, and no more than exact."""
     quiet = Scene(Spread(), draws=20, assumed=Spread(rows=0.1))
     found = torch.stack([offsets.b for offsets in quiet.estimated(3)[1]]).square().mean().sqrt()
     assert found < 0.05

@@ -28,7 +28,7 @@ PLAIN = Structure(saturation=False, rows=False, black=False)
 
 
 def camera(**more):
-    """Read noise of .1 in network units on green, next to no photon noise."""
+    """Read noise of 0.1 in network units on green, next to no photon noise."""
     return CameraNoise(1e-9, 0.05, **{"white": None, **more})
 
 
@@ -150,7 +150,7 @@ def test_a_blown_lamp_is_neither_dark_nor_coloured(rng):
     unclipped = camera().sample(OPERATOR.signal(torch.from_numpy(2 * np.tile(lamp, (3, 1, 1)) - 1)).numpy(), rng)
     signal = np.minimum(unclipped, 0.6)
     light = (restored(exposure_of(signal, noise)) + 1) / 2
-    inside = lamp > 1.4  # all channels clip, neighbours included: the lowest level is .6, the highest .9
+    inside = lamp > 1.4  # all channels clip, neighbours included: the lowest level is 0.6, the highest 0.9
     assert inside.sum() > 10
     for channel, gain in enumerate(WHITE_BALANCE):
         assert light[channel][inside].min() >= 0.6 * gain - 1e-6

@@ -24,7 +24,7 @@ def tensors(*values):
 @pytest.mark.parametrize("centre", [-3.0, 0.5, 1.0, 1.4, 2.5])
 @pytest.mark.parametrize("s", [0.05, 0.4])
 def test_the_stand_in_has_the_moments_of_the_truncated_posterior(centre, s):
-    """x ~ N(centre, .3^2) and x + s n >= 1: mean and variance by quadrature."""
+    """x ~ N(centre, 0.3^2) and x + s n >= 1: mean and variance by quadrature."""
     bound, variance = 1.0, 0.09
     x = np.linspace(centre - 6, centre + 9, 400001)
     chance = torch.special.log_ndtr(torch.from_numpy((x - bound) / s)).numpy()

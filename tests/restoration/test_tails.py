@@ -56,7 +56,7 @@ def one_site(residual, r, nu, passes):
 @pytest.mark.parametrize("r", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("residual", [0.0, 1.0, 30.0])
 def test_the_mean_is_that_of_students_t(r, residual):
-    """Within .15 of the scale of noise and light, by quadrature; the Gaussian answer to 30 is off by 2.5 to 26."""
+    """Within 0.15 of the scale of noise and light, by quadrature; the Gaussian answer to 30 is off by 2.5 to 26."""
     x = np.linspace(-40, 70, 200001)
     weight = np.exp(student.logpdf(residual - x, 4) - x**2 / (2 * r**2))
     exact = (x * weight).sum() / weight.sum()

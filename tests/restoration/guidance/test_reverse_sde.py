@@ -108,7 +108,7 @@ def misses(samples, mean, covariance, halves, slack=0.015):
 
 @pytest.mark.parametrize("name", ["rgb", "bayer", "xtrans"])
 def test_monte_carlo_agrees_and_sees_a_noise_level_that_is_wrong_by_10_percent(name):
-    """The 192-dimensional test: s = .2 on the left half, .02 on the right, 3,000 draws."""
+    """The 192-dimensional test: s = 0.2 on the left half, 0.02 on the right, 3,000 draws."""
     prior, one, mean, covariance = scene(name, shape=LARGE)
     left = torch.zeros(LARGE, dtype=torch.bool)
     left[..., : LARGE[-1] // 2] = True
@@ -128,7 +128,7 @@ def test_the_first_step_of_unknown_sites_is_repaid_too(monkeypatch):
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_a_posterior_with_two_modes_keeps_its_weights_and_widths(measured):
-    """Sites are near -.5 or .5, within .05, equally often; all see the same y, so that each is a draw of one scalar posterior."""
+    """Sites are near -0.5 or 0.5, within 0.05, equally often; all see the same y, so that each is a draw of one scalar posterior."""
     s, y, modes, spread = 0.5, 0.1 * measured, torch.tensor([-0.5, 0.5], dtype=torch.float64), 0.05**2
 
     def denoiser(x, sigma):

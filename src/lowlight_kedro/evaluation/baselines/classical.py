@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 def nlm(planes: NDArray, *, colour: bool) -> NDArray:
-    """Non-local means (Buades et al. 2005) by scikit-image: patches of 5 pixels, reach 8, strength .7 sigma."""
+    """Non-local means (Buades et al. 2005) by scikit-image: patches of 5 pixels, reach 8, strength 0.7 sigma."""
     from skimage.restoration import denoise_nl_means
 
     options = {"patch_size": 5, "patch_distance": 8, "h": 0.7, "sigma": 1.0, "fast_mode": True}

@@ -47,7 +47,7 @@ def dps_norm(
     Neither per pixel nor whitened: `s` is not used, and the result depends on zeta, on the number of steps and of sites.
     The paper's state has the variance-preserving scale x / sqrt(1 + sigma^2); in ours its step is
     2 zeta sqrt(1 + sigma^2) sqrt(1 + sigma'^2) J^T A^T (y - A D) / |y - A D|, sigma' the next level. No prior makes it exact.
-    The authors' code multiplies the gradient of the norm itself: its scale of .5 for inpainting is zeta = .25 here.
+    The authors' code multiplies the gradient of the norm itself: its scale of 0.5 for inpainting is zeta = 0.25 here.
     1 evaluation and 1 vector-Jacobian product a step.
     """
 

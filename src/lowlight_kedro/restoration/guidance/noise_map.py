@@ -96,7 +96,7 @@ def noise_map(
     Draws come from `reverse_sde`, which starts at y itself.
 
     Args:
-        sigma_start: first level of unmeasured sites in a draw; 5 times the data's standard deviation, .5, stands for all.
+        sigma_start: first level of unmeasured sites in a draw; 5 times the data's standard deviation, 0.5, stands for all.
         end: lowest level of a draw, in units of s.
         sigma_min: the denoiser is not asked for less, except at sites measured better than twice that.
     """

@@ -18,7 +18,7 @@ ROUNDS = 4
 SELECTION = 1.2  # a chance excess of noise raises the limit by which places are chosen: true errors over those of counting, simulated
 MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
 TEXTURE = 0.05  # of the gain: what calm places of simulated frames shifted by two photosites still added, a standard deviation
-TAILS = 0.01  # of the read noise: long tails that are cut off with the outliers (lambda -.044: 1 % too little), a standard deviation
+TAILS = 0.01  # of the read noise: long tails that are cut off with the outliers (lambda -0.044: 1 % too little), a standard deviation
 OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one
 GREEN: Cfa = ((1,),)
 
@@ -141,7 +141,7 @@ def from_pair(
         valid: (H, W), False where something moved or is saturated; None = all valid.
         long_gain_factor: gain of the long exposure over that of the short one, 1 = same ISO, e.g. 1/16 for ISO 100
             beside ISO 1600. The variance of the long one's read noise is taken to change by the same factor
-            (ln read_noise rises by .5 to .6 per ln gain: ELD, Wei et al. 2020, for most cameras).
+            (ln read_noise rises by 0.5 to 0.6 per ln gain: ELD, Wei et al. 2020, for most cameras).
         ceiling: mean signal from which groups of photosites are left out.
         bins: points per channel.
 

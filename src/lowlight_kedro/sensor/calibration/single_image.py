@@ -21,7 +21,7 @@ FINE_CONTRAST = 0.005
 SATURATED = 0.05  # share of saturated sites from which a patch is left out
 NEAR_CEILING = 0.98  # sites above this share of the ceiling count as saturated
 STRUCTURE_IN_ENERGY = 0.5  # of the structure that smooth places still show, the part that reaches the noise estimate
-TAILS = 0.02  # of the read noise: long tails that smooth places avoid (lambda -.044: 2 % too little), a standard deviation
+TAILS = 0.02  # of the read noise: long tails that smooth places avoid (lambda -0.044: 2 % too little), a standard deviation
 CHOICE = 0.01  # of the gain: what is left of choosing places and levels, a standard deviation; both measured on simulated scenes
 TEXTURED = 0.1  # relative error from texture from which a verdict is at most poor
 
