@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export KEDRO_DISABLE_TELEMETRY ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint viz env clean
+.PHONY: demo test lint docs viz env clean
 
 demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, with figures
 	$(BIN)/kedro run --env demo
@@ -25,6 +25,10 @@ lint: $(STAMP)
 	@# with the locked stubs; NumPy's for Python 3.10 are older and know less of shapes
 	$(BIN)/python -c "import sys; sys.exit(sys.version_info >= (3, 11))" || $(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
+	$(BIN)/pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 viz: $(STAMP)  ## the pipelines with previews of the demo's data, in the browser
 	$(BIN)/kedro viz run --env demo

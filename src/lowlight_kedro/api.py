@@ -339,10 +339,13 @@ def restore(
         prior: see `load_prior`; None: the one that comes with the package.
         ratio: how many times longer the exposure is that the result should look like; None: so that its mean is 0.1.
         cfa: of an array: RGGB, BGGR, GRBG, GBRG, xtrans, or a pattern of 0 R, 1 G, 2 B.
-        gain, read_noise: Var = gain * signal + read_noise^2 in the raw's own units of white; or `noise`, any noise model. Of a frame
-            they are found where they are not given, see `noise_of`.
+        gain: Var = gain * signal + read_noise^2 in the raw's own units of white. Of a frame both are found where they are not
+            given, see `noise_of`.
+        read_noise: see `gain`.
+        noise: any noise model instead of the two.
         white_balance: gains of R, G, B; those of a frame, 1 of an array.
-        guidance: by name, or a function (denoiser, measurement) -> `Posterior`; `guidance_options` are given to it.
+        guidance: by name, or a function (denoiser, measurement) -> `Posterior`.
+        guidance_options: keyword arguments of the guidance.
         settings: everything else.
         name: draws are functions of it and of the seed.
         progress: called with the share that is done, 0 to 1.
