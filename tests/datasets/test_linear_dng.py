@@ -230,7 +230,22 @@ def test_a_dng_of_a_camera_that_libraw_does_not_know_keeps_its_matrix(rng, tmp_p
 
 def test_a_dng_without_a_matrix_is_taken_as_srgb(rng, tmp_path):
     frame = smooth_frame(rng)
-    np.testing.assert_array_equal(read_frame(with_tags(tmp_path / "a.dng", [], frame)).camera_to_srgb, np.eye(3))
+    read = read_frame(with_tags(tmp_path / "a.dng", [], frame))
+    np.testing.assert_array_equal(read.camera_to_srgb, np.eye(3))
+    assert read.guessed == ("colour matrix",)
+    saved(tmp_path / "b.dng", LinearPicture(np.full((3, 40, 60), 0.5, np.float32), read, 1.0, tmp_path / "a.dng"))
+    assert read_tags(tmp_path / "b.dng").find(50778) == (0,)  # under no light that is known
+    assert b"guessed: sRGB" in (tmp_path / "b.dng").read_bytes()
+
+
+def test_the_crop_and_the_shape_of_the_pixels_are_the_cameras(rng, tmp_path):
+    content = picture(rng, default_crop=(2, 4, 30, 50), pixel_aspect=1.5)
+    content = replace(content, frame=replace(content.frame, mosaic_dn=content.frame.mosaic_dn[:40, :60]))
+    saved(tmp_path / "a.dng", content)
+    with tifffile.TiffFile(tmp_path / "a.dng") as file:
+        raw, preview = file.pages.first.pages[0], file.pages.first
+        assert [raw.tags[number].value for number in (50718, 50719, 50720)] == [(3, 2, 1, 1), (4, 2), (50, 30)]
+        assert preview.shape == (40, 90, 3)
 
 
 @pytest.mark.skipif(not (SHARED / "raw_kodak").is_dir(), reason="no raw_kodak folder in LOWLIGHT_TEST_DATA")

@@ -8,7 +8,7 @@ import rawpy
 from lowlight_kedro.datasets import decoding
 from lowlight_kedro.datasets.decoding import read_frame, read_header
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.datasets.tags import EXPOSURE_TIME, FUJI_BLACK, MAKE, MODEL, TAKEN_AT, read_tags
+from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, EXPOSURE_TIME, FUJI_BLACK, MAKE, MODEL, TAKEN_AT, read_tags
 from lowlight_kedro.sensor.render import oriented
 from tests.conftest import SHARED, make_frame
 
@@ -74,9 +74,38 @@ def test_other_orientations_are_refused():
 
 def test_white_balance_that_no_lamp_has_counts_as_missing(rng, tmp_path):
     write_dng(tmp_path / "a.dng", small(rng, white_balance=(500.0, 1.0, 1.6)))
-    balance = read_frame(tmp_path / "a.dng").white_balance
+    frame = read_frame(tmp_path / "a.dng")
+    assert frame.guessed == ("white balance",)
+    balance = frame.white_balance
     assert balance[1] == 1
     assert 0.05 < balance[0] < 20
+
+
+@pytest.mark.parametrize(
+    ("file", "guessed", "aspect"),
+    [
+        ("raw_faults/Kodak_DC120_P003909.KDC", ("white balance", "colour matrix"), 1.5346),
+        ("raw_kodak/RAW_KODAK_DC50.KDC", ("white balance", "colour matrix"), 1),
+        ("raw_faults/Canon_PowerShot_S40_CRW_0117.CRW", (), 1),
+        ("raw_bracket/sample2.dng", (), 1),
+    ],
+)
+def test_what_is_guessed_of_the_colours_is_known(file, guessed, aspect):
+    if not (SHARED / file).is_file():
+        pytest.skip(f"no {file} in LOWLIGHT_TEST_DATA")
+    frame = read_frame(SHARED / file)
+    assert (frame.guessed, frame.pixel_aspect) == (guessed, pytest.approx(aspect, abs=1e-4))
+
+
+def test_the_camera_says_what_part_of_its_sensor_is_the_picture(rng, tmp_path):
+    """DefaultCrop counts from the active area."""
+    write_dng(tmp_path / "a.dng", small(rng), border=(2, 4, 0, 0))
+    tags = read_tags(tmp_path / "a.dng")
+    tags = replace(tags, directories=({DEFAULT_CROP_ORIGIN: (8.0, 6.0), DEFAULT_CROP_SIZE: (140, 100)}, *tags.directories))
+    with rawpy.imread(str(tmp_path / "a.dng")) as raw:
+        assert decoding._default_crop(raw, tags) == (6, 8, 100, 140)
+        torn = replace(tags, directories=({DEFAULT_CROP_SIZE: (9999, 100)}, *tags.directories))
+        assert decoding._default_crop(raw, torn) is None
 
 
 def tiff(tags):

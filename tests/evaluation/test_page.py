@@ -176,6 +176,12 @@ def test_what_the_record_tells_is_told():
     assert "exact" not in page.words
 
 
+def test_colours_that_are_a_guess_and_metadata_that_were_lost_are_told():
+    page = parsed(make_page(record=RECORD | {"colour_guessed": ["white balance", "colour matrix"], "metadata_lost": ["its XMP (torn)"]}))
+    assert "The file tells no white balance and no colour matrix: the colours are a guess" in page.words
+    assert "Not carried over from the raw its XMP (torn)" in page.words
+
+
 def test_without_a_standard_deviation_the_page_says_why():
     page = parsed(make_page(std=None, record=RECORD | {"std_from": "none: inference.uncertainty.probes is 0"}))
     assert "No map: none: inference.uncertainty.probes is 0." in page.words

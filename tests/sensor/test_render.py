@@ -13,6 +13,7 @@ from lowlight_kedro.sensor.render import (
     rolled_off,
     share_outside,
     shrunk,
+    square,
     srgb_decode,
     srgb_encode,
 )
@@ -163,6 +164,16 @@ def test_a_resized_picture_has_the_size_asked_for_and_does_not_ring(shape, side,
     np.testing.assert_allclose(small.mean(), light.mean(), atol=0.04)
     np.testing.assert_allclose(small[:, : expected[0] // 2 - 2], 1, atol=1e-6)
     assert resized(9 * light, side, saturation=4).max() <= (9 if side == max(shape) else 4 + 1e-5)
+
+
+@pytest.mark.parametrize(("aspect", "expected"), [(1, (20, 30)), (1.5, (20, 45)), (0.5, (40, 30))])
+def test_pixels_are_shown_square(aspect, expected):
+    rows, columns = np.mgrid[:20, :30].astype(np.float32)
+    light = np.stack([rows / 20, columns / 30, np.full_like(rows, 0.4)])
+    shown = square(light, aspect)
+    assert shown.shape == (3, *expected)
+    np.testing.assert_allclose(shown.mean(axis=(1, 2)), light.mean(axis=(1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(shown[2], 0.4, rtol=1e-6)
 
 
 def test_what_lies_outside_is_counted():

@@ -82,7 +82,8 @@ def _row(name: str, outcome: dict[str, Any]) -> tuple[str, ...]:
     if outcome["state"] not in ("done", "kept"):
         return name, outcome["state"], "", "", outcome["error"] or ""
     waited = f"{outcome['seconds']:.1f}" if outcome["state"] == "done" else ""
-    return name, "restored" if waited else "kept", f"x{outcome['ratio']:.3g}", waited, outcome["file"] or ""
+    state = ", ".join(["restored" if waited else "kept", *outcome["notes"]])
+    return name, state, f"x{outcome['ratio']:.3g}", waited, outcome["file"] or ""
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

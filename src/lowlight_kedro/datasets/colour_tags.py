@@ -22,7 +22,9 @@ from lowlight_kedro.datasets.tags import (
 )
 from lowlight_kedro.sensor.frame import Frame
 
-D65 = 21  # as CalibrationIlluminant
+D65, UNKNOWN_LIGHT = 21, 0  # as CalibrationIlluminant
+GUESSED = "guessed: sRGB, nothing is known of this camera's colours"
+PROFILE_NAME = 50936
 LEAST_DETERMINANT = 1e-6
 
 
@@ -42,10 +44,16 @@ class Colour:
     calibrations: tuple[Calibration, ...]
     camera: str
     baseline_exposure: float = 0.0
+    guessed: bool = False
 
     def tags(self) -> list[Any]:
-        """UniqueCameraModel, ColorMatrix, CalibrationIlluminant, ForwardMatrix and BaselineExposureOffset, for tifffile."""
+        """UniqueCameraModel, ColorMatrix, CalibrationIlluminant, ForwardMatrix and BaselineExposureOffset, for tifffile.
+
+        A guessed matrix stands under an unknown light, and ProfileName says what it is.
+        """
         tags: list[Any] = [text_tag(UNIQUE_CAMERA, self.camera)]
+        if self.guessed:
+            tags.append(text_tag(PROFILE_NAME, GUESSED))
         for place, calibration in enumerate(self.calibrations):
             tags.append((COLOR_MATRICES[place], "2i", 9, matrix_part(calibration.to_camera), True))
             tags.append((ILLUMINANTS[place], "H", 1, calibration.illuminant, True))
@@ -112,7 +120,8 @@ def source_colour(frame: Frame, path: Path | None) -> Colour:
     named = tags.find(UNIQUE_CAMERA)
     exposures = [_numbers(tags, number, 1) for number in BASELINE_EXPOSURES]
     return Colour(
-        calibrations or (Calibration(D65, xyz_to_camera(frame)),),
+        calibrations or (Calibration(UNKNOWN_LIGHT if "colour matrix" in frame.guessed else D65, xyz_to_camera(frame)),),
         named if isinstance(named, str) and named else frame.camera,
         sum(float(value[0]) for value in exposures if value is not None),
+        not calibrations and "colour matrix" in frame.guessed,
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.datasets.black import black_level, colours
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
+    COLOR_MATRICES,
     DEFAULT_CROP_ORIGIN,
     DEFAULT_CROP_SIZE,
     DNG_VERSION,
@@ -189,23 +190,25 @@ def read_header(path: Path) -> dict[str, Any]:
         }
 
 
-def _white_balance(raw: Any) -> tuple[float, float, float]:
-    """Multipliers of R, G, B, green = 1: as shot, else daylight, else 1."""
-    for multipliers in (raw.camera_whitebalance, raw.daylight_whitebalance):
+def _white_balance(raw: Any) -> tuple[tuple[float, float, float], bool]:
+    """Multipliers of R, G, B, green = 1, as shot, else daylight, else 1; and whether they are as shot."""
+    for as_shot, multipliers in ((True, raw.camera_whitebalance), (False, raw.daylight_whitebalance)):
         red, green, blue = (float(value) for value in multipliers[:3])
         if green > 0 and all(BALANCE_LIMITS[0] <= value / green <= BALANCE_LIMITS[1] for value in (red, blue)):
-            return red / green, 1.0, blue / green
-    return 1.0, 1.0, 1.0
+            return (red / green, 1.0, blue / green), as_shot
+    return (1.0, 1.0, 1.0), False
 
 
-def _matrix(raw: Any, tags: Tags) -> NDArray[np.float32]:
-    """Camera RGB to linear sRGB: a DNG's own, as LibRaw takes it from its tags; else by LibRaw's table of cameras.
+def _matrix(raw: Any, tags: Tags) -> NDArray[np.float32] | None:
+    """Camera RGB to linear sRGB: a DNG's own, as LibRaw takes it from its tags; else by LibRaw's table of cameras; None: unknown.
 
     Of a DNG whose camera is not in that table `rgb_xyz_matrix` is 0.
     """
     own = np.asarray(raw.color_matrix, np.float32)[:, :3]
     is_dng = tags.find(DNG_VERSION) is not None
-    return own if is_dng and np.allclose(own.sum(axis=1), 1, atol=1e-3) else camera_to_srgb(raw.rgb_xyz_matrix)
+    if is_dng and tags.find(COLOR_MATRICES[0]) and np.allclose(own.sum(axis=1), 1, atol=1e-3):
+        return own
+    return camera_to_srgb(raw.rgb_xyz_matrix) if np.any(raw.rgb_xyz_matrix) else None
 
 
 def _default_crop(raw: Any, tags: Tags) -> tuple[int, int, int, int] | None:
@@ -244,12 +247,15 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
             raise ValueError(NOT_MOSAIC)
         _refuse_unfinished(raw)
         cfa, (exposure_s, iso) = from_colours(colours(raw, 12)), _shot(raw, tags)
+        (balance, as_shot), matrix = _white_balance(raw), _matrix(raw, tags)
+        as_shot = as_shot and not (matrix is None and balance == (1.0, 1.0, 1.0))  # LibRaw's default, where it knows nothing
         frame = checked(Frame(
             mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
-            white_level=float(raw.white_level), white_balance=_white_balance(raw), camera=tags.camera,
-            camera_to_srgb=_matrix(raw, tags), noise_profile=_noise_profile(tags),
+            white_level=float(raw.white_level), white_balance=balance, camera=tags.camera,
+            camera_to_srgb=np.eye(3, dtype=np.float32) if matrix is None else matrix, noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
             pixel_aspect=_pixel_aspect(raw),
+            guessed=(*([] if as_shot else ["white balance"]), *(["colour matrix"] if matrix is None else [])),
         ))  # fmt: skip
     if white == "tag":
         return frame

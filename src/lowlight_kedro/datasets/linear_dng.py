@@ -21,7 +21,7 @@ from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_m
 from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import render, resized, share_outside
+from lowlight_kedro.sensor.render import render, resized, share_outside, square
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,8 @@ def _tiles(picture: LinearPicture, levels: Levels, side: int) -> Iterator[bytes]
 
 def _preview(picture: LinearPicture) -> NDArray[np.float32]:
     """What the file looks like, sRGB (3, h, w) as the sensor lies: Orientation turns it like the picture itself."""
-    return render(resized(picture.light, PREVIEW, saturation=1.0), picture.frame.camera_to_srgb)
+    light = resized(square(picture.light, picture.frame.pixel_aspect), PREVIEW, saturation=1.0)
+    return render(light, picture.frame.camera_to_srgb)
 
 
 def _first_tags(picture: LinearPicture, metadata: Metadata, levels: Levels) -> list[Any]:

@@ -85,6 +85,7 @@ class RestoredDataset(JobsDataset):
         made = [part for part in (*self._shown, *record.get(PARTS, ())) if part in record.get(FILES, {})]
         self._outcomes[outcome.name] = {
             "state": outcome.state, "error": outcome.error, "seconds": outcome.seconds, "ratio": record.get("exposure_ratio"),
+            "notes": [f"{what} guessed" for what in record.get("colour_guessed", ())],
             "file": str(self._parts[made[0]].file(outcome.name)) if made else None,
         }  # fmt: skip
         if outcome.error:

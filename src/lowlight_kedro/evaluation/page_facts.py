@@ -103,4 +103,8 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """What the record warns of."""
-    return [record["warning"]] if record.get("warning") else []
+    told = [record["warning"]] if record.get("warning") else []
+    if record.get("colour_guessed"):
+        missing = " and no ".join(record["colour_guessed"])
+        told.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")
+    return told

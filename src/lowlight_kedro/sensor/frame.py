@@ -37,6 +37,7 @@ class Frame:
         orientation: how to turn the picture upright when it is shown, see `render.oriented`.
         default_crop: (top, left, height, width) of the part that is the picture by the camera's own count; None: all of it.
         pixel_aspect: width of a photosite over its height.
+        guessed: which of "white balance" and "colour matrix" the file does not tell and nobody knows of its camera.
     """
 
     mosaic_dn: NDArray[np.uint16]
@@ -53,6 +54,7 @@ class Frame:
     orientation: int = 0
     default_crop: tuple[int, int, int, int] | None = None
     pixel_aspect: float = 1.0
+    guessed: tuple[str, ...] = ()
 
 
 def _inconsistencies(frame: Frame) -> Iterator[str]:

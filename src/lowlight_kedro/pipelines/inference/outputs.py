@@ -19,7 +19,7 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside
+from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
@@ -74,12 +74,13 @@ class Outputs:
         """For the record."""
         return {
             "display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.result.light),
-            "metadata_lost": list(self._metadata.lost),
+            "metadata_lost": list(self._metadata.lost), "colour_guessed": list(self.frame.guessed),
         }  # fmt: skip
 
     def _picture(self, light: NDArray, side: int | None = None) -> NDArray:
-        """What is shown of light, upright, its longer side of `side` pixels at most."""
-        small = light if side is None else resized(light, side, self.saturation)
+        """What is shown of light, upright, of square pixels, its longer side of `side` pixels at most."""
+        whole = square(light, self.frame.pixel_aspect)
+        small = whole if side is None else resized(whole, side, self.saturation)
         shown = render(
             small, self.frame.camera_to_srgb, exposure=self._display_exposure, knee=self._display.knee, saturation=self.saturation
         )
