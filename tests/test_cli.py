@@ -18,16 +18,19 @@ from kedro.io import DatasetError
 
 from lowlight_kedro.command.arguments import main
 from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.datasets.named_raws import NamedRawsDataset, unique_names
 from lowlight_kedro.datasets.restored import RestoredDataset
 from lowlight_kedro.executors import processes
-from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.jobs import Job, Jobs, no_bars
+from lowlight_kedro.sensor.calibration.frames import image_estimate
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
-from lowlight_kedro.sensor.noise_sources import Assumed
-from tests.conftest import ROOT, make_frame
+from lowlight_kedro.sensor.frame import range_dn
+from lowlight_kedro.sensor.noise_sources import ASSUMED, Assumed, Sources, choose_noise
+from tests.conftest import ROOT, SHARED, make_frame
 
 OUTPUTS = {"_restored.jpg", "_restored.dng", "_restored.html"}
 
@@ -192,6 +195,63 @@ def test_unknown_files_are_told_with_those_there_are(asked, reason, capsys):
     with pytest.raises(SystemExit):
         main(["restore", "a.dng", "--files", asked])
     assert reason in capsys.readouterr().err
+
+
+def test_where_stderr_is_no_terminal_there_are_lines_and_no_bars(photos):
+    command = [sys.executable, "-m", "lowlight_kedro.command.arguments", "restore", "IMG_0001.dng", "--out", "plain", "--files", "jpeg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"\x1b", "\r", "%|"} & {mark for mark in ("\x1b", "\r", "%|") if mark in done.stderr + done.stdout}
+    assert [line for line in done.stderr.splitlines() if line.startswith("IMG_0001: x")]
+
+
+def test_no_bars_on_a_terminal_that_cannot_move_its_cursor(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for term, expected in (("dumb", True), ("xterm", False)):
+        monkeypatch.setenv("TERM", term)
+        assert no_bars() is expected
+
+
+def test_verbose_shows_where_an_error_arose(photos, capfd):
+    write_dng(photos / "blown.dng", dark(mosaic_dn=np.full((64, 64), 16383, np.uint16)))
+    assert main(["restore", "blown.dng", "--out", "loud", "--verbose", "--files", "jpeg"]) == 1
+    told = capfd.readouterr().err
+    assert "blown: failed: the frame is over-exposed" in told
+    assert "Traceback" in told
+    assert "in saturated_share" in told
+
+
+def test_draws_say_how_long_they_take(photos, capfd):
+    assert main(["restore", "IMG_0001.dng", "--out", "draws", "--estimate", "sample", "--files", "jpeg"]) == 0
+    assert "estimate sample: the network is evaluated up to 41 times for a frame, here about" in capfd.readouterr().err
+
+
+def test_records_are_json_that_any_program_reads(photos):
+    def refused(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    write_dng(photos / "bare.dng", dark(exposure_s=np.nan, iso=np.nan))
+    assert main(["restore", "bare.dng", "--out", "bare", "--files", "page"]) == 0
+    record = json.loads((photos / "bare/details/bare_record.json").read_text(), parse_constant=refused)
+    assert (record["iso"], record["exposure_s"]) == (None, None)
+
+
+def test_a_long_name_is_cut_and_still_its_own(tmp_path):
+    names = ["n" * 250 + ending for ending in ("a", "b")]
+    named = unique_names([(name, tmp_path / f"{ending}.dng") for name, ending in zip(names, "ab", strict=True)])
+    assert [len(name) for name in named] == [200, 200]
+    assert (
+        max(len(name.encode()) for name in unique_names([("é" * 150, tmp_path / "c.dng"), ("d/" + "é" * 150, tmp_path / "d.dng")])) <= 203
+    )
+
+
+@pytest.mark.skipif(not (SHARED / "raw_faults").is_dir(), reason="no raw_faults folder in LOWLIGHT_TEST_DATA")
+def test_a_frame_without_noise_to_measure_falls_back_to_the_assumed_sensor():
+    frame = read_frame(SHARED / "raw_faults/Kodak_DC120_P003913.KDC")
+    sources = Sources(own={"image": lambda: image_estimate(frame)}, assumed=Assumed(gain=3e-5, read_noise=2e-4, slope=0.6, iso=800))
+    values, source, passed_over = choose_noise(frame.camera, frame.iso, range_dn(frame), sources)
+    assert source == ASSUMED
+    assert values["gain"] > 0
+    assert [reason for reason in passed_over if "it cannot be measured (its brightest blocks do not vary" in reason]
 
 
 def test_names_are_unique_whatever_the_files_are_called(tmp_path):

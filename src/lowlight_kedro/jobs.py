@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,11 @@ KEY, FILES, PARTS = "key", "files", "parts"  # what a finished job adds to its r
 # A number for each stage, to be raised when its results change: what was made under another number is made again.
 # tests/pipelines/test_versions.py holds what each stage makes of a small input, and fails where that changes under the same number.
 VERSIONS = {"tiles": 1, "pairs": 1, "photographs": 1, "calibration": 1, "restoration": 1}
+
+
+def no_bars() -> bool:
+    """Whether bars of progress would only litter: stderr is no terminal, or one that cannot move its cursor."""
+    return not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
 
 
 class Source(Protocol):
@@ -74,9 +81,18 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done now, kept from an earlier run, or failed with `error`; and the seconds that were waited for it."""
+    """How a job ended: done now, kept from an earlier run, or failed.
+
+    Attributes:
+        name: of the job.
+        state: how.
+        error: why it failed.
+        seconds: that were waited for it.
+        trace: where in the code `error` arose.
+    """
 
     name: str
     state: Literal["done", "kept", "failed"]
     error: str | None = None
     seconds: float = 0.0
+    trace: str = ""

@@ -12,6 +12,7 @@ from typing import Any
 from lowlight_kedro.configuration import PACKAGE, conf_source
 
 INDEX = "restored.html"  # as in conf/restore/catalog.yml; index.html may be somebody's own
+LOUD = {"kedro": logging.INFO, PACKAGE.name: logging.INFO, f"{PACKAGE.name}.datasets.restored": logging.DEBUG}  # of --verbose
 STOPPED = 130  # as shells say of a program that Ctrl-C ended
 
 
@@ -47,8 +48,8 @@ def run_inference(parameters: dict[str, Any], verbose: bool) -> list[dict[str, s
 
     configure_project(PACKAGE.name)
     pipelines.configure(f"{PACKAGE.name}.command.registry")
-    for name in ("kedro", PACKAGE.name) if verbose else ():
-        logging.getLogger(name).setLevel(logging.INFO)
+    for name, level in LOUD.items() if verbose else ():
+        logging.getLogger(name).setLevel(level)
     try:
         with (
             logging_redirect_tqdm(),

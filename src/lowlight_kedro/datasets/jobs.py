@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
@@ -14,7 +15,7 @@ from kedro.io.core import parse_dataset_definition
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.jobs import FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome
+from lowlight_kedro.jobs import FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome, no_bars
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
             OutputError: results cannot be written, as on a full disk; what was done stays.
         """
         counts: Counter[str] = Counter()
-        with tqdm(total=len(data.jobs), desc=data.title, unit=data.unit) as progress:
+        with tqdm(total=len(data.jobs), desc=data.title, unit=data.unit, disable=no_bars()) as progress:
             for job, result in data.executor(self._run, data.jobs, data.shared):
                 if isinstance(result, OutputError):
                     raise result
@@ -104,6 +105,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         """Called as each job ends."""
         if outcome.error:
             logger.warning("%s: %s failed: %s", title, outcome.name, outcome.error)
+            logger.debug("%s", outcome.trace)
 
     def _run(self, job: Job, shared: Any) -> Outcome:
         """Do one job, in a worker."""
@@ -173,7 +175,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
             FILES: self._recorded(job.name).get(FILES, {}),
         }
         self._parts[RECORD].dataset(job.name).save(told)
-        return Outcome(job.name, "failed", reason)
+        return Outcome(job.name, "failed", reason, trace="".join(format_exception(error)))
 
     def _exists(self) -> bool:
         return any(True for _ in self._parts[RECORD].names())

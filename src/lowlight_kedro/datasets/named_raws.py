@@ -1,5 +1,6 @@
 """Raws that were named one by one or by folder, as on a command line."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from kedro.io.core import parse_dataset_definition
 from lowlight_kedro.datasets.raw import RAW_SUFFIXES, RawFile
 from lowlight_kedro.sensor.levels import WhiteFrom
 
+LONGEST = 200  # bytes of a name; file systems take 255, with the ending and that of a temporary file
+
 
 def _apart(paths: list[Path]) -> dict[str, Path]:
     """Names for paths that would share one: as few of their last parts as tell them apart, ending and all."""
@@ -22,6 +25,16 @@ def _apart(paths: list[Path]) -> dict[str, Path]:
         if len({name.casefold() for name in names}) == len(names):
             return dict(zip(names, paths, strict=True))
     raise DatasetError(f"{paths[0]} and {paths[1]} would have one name whatever is added; rename one of them")
+
+
+def shortened(name: str) -> str:
+    """`name` with its last part cut to LONGEST bytes, the end of it replaced by a hash: results need room for their endings."""
+    folder, _, last = name.rpartition("/")
+    held = last.encode()
+    if len(held) <= LONGEST:
+        return name
+    cut = held[: LONGEST - 9].decode(errors="ignore") + "_" + hashlib.sha256(held).hexdigest()[:8]
+    return f"{folder}/{cut}" if folder else cut
 
 
 def unique_names(wanted: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -36,7 +49,8 @@ def unique_names(wanted: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     for name, path in wanted:
         if path.resolve() not in seen:
             seen.add(path.resolve())
-            groups[name.casefold()].append((name, path))
+            short = shortened(name)
+            groups[short.casefold()].append((short, path))
     named: dict[str, Path] = {}
     for group in groups.values():
         for name, path in (dict(group) if len(group) == 1 else _apart([path for _, path in group])).items():

@@ -85,11 +85,12 @@ class RestoredDataset(JobsDataset):
         made = [part for part in (*self._shown, *record.get(PARTS, ())) if part in record.get(FILES, {})]
         self._outcomes[outcome.name] = {
             "state": outcome.state, "error": outcome.error, "seconds": outcome.seconds, "ratio": record.get("exposure_ratio"),
-            "notes": [f"{what} guessed" for what in record.get("colour_guessed", ())],
+            "notes": record.get("notes", []),
             "file": str(self._parts[made[0]].file(outcome.name)) if made else None,
         }  # fmt: skip
         if outcome.error:
             logger.warning("%s: failed: %s", outcome.name, outcome.error)
+            logger.debug("%s", outcome.trace)
         elif outcome.state == "kept":
             logger.info("%s: kept, it was done before", outcome.name)
         else:

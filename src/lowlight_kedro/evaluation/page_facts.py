@@ -107,4 +107,6 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     if record.get("colour_guessed"):
         missing = " and no ".join(record["colour_guessed"])
         told.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")
+    if "noise assumed" in record.get("notes", ()):
+        told.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
     return told

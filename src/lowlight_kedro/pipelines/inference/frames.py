@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.api import restore_exposure
+from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.inference.before import scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
@@ -18,6 +19,7 @@ from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
+from lowlight_kedro.sensor.noise_sources import ASSUMED
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def saturated_share(signal: NDArray, most: float) -> float:
 
 def _restored(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, dict[str, Any]]:
     """The restored light and how it was made, with a bar of what is done."""
-    with tqdm(total=1.0, desc=f"{shared.options.estimate} of {name}", bar_format=BAR, leave=False) as bar:
+    with tqdm(total=1.0, desc=f"{shared.options.estimate} of {name}", bar_format=BAR, leave=False, disable=no_bars()) as bar:
         return restore_exposure(exposure, shared.prior, shared.guidance, shared.settings, name, lambda share: bar.update(share - bar.n))
 
 
@@ -105,10 +107,20 @@ def restore_light(
     return result, exposure, frame, record
 
 
+def valid_json(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: valid_json(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [valid_json(content) for content in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
     """What `inference.files` asks for of a frame, and the record of how it was made."""
     begin = time.perf_counter()
     result, exposure, frame, record = restore_light(raw, paired, name, shared)
     outputs = Outputs(name, result, exposure, frame, getattr(raw, "path", None), shared.options)
-    record = outputs.facts | record | {"seconds": round(time.perf_counter() - begin, 2)}
-    return outputs.parts(record) | {"record": record}
+    notes = [*(f"{what} guessed" for what in frame.guessed), *(["noise assumed"] if record["noise_from"] == ASSUMED else [])]
+    record = outputs.facts | record | {"notes": notes, "seconds": round(time.perf_counter() - begin, 2)}
+    return outputs.parts(record) | {"record": valid_json(record)}

@@ -1,9 +1,12 @@
 """What all restoration jobs share: the prior and the guidance, checked together before any frame is read."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
+
+import torch
 
 from lowlight_kedro.api import LoadedPrior, Settings, Window, checked_guidance, load_prior
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
@@ -13,11 +16,14 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.plugins import choose, code_of
 from lowlight_kedro.restoration.corruption import MOSAICS
-from lowlight_kedro.restoration.estimates import Probing, Sampling
+from lowlight_kedro.restoration.estimates import Probing, Sampling, expected_evaluations
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
+from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NOISE_MODELS
+
+TIMED_SIDE, TIMED_LEVEL = 256, 0.1  # pixels, and noise in network units: of no influence on the time
 
 
 def unfamiliar_mosaic(description: Mapping[str, Any], cfa: Cfa) -> str | None:
@@ -60,6 +66,20 @@ class Restoration:
             code_of("network", NETWORKS, [network]), code_of("noise_model", NOISE_MODELS, [self.sensor.noise.model]),
             options.demosaicer.code(),
         ]  # fmt: skip
+
+    def expected_seconds(self, pixels: float) -> tuple[int, float]:
+        """How often the network is evaluated for a frame, and about how many seconds that takes here, measured on a small image."""
+        settings = self.settings
+        evaluations = settings.symmetries * expected_evaluations(
+            settings.estimate, capabilities(self.guidance, self.prior.built.denoiser), refreshes=settings.refreshes,
+            sampling=settings.sampling, probing=settings.probing,
+        )  # fmt: skip
+        image, taken = torch.zeros(1, 3, TIMED_SIDE, TIMED_SIDE), []
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.prior(image, torch.full_like(image, TIMED_LEVEL))
+            taken.append(time.perf_counter() - begin)
+        return evaluations, evaluations * min(taken) * pixels / TIMED_SIDE**2
 
     @property
     def settings(self) -> Settings:

@@ -73,6 +73,13 @@ def restore_frames(
         )
         for name, height, width in zip(selected["frame"], selected["height"], selected["width"], strict=True)
     ]  # fmt: skip
+    if options.estimate != "mean" and len(selected):
+        pixels = float((selected["height"] * selected["width"]).mean())
+        evaluations, seconds = shared.expected_seconds(pixels)
+        logger.warning(
+            "estimate %s: the network is evaluated up to %d times for a frame, here about %.0f s for %.1f megapixels",
+            options.estimate, evaluations, seconds, pixels / 1e6,
+        )  # fmt: skip
     return Jobs(jobs, shared, executor.build(), "restoring", "frame")
 
 

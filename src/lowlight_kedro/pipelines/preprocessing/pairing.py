@@ -8,7 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.raw import RawFile
-from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.jobs import Job, Jobs, no_bars
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, PreprocessingOptions
 from lowlight_kedro.plugins import choose
@@ -26,7 +26,7 @@ CHECK_COLUMNS = (
 
 def _headers(raw_frames: Mapping[str, RawFile]) -> tuple[list[dict], Problems]:
     rows, unreadable = [], []
-    for frame, raw in tqdm(raw_frames.items(), desc="headers", unit="raw"):
+    for frame, raw in tqdm(raw_frames.items(), desc="headers", unit="raw", disable=no_bars()):
         try:
             header = raw.header()
         except ValueError as error:

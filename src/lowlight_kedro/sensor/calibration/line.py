@@ -188,6 +188,8 @@ def fit_clipped(points: Points, clips: Curve) -> Line:
         return np.where(residual > ROBUST, far, residual)
 
     steepest = points.variance[-1] / max(points.mean[-1], 1e-9)
+    if not steepest > 0:
+        raise ValueError("its brightest blocks do not vary, expected noise")
     starts = [np.log([steepest * share, points.variance.mean() * (1.2 - share)]) for share in (0.3, 0.7, 1.0)]
     best = min((least_squares(residuals, start, diff_step=1e-4, max_nfev=40) for start in starts), key=lambda fit: fit.cost)
     scatter = max(2 * best.cost / max(len(points.mean) - 2, 1), 1)

@@ -99,7 +99,11 @@ def noise_from_file(own: Mapping[str, Callable[[], NoiseEstimate | None]]) -> tu
     """Noise in units of white - black from what one file tells of itself (`{"tag": ..., "image": ...}`), or None and why not."""
     reasons = []
     for source, measure in own.items():
-        estimate = measure()
+        try:
+            estimate = measure()
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # a frame of one value has nothing to fit
+            reasons.append(f"{source}: it cannot be measured ({error})")
+            continue
         if estimate is not None and estimate.verdict != "unusable":
             return {"gain": estimate.gain, "read_noise": estimate.read_noise}, f"{source} ({estimate.verdict}: {estimate.reason})"
         reasons.append(f"{source}: {estimate.reason if estimate else 'the file has none'}")
