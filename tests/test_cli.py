@@ -75,9 +75,17 @@ def test_help_is_answered_before_anything_heavy_is_imported():
     assert done.stdout.rstrip().endswith("[]")
 
 
-def test_what_restoring_does_not_need_is_not_imported_before_the_first_file():
-    slow = {"matplotlib", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.stats", "skimage", "torchmetrics"}
-    told = f"import sys\nfrom lowlight_kedro.command.registry import register_pipelines\nprint(sorted({slow} & set(sys.modules)))"
+SLOW = {"matplotlib", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.stats", "skimage", "torchmetrics"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "slow"),
+    [("sorted(pipelines)", {*SLOW, "torch", "pandas", "numpy", "scipy", "rawpy", "tifffile"}),
+     ('pipelines["inference"].nodes', {*SLOW, "lowlight_kedro.pipelines.training.nodes"})],
+)  # fmt: skip
+def test_a_run_imports_what_its_pipelines_need_and_a_list_of_names_none_of_it(asked, slow):
+    start = "from kedro.framework.project import configure_project, pipelines\nconfigure_project('lowlight_kedro')"
+    told = f"import sys\n{start}\n{asked}\nprint(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

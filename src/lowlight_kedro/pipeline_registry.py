@@ -1,37 +1,34 @@
-"""The pipelines by name."""
+"""The pipelines by name. Each is made when something of it is asked for, so a run imports what it uses and no more."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from kedro.pipeline import Pipeline
 
-from lowlight_kedro.pipelines import (
-    averaging,
-    calibration,
-    comparison,
-    evaluation,
-    import_tiles,
-    inference,
-    photographs,
-    preprocessing,
-    training,
-    validation,
-)
+STAGES = ("preprocessing", "calibration", "validation", "training", "inference", "evaluation")  # of a whole run, in order
+BY_NAME = ("import_tiles", "photographs", "comparison", "averaging")  # run by name only
 
-STAGES = {
-    "preprocessing": preprocessing,
-    "calibration": calibration,
-    "validation": validation,
-    "training": training,
-    "inference": inference,
-    "evaluation": evaluation,
-}
+
+class _Later(Pipeline):
+    """The pipeline that `make` gives, made at the first look at its nodes."""
+
+    def __init__(self, make: Callable[[], Pipeline]) -> None:
+        self._make: Callable[[], Pipeline] | None = make  # what else a pipeline is comes with `make`
+
+    def __getattr__(self, name: str) -> Any:
+        make, self._make = self.__dict__.get("_make"), None
+        if make is None:
+            raise AttributeError(name)
+        self.__dict__.update(vars(make()))
+        return getattr(self, name)
+
+
+def _create(name: str) -> Pipeline:
+    return import_module(f"lowlight_kedro.pipelines.{name}").create_pipeline()  # type: ignore[no-any-return]
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Each stage alone, and all of them in order as `__default__`; what is run by name only."""
-    pipelines = {name: stage.create_pipeline() for name, stage in STAGES.items()}
-    by_name = {
-        "import_tiles": import_tiles.create_pipeline(),
-        "photographs": photographs.create_pipeline(),
-        "comparison": comparison.create_pipeline(),
-        "averaging": averaging.create_pipeline(),
-    }
-    return pipelines | by_name | {"__default__": sum(pipelines.values(), Pipeline([]))}
+    pipelines: dict[str, Pipeline] = {name: _Later(lambda name=name: _create(name)) for name in (*STAGES, *BY_NAME)}  # type: ignore[misc]
+    return pipelines | {"__default__": _Later(lambda: sum(map(_create, STAGES), Pipeline([])))}

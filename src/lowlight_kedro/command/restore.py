@@ -42,23 +42,19 @@ def run_inference(parameters: dict[str, Any], verbose: bool) -> list[dict[str, s
     """Run the pipeline; returns the files whose headers could not be read, with the reason."""
     os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(conf_source() / "restore" / "logging.yml"))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: faster where anything else runs
-    from kedro.framework.project import configure_project, pipelines
+    from kedro.framework.project import configure_project
     from kedro.framework.session import KedroSession
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     configure_project(PACKAGE.name)
-    pipelines.configure(f"{PACKAGE.name}.command.registry")
     for name, level in LOUD.items() if verbose else ():
         logging.getLogger(name).setLevel(level)
-    try:
-        with (
-            logging_redirect_tqdm(),
-            KedroSession.create(conf_source().parent, conf_source=str(conf_source()), env="restore", runtime_params=parameters) as session,
-        ):
-            results = session.run(pipeline_names=["inference"])  # type: ignore[call-arg]  # its base class knows less
-            return results["inference_unreadable"].load()
-    finally:
-        pipelines.configure(f"{PACKAGE.name}.pipeline_registry")
+    with (
+        logging_redirect_tqdm(),
+        KedroSession.create(conf_source().parent, conf_source=str(conf_source()), env="restore", runtime_params=parameters) as session,
+    ):
+        results = session.run(pipeline_names=["inference"], to_nodes=["index_pages"])  # type: ignore[call-arg]  # without the contact sheet
+        return results["inference_unreadable"].load()
 
 
 def _unwritable(folder: Path) -> str | None:
