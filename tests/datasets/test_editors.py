@@ -11,6 +11,7 @@ import tifffile
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
+from lowlight_kedro.datasets.mosaic_dng import write_mosaic_dng
 from lowlight_kedro.sensor.cfa import sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 from lowlight_kedro.sensor.frame import balanced, normalise
@@ -110,6 +111,18 @@ def test_medians_are_those_of_the_raw(folder, program, file):
     medians = [np.median(picture[20:-20, 20:-20], axis=(0, 1)) for picture in (there, here)]
     assert medians[0].min() > 0.05
     np.testing.assert_allclose(medians[1], medians[0], rtol=0.02)
+
+
+@pytest.mark.parametrize(("program", "develop"), [(program, develop) for program, (develop, _) in EDITORS.items()])
+def test_the_mosaic_is_shown_like_the_raw(folder, program, develop):
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    raw = made_up(folder, 6)
+    frame = read_frame(raw)
+    light = DEMOSAICERS["malvar2004"](balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
+    write_mosaic_dng(folder / "mosaic6_cfa.dng", LinearPicture(8 * light, frame, 8.0, raw))
+    there, here = (np.median(develop(path, folder)[20:-20, 20:-20], axis=(0, 1)) for path in (raw, folder / "mosaic6_cfa.dng"))
+    np.testing.assert_allclose(here, there, rtol=0.01)
 
 
 @pytest.mark.parametrize("file", [0, "raw_faults/Canon_PowerShot_S40_CRW_0117.CRW", "raw_kodak/RAW_KODAK_DC50.KDC"])

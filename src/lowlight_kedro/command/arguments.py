@@ -16,12 +16,14 @@ For each raw, as --files says:
   page    NAME_restored.html   before and after, uncertainty, how it was made
   tiff    NAME_restored.tif    sRGB, 16 bits
   linear  NAME_linear.tif      white-balanced linear camera RGB, 16 bits, for measurements
+  cfa     NAME_cfa.dng         the mosaic without its noise, for the editor's own demosaicer
   std     details/NAME_std.tif its standard deviation
 and in details/ always a record of how it was made.
 Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
 
 
-FILES = {"dng": "dng", "jpeg": "preview", "page": "page", "tiff": "srgb", "linear": "linear", "std": "std"}  # to parts of `restored`
+# To parts of `restored`.
+FILES = {"dng": "dng", "jpeg": "preview", "page": "page", "tiff": "srgb", "linear": "linear", "cfa": "cfa", "std": "std"}
 LEAST_PREVIEW = 16  # as inference.display.preview_side
 
 

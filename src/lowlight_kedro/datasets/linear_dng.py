@@ -14,11 +14,11 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
-from lowlight_kedro.datasets.colour_tags import source_colour
+from lowlight_kedro.datasets.colour_tags import Colour, source_colour
 from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_metadata
-from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
+from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import render, resized, share_outside, square
@@ -31,7 +31,7 @@ FINEST = 32768  # DN for camera RGB of 1: less than a tenth of what the best sen
 PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the first image, which is what viewers show; its size at most
 TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
 JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
-BLACK_LEVEL, WHITE_LEVEL, EXPOSURE, NEUTRAL = 50714, 50717, 50730, 50728
+WHITE_LEVEL, EXPOSURE, NEUTRAL = 50717, 50730, 50728
 
 
 @dataclass(frozen=True)
@@ -128,33 +128,48 @@ def _preview(picture: LinearPicture) -> NDArray[np.float32]:
     return render(light, picture.frame.camera_to_srgb)
 
 
-def _first_tags(picture: LinearPicture, metadata: Metadata, levels: Levels) -> list[Any]:
-    """Of the first directory, which holds the preview: what is true of the whole file."""
+def file_tags(picture: LinearPicture, metadata: Metadata, colour: Colour, exposure_ev: float) -> list[Any]:
+    """Of the first directory, which holds the preview: what is true of the whole file. `exposure_ev` becomes BaselineExposure."""
     tags = [
         neutral_tag(picture.frame),
         (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
         (50707, "B", 4, bytes((1, 3, 0, 0)), True),  # DNGBackwardVersion
-        (EXPOSURE, "2i", 1, (round(levels.baseline_exposure * 1_000_000), 1_000_000), True),
+        (EXPOSURE, "2i", 1, (round(exposure_ev * 1_000_000), 1_000_000), True),
         (50935, "2I", 1, (1, 1), True),  # NoiseReductionApplied: all there is to do
     ]
     if picture.source:
         tags.append(text_tag(50827, picture.source.name))  # OriginalRawFileName
-    return first_tags(metadata) + source_colour(picture.frame, picture.source).tags() + tags
+    return first_tags(metadata) + colour.tags() + tags
 
 
-def _raw_tags(levels: Levels, frame: Frame, height: int, width: int) -> list[Any]:
-    """Of the directory that holds the picture."""
+def area_tags(frame: Frame, height: int, width: int) -> list[Any]:
+    """Of the directory that holds the picture: which part of it counts, and the shape of its pixels."""
     whole = frame.mosaic_dn.shape == (height, width)
     top, left, rows, columns = frame.default_crop if frame.default_crop and whole else (0, 0, height, width)
     return [
-        (50713, "H", 2, (1, 1), True),  # BlackLevelRepeatDim
-        (BLACK_LEVEL, "H", 3, (0, 0, 0), True),
-        (WHITE_LEVEL, "H", 3, (levels.white,) * 3, True),
         (50718, "2I", 2, rationals((frame.pixel_aspect, 1)), True),  # DefaultScale
         (DEFAULT_CROP_ORIGIN, "I", 2, (left, top), True),
         (DEFAULT_CROP_SIZE, "I", 2, (columns, rows), True),
         (50829, "I", 4, (0, 0, height, width), True),  # ActiveArea
     ]
+
+
+def _level_tags(levels: Levels) -> list[Any]:
+    return [
+        (BLACK_REPEAT, "H", 2, (1, 1), True),
+        (BLACK_LEVEL, "H", 3, (0, 0, 0), True),
+        (WHITE_LEVEL, "H", 3, (levels.white,) * 3, True),
+    ]
+
+
+def write_preview(writer: tifffile.TiffWriter, picture: LinearPicture, tags: list[Any]) -> None:
+    """The first directory of a DNG, which one further follows below."""
+    preview = _preview(picture)
+    writer.write(
+        iter([jpeg(preview, PREVIEW_BYTES, subsampled=False)]), shape=(*preview.shape[1:], 3), dtype=np.uint8,
+        photometric="ycbcr", compression=JPEG, subsampling=(1, 1), rowsperstrip=preview.shape[1],
+        subfiletype=1, subifds=1, metadata=None, software=False, extratags=tags,
+    )  # fmt: skip
 
 
 def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: float) -> Levels:
@@ -167,20 +182,15 @@ def write_linear_dng(path: str | Path, picture: LinearPicture, *, headroom: floa
     """
     levels = fitted(picture, headroom)
     height, width = picture.light.shape[1:]
-    side, preview = _tile_side(height, width), _preview(picture)
-    metadata = picture.carried
+    side, metadata = _tile_side(height, width), picture.carried
+    tags = file_tags(picture, metadata, source_colour(picture.frame, picture.source), levels.baseline_exposure)
     with atomic_path(path) as temporary:
         with tifffile.TiffWriter(temporary, byteorder="<") as writer:
-            writer.write(
-                iter([jpeg(preview, PREVIEW_BYTES, subsampled=False)]), shape=(*preview.shape[1:], 3), dtype=np.uint8,
-                photometric="ycbcr", compression=JPEG, subsampling=(1, 1), rowsperstrip=preview.shape[1],
-                subfiletype=1, subifds=1, metadata=None, software=False,
-                extratags=_first_tags(picture, metadata, levels),
-            )  # fmt: skip
+            write_preview(writer, picture, tags)
             writer.write(
                 _tiles(picture, levels, side), shape=(height, width, 3), dtype=np.uint16, tile=(side, side), compression=JPEG,
                 bitspersample=16, photometric=LINEAR_RAW, planarconfig="contig", subfiletype=0, metadata=None,
-                software=False, extratags=_raw_tags(levels, picture.frame, height, width),
+                software=False, extratags=_level_tags(levels) + area_tags(picture.frame, height, width),
             )  # fmt: skip
         append_directories(temporary, metadata)
     return levels

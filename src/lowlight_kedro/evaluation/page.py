@@ -19,6 +19,7 @@ QUALITIES = (92, 88, 84, 80, 76, 72, 66, 60, 54, 48, 42, 36, 30)  # JPEG, best f
 FILES = {  # part: what it is called and what it is for
     "linear": ("Linear TIFF", "16 bits, white-balanced linear light, for further work"),
     "dng": ("Linear DNG", "for raw editors, white balance and exposure free"),
+    "cfa": ("Mosaic DNG", "for raw editors and their own demosaicer, at the exposure of the raw"),
     "srgb": ("sRGB TIFF", "16 bits, as shown here, in full size"),
     "preview": ("PNG", "as shown here"),
     "before": ("PNG of the scaled input", "as shown here"),

@@ -9,7 +9,7 @@ from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Sp
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
 Positive = Annotated[float, Field(gt=0)]
-Part = Literal["linear", "dng", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
+Part = Literal["linear", "dng", "cfa", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
 
 
 class SelectOptions(Options):

@@ -23,7 +23,7 @@ from lowlight_kedro.sensor.render import Display, display_exposure, oriented, re
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
-    "linear": (6.2, 0), "dng": (5.5, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
+    "linear": (6.2, 0), "dng": (5.5, 1e6), "cfa": (2.0, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
     "std_preview": (0.0, 2e6), "page": (0.0, 4e6),
 }  # fmt: skip
 
@@ -114,9 +114,11 @@ class Outputs:
     def parts(self, record: dict[str, Any]) -> dict[str, Any]:
         """{part: content} of what `inference.files` asks for, but what is not known; `record` is what the page tells."""
         result, side, ratio = self.result, self.options.display.preview_side, self.exposure.exposure_ratio
+        linear = LinearPicture(result.light, self.frame, ratio, self.source, self._metadata)
         known: dict[str, Callable[[], Any]] = {
             "linear": lambda: Picture(result.light, self._metadata, linear_profile(self.frame.camera_to_srgb)),
-            "dng": lambda: LinearPicture(result.light, self.frame, ratio, self.source, self._metadata),
+            "dng": lambda: linear,
+            "cfa": lambda: linear,
             "srgb": lambda: self._shown(result.light),
             "preview": lambda: self._shown(result.light, side),
             "before": lambda: self._shown(self._scaled, side),
