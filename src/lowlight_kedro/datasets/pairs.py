@@ -1,4 +1,4 @@
-"""The pairs of exposures, for pipelines that also work without them."""
+"""The pairs of exposures."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from lowlight_kedro.datasets.atomic import AtomicCSVDataset
 from lowlight_kedro.sensor.scenes import PAIR_COLUMNS
 
 
-class KnownPairsDataset(AtomicCSVDataset):
+class PairsDataset(AtomicCSVDataset):
     """The table of pairs as CSV; where it was not made yet, it loads without rows."""
 
     def load(self) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def _restore_by(method: str, raw: Callable[[], Frame], paired: float, name: str,
 
 
 def restore_by_methods(
-    raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Checkpoint, calibrations: list[dict],
+    raw_frames: dict[str, Any], selected: pd.DataFrame, pairs: pd.DataFrame, prior: Checkpoint, calibrations: list[dict],
     sensor: SensorOptions, inference: InferenceOptions, options: ComparisonOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame that has a long exposure, and each method, the job to restore it.
@@ -77,7 +77,7 @@ def restore_by_methods(
     shared = {name: Restoration(prior, sensor, method.of(inference), calibrations) for name, method in options.methods.items()}
     for restoration in shared.values():
         _ = restoration.guidance  # what does not go together is said before any frame
-    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
+    ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     frames = [name for name in selected["frame"] if name in ratios]
     if not frames:
         raise ValueError("nothing to compare: no selected frame has a long exposure (see pairs)")
@@ -117,7 +117,7 @@ def _rows(name: str, figures: Mapping[str, Any], records: Mapping[str, dict], me
 
 
 def evaluate_methods(
-    raw_frames: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored_by_method: dict[str, Lazy],
+    raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored_by_method: dict[str, Lazy],
     preprocessing: PreprocessingOptions, evaluation: EvaluationOptions, options: ComparisonOptions,
 ) -> tuple[pd.DataFrame, dict[str, Figure]]:  # fmt: skip
     """A row per frame and method, the scaled input first; and per frame a picture of all of them.
@@ -127,13 +127,13 @@ def evaluate_methods(
     Raises:
         ValueError: no frame is left.
     """
-    rows, pictures, pairs, titles = [], {}, pairs_of(known_pairs), ("scaled", *options.methods)
-    for name in (name for name in selected["frame"] if name in pairs):
+    rows, pictures, by_frame, titles = [], {}, pairs_of(pairs), ("scaled", *options.methods)
+    for name in (name for name in selected["frame"] if name in by_frame):
         try:
             records = _records(restored_by_method, name, options.methods)
             lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in options.methods}
-            frames = raw_frames[name](), raw_frames[pairs[name].long]()
-            figures, shown = evaluate_frame(frames, pairs[name], lights, next(iter(records.values())), preprocessing, evaluation)
+            frames = raw_frames[name](), raw_frames[by_frame[name].long]()
+            figures, shown = evaluate_frame(frames, by_frame[name], lights, next(iter(records.values())), preprocessing, evaluation)
         except ValueError as error:
             logger.warning("not compared: %s: %s", name, error)
             continue

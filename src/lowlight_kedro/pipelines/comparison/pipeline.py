@@ -10,14 +10,14 @@ def create_pipeline() -> Pipeline:
     return Pipeline([
         Node(
             restore_by_methods,
-            ["raw_frames", "selected_frames", "known_pairs", "prior", "calibrations",
+            ["raw_frames", "selected_frames", "pairs", "prior", "calibrations",
              "params:sensor", "params:inference", "params:comparison", "params:executor"],
             "restored_by_method",
             name="restore_by_methods",
         ),
         Node(
             evaluate_methods,
-            ["raw_frames", "selected_frames", "known_pairs", "restored_by_method",
+            ["raw_frames", "selected_frames", "pairs", "restored_by_method",
              "params:preprocessing", "params:evaluation", "params:comparison"],
             ["method_table", "method_pictures"],
             name="evaluate_methods",

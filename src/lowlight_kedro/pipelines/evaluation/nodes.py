@@ -48,20 +48,20 @@ class Pair:
     shift: tuple[float, float]
 
 
-def pairs_of(known_pairs: pd.DataFrame) -> dict[str, Pair]:
+def pairs_of(pairs: pd.DataFrame) -> dict[str, Pair]:
     """By the name of the short exposure."""
-    pairs = {}
-    for row in known_pairs.to_dict("records"):
+    by_frame = {}
+    for row in pairs.to_dict("records"):
         measured = float(row.get("measured_ratio", np.nan))
         checked = bool(np.isfinite(measured))
         shift = (row["shift_y"] + row["residual_y"], row["shift_x"] + row["residual_x"]) if checked else (0.0, 0.0)
-        pairs[row["short"]] = Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
-    return pairs
+        by_frame[row["short"]] = Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
+    return by_frame
 
 
-def _comparable(selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored) -> list[str]:
+def _comparable(selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored) -> list[str]:
     """The selected frames that were restored and have a long exposure."""
-    paired = set(known_pairs["short"])
+    paired = set(pairs["short"])
     return [name for name in selected["frame"] if name in paired and "error" not in restored[name]["record"]()]
 
 
@@ -128,7 +128,7 @@ def evaluate_frame(
 
 
 def evaluate_frames(
-    raw_frames: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored,
+    raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored,
     preprocessing: PreprocessingOptions, options: EvaluationOptions,
 ) -> Iterator[tuple[dict[str, dict], dict[str, Figure]]]:  # fmt: skip
     """Compare each restored frame that has a long exposure; yields its figures and its picture.
@@ -139,12 +139,12 @@ def evaluate_frames(
     Raises:
         ValueError: there is nothing to compare.
     """
-    pairs = pairs_of(known_pairs)
-    names = _comparable(selected, known_pairs, restored)
+    by_frame = pairs_of(pairs)
+    names = _comparable(selected, pairs, restored)
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and the records of restored)")
     for name in tqdm(names, desc="evaluating", unit="frame"):
-        record, pair = restored[name]["record"](), pairs[name]
+        record, pair = restored[name]["record"](), by_frame[name]
         try:
             frames = raw_frames[name](), raw_frames[pair.long]()
             std = None if record.get("mean_std") is None else restored[name]["std"]()  # a file may be left of another run
@@ -165,15 +165,13 @@ def captions(figures: Mapping[str, Any], metrics: list[str], titles: Iterable[st
     }
 
 
-def summarise(
-    frame_metrics: Lazy, selected: pd.DataFrame, known_pairs: pd.DataFrame, restored: Restored
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def summarise(frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored) -> tuple[pd.DataFrame, dict[str, Any]]:
     """One row per frame, and the means over frames; PSNR and SSIM have data_range 1.
 
     Raises:
         ValueError: no frame could be evaluated.
     """
-    names = _comparable(selected, known_pairs, restored)
+    names = _comparable(selected, pairs, restored)
     rows = [row for name in names if "error" not in (row := frame_metrics[name]())]
     if not rows:
         raise ValueError("no frame could be evaluated; see the warnings above")

@@ -10,13 +10,13 @@ def create_pipeline() -> Pipeline:
     return Pipeline([
         Node(
             evaluate_frames,
-            ["raw_frames", "selected_frames", "known_pairs", "restored",
+            ["raw_frames", "selected_frames", "pairs", "restored",
              "params:preprocessing", "params:evaluation"],
             ["frame_metrics", "comparisons"],
             name="evaluate_frames",
         ),
         Node(
-            summarise, ["frame_metrics", "selected_frames", "known_pairs", "restored"],
+            summarise, ["frame_metrics", "selected_frames", "pairs", "restored"],
             ["evaluation_table", "evaluation_summary"], name="summarise",
         ),
         Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),

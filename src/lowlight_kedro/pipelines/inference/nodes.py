@@ -49,7 +49,7 @@ def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFra
 
 
 def restore_frames(
-    raw_frames: dict[str, Any], selected: pd.DataFrame, known_pairs: pd.DataFrame, prior: Any,
+    raw_frames: dict[str, Any], selected: pd.DataFrame, pairs: pd.DataFrame, prior: Any,
     calibrations: list[dict], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame the job to restore it by `prior`, a `Checkpoint`.
@@ -63,7 +63,7 @@ def restore_frames(
 
     shared = Restoration(prior, sensor, options, calibrations)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
-    ratios = dict(zip(known_pairs["short"], known_pairs["exposure_ratio"], strict=True))
+    ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe(), shared.code]
     jobs = [
         Job(
