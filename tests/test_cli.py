@@ -32,7 +32,7 @@ from lowlight_kedro.sensor.frame import range_dn
 from lowlight_kedro.sensor.noise_sources import ASSUMED, Assumed, Sources, choose_noise
 from tests.conftest import ROOT, SHARED, make_frame
 
-OUTPUTS = {"_restored.jpg", "_restored.dng", "_restored.html"}
+OUTPUTS = {"_restored.jpg", "_restored.dng", "_restored.html"}  # and, for the page, details/NAME_before.jpg
 
 
 def dark(seed=0, **changes):

@@ -22,8 +22,10 @@ and in details/ always a record of how it was made.
 Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
 
 
-# To parts of `restored`.
-FILES = {"dng": "dng", "jpeg": "preview", "page": "page", "tiff": "srgb", "linear": "linear", "cfa": "cfa", "std": "std"}
+FILES = {  # to parts of `restored`
+    "dng": ("dng",), "jpeg": ("preview",), "page": ("before", "page"), "tiff": ("srgb",), "linear": ("linear",), "cfa": ("cfa",),
+    "std": ("std",),
+}  # fmt: skip
 LEAST_PREVIEW = 16  # as inference.display.preview_side
 
 
@@ -58,7 +60,7 @@ def parts(text: str) -> list[str]:
     unknown = [name for name in asked if name not in FILES]
     if unknown or not asked:
         raise argparse.ArgumentTypeError(f"choose some of {', '.join(FILES)}, separated by commas, got {', '.join(unknown) or 'none'}")
-    return [part for name, part in FILES.items() if name in asked]
+    return [part for name, parts_of in FILES.items() if name in asked for part in parts_of]
 
 
 def pixels(text: str) -> int:

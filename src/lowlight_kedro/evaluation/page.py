@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.page_facts import Fact, brighter, frame_facts, seconds, told, warnings
-from lowlight_kedro.evaluation.page_template import BUTTON, MAP, PAGE, SCRIPT, STYLE, VIEWER
+from lowlight_kedro.evaluation.page_template import CONTROLS, MAP, PAGE, SCRIPT, STYLE, VIEWER
 from lowlight_kedro.evaluation.pictures import heat_colours, most_detailed
 
 QUALITIES = (92, 88, 84, 80, 76, 72, 66, 60, 54, 48, 42, 36, 30)  # JPEG, best first
@@ -21,11 +21,11 @@ FILES = {  # part: what it is called and what it is for
     "dng": ("Linear DNG", "for raw editors, white balance and exposure free"),
     "cfa": ("Mosaic DNG", "for raw editors and their own demosaicer, at the exposure of the raw"),
     "srgb": ("sRGB TIFF", "16 bits, as shown here, in full size"),
-    "preview": ("PNG", "as shown here"),
-    "before": ("PNG of the scaled input", "as shown here"),
-    "std": ("Standard deviation, TIFF", "per pixel, in the units of the linear TIFF"),
-    "std_preview": ("Standard deviation, PNG", "the map shown here"),
-    "record": ("Record, JSON", "everything that this page tells, and every option"),
+    "preview": ("Picture", "as shown here"),
+    "before": ("Picture before", "only brightened, as shown here"),
+    "std": ("Uncertainty, TIFF", "standard deviation of each pixel, in the units of the linear TIFF"),
+    "std_preview": ("Uncertainty, PNG", "the map shown here"),
+    "record": ("Record, JSON", "everything that is known of how it was made, and every option"),
 }
 
 Pair = tuple[NDArray, NDArray]
@@ -43,6 +43,7 @@ class Page:
         std: the map as `pictures.heat` draws it, and the value of its lightest colour, in linear light; None = not known.
         record: how the frame was restored.
         parts: the kinds of files that were written beside it.
+        whole: whether the files of `preview` and `before` hold every pixel; the page shows them when it is zoomed.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Page:
     std: tuple[NDArray, float] | None
     record: Mapping[str, Any]
     parts: Sequence[str]
+    whole: bool = False
 
 
 def jpeg(picture: NDArray, most_bytes: int, *, subsampled: bool = True) -> bytes:
@@ -83,15 +85,19 @@ def _focus(picture: NDArray) -> str:
     return f"{(left + side / 2) / width:.3f} {(top + side / 2) / height:.3f}"
 
 
-def _viewer(pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bool) -> str:
-    """Before and after under a slider; a detail is always shown at 100 %."""
+def _viewer(
+    pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bool = False, width: int | None = None,
+    files: tuple[str, str] | None = None,
+) -> str:  # fmt: skip
+    """Before and after under a slider; a detail is always shown at 100 %. `files` hold them in all their `width` pixels."""
     before, after = pair
     if before.shape != after.shape:
         raise ValueError(f"before and after must have one size, got {before.shape} and {after.shape}; choose a demosaicer that keeps it")
-    height, width = after.shape[1:]
+    height, own_width = after.shape[1:]
+    whole = [f' data-full="{escape(quote(file))}"' for file in files] if files else ["", ""]
     return VIEWER.substitute(
-        kind=" full" if detail else "", button="" if detail else BUTTON, title=escape(title), caption=caption,
-        width=width, ratio=f"{width / height:.5f}",
+        kind=" full" if detail else "", controls="" if detail else CONTROLS, title=escape(title), caption=caption,
+        width=width or own_width, ratio=f"{own_width / height:.5f}", full_before=whole[0], full_after=whole[1],
         focus=_focus(after), before=embedded(before, most_bytes), after=embedded(after, most_bytes),
     )  # fmt: skip
 
@@ -117,7 +123,7 @@ def _uncertainty(page: Page, most_bytes: int) -> str:
     )  # fmt: skip
     caption = (
         "How far each pixel may be off: one standard deviation of linear light, where 1 is white; mean "
-        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}, from {escape(str(page.record.get('std_from')))}."
+        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}."
     )
     return f"<section><h2>Uncertainty</h2><figure>{shown}<figcaption>{caption}</figcaption></figure></section>\n"
 
@@ -144,7 +150,7 @@ def _files(page: Page, links: Mapping[str, str]) -> str:
 
 
 def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
-    """The page as HTML, all in one: it loads nothing, the files beside it are only linked.
+    """The page as HTML, all in one: it loads nothing but, when it is zoomed, the pictures beside it that hold every pixel.
 
     Args:
         page: what it shows.
@@ -162,13 +168,17 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
     ]  # fmt: skip
     warned = "".join(f"<p>{escape(warning)}</p>" for warning in warnings(record))
     caption = (
-        "Left of the divider the input, only scaled, white-balanced and demosaiced; right of it the restored picture, shown at the same "
-        "brightness. Drag the divider, or use the slider with arrow keys; a double click shows that place at 100 %."
+        "Left of the divider the photo as it was, only brightened; right of it the restored picture, equally bright. Drag the divider, or "
+        "use the slider with arrow keys; a double click shows that place at 100 %."
     )
+    whole = page.whole and {"before", "preview"} <= set(page.parts) & set(links)
+    files = (links["before"], links["preview"]) if whole else None
     facts = "".join(_section(heading, rows) for heading, rows in frame_facts(record, page.size).items())
     return PAGE.substitute(
         title=escape(title), subtitle=escape(" · ".join(subtitle)), style=STYLE, script=SCRIPT,
         warnings=f'<div class="warning" role="note">{warned}</div>\n' if warned else "",
-        viewer=_viewer(page.pictures, title, caption, most, detail=False), figures=_detail(page, most) + _uncertainty(page, most),
+        beside="'self' file:" if whole else "",
+        viewer=_viewer(page.pictures, title, caption, most, width=page.size[1] if whole else None, files=files),
+        figures=_detail(page, most) + _uncertainty(page, most),
         facts=facts + _files(page, links),
     )  # fmt: skip

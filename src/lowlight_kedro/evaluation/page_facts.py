@@ -10,9 +10,17 @@ DIGITS = 12  # of the prior's hash: enough to tell it from others; the record ha
 GREY = 0.18  # of white: what photographers call middle grey
 UNKNOWN = "not told by the file"
 ESTIMATES = {
-    "mean": "mean of the posterior",
-    "sample": "one draw of the posterior",
-    "mean_of_k": "mean of {draws} draws of the posterior",
+    "mean": "all noise removed: the average of all pictures that fit the photo",
+    "sample": "one of the pictures that fit the photo, with its own grain",
+    "mean_of_k": "the average of {draws} pictures that fit the photo",
+}
+SOURCES = {  # how a record's `noise_from` begins: what that means
+    "image": "measured from this photo",
+    "tag": "told by the camera in this photo",
+    "table": "published measurements of this camera",
+    "calibration": "your own measurement of this camera",
+    "assumption": "assumed, as of a typical camera",
+    "parameters": "given by you",
 }
 
 
@@ -46,18 +54,20 @@ def share(value: float) -> str:
 def _noise(record: Mapping[str, Any]) -> list[Fact]:
     noise, ratio = record["noise"], record["exposure_ratio"]
     values = [f"{name.replace('_', ' ')} {told(value, '{:.3g}')}" for name, value in noise.items() if value and not isinstance(value, bool)]
-    facts: list[Fact] = [("Taken from", record["noise_from"])]
+    source = str(record["noise_from"])
+    known = next((words for start, words in SOURCES.items() if source.startswith(start)), None)
+    facts: list[Fact] = [("Noise", [known, source] if known else source)]
     if record.get("noise_not_from"):
-        facts.append(("Passed over", ["", *record["noise_not_from"]]))
+        facts.append(("Not taken from", ["", *record["noise_not_from"]]))
     if {"gain", "read_noise"} <= noise.keys():
         black, grey = (f"{100 * noise_at(signal, noise, ratio):.2g} %" for signal in (0, GREY))
-        facts.append(("In the scaled input", f"standard deviation {black} of white in black, {grey} in middle grey"))
+        facts.append(("Before", f"noise of {black} of white in black, {grey} in middle grey, when brightened"))
     return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values))]
 
 
 def _brightness(record: Mapping[str, Any]) -> list[Fact]:
     facts: list[Fact] = [
-        ("Exposure ratio", brighter(record["exposure_ratio"])),
+        ("Brightened", brighter(record["exposure_ratio"])),
         ("Why", record["ratio_from"]),
     ]
     shown, clipped = record.get("display_exposure"), record.get("clipped_in_linear")
@@ -80,11 +90,10 @@ def _restoration(record: Mapping[str, Any]) -> list[Fact]:
     computed = ", ".join(record[key] for key in ("device", "precision") if record.get(key))
     time = told(record.get("seconds"), "{:.1f} s", "not measured") + (f" ({computed})" if computed else "")
     facts: list[Fact] = [
-        ("Result", estimate), ("Method", f"{record['guidance']}, {record['evaluations']} evaluations of the network"),
-        ("Prior", str(record["prior"])[:DIGITS]), ("Time", time),
+        ("Result", estimate), ("Method", f"diffusion prior {str(record['prior'])[:DIGITS]}, {record['guidance']}"), ("Time", time),
     ]  # fmt: skip
     if record.get("strength", 1) != 1:
-        facts.insert(1, ("Strength", f"{told(record['strength'])} of the result, the rest is the scaled input"))
+        facts.insert(1, ("Strength", f"{told(record['strength'])} of the result, the rest is the photo before"))
     if record.get("crop"):
         facts.append(("Part", "top {}, left {}, height {}, width {} of the raw".format(*record["crop"])))
     return facts

@@ -48,6 +48,9 @@ figcaption { margin-top: .6rem; font-size: .9375rem; color: var(--quiet); max-wi
 .range input { display: block; width: 100%; height: 2rem; margin: 0; accent-color: var(--quiet) }
 .under { display: flex; flex-wrap: wrap-reverse; justify-content: space-between; align-items: start; gap: .5rem 2rem }
 .under figcaption { flex: 1 1 24rem }
+.controls { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1.25rem }
+.controls label { display: flex; align-items: center; gap: .6rem; font-size: .9375rem; color: var(--quiet) }
+.controls input { width: 9rem; height: 2rem; accent-color: var(--quiet) }
 button { flex: none; margin-top: .4rem; min-height: 2.25rem; padding: .25rem .9rem; border: 1px solid var(--rule); border-radius: .5rem;
   background: var(--raised); color: inherit; font: inherit; cursor: pointer }
 button:hover { border-color: var(--quiet) }
@@ -77,7 +80,7 @@ SCRIPT = """
 for (const viewer of document.querySelectorAll('.viewer')) {
   const find = selector => viewer.querySelector(selector);
   const view = find('.view'), stage = find('.stage'), pair = find('.pair'), divider = find('.divider');
-  const range = find('input'), zoom = find('button'), width = +viewer.dataset.width;
+  const range = find('.range input'), zoom = find('button'), lift = find('.lift'), width = +viewer.dataset.width;
   const clamp = (value, most) => Math.min(Math.max(value, 0), most);
   function draw() {
     const share = range.value / 100, x = share * stage.clientWidth;
@@ -85,11 +88,20 @@ for (const viewer of document.querySelectorAll('.viewer')) {
     divider.style.left = x + 'px';
     find('.tag.left').classList.toggle('away', x < 110);
     find('.tag.right').classList.toggle('away', stage.clientWidth - x < 90);
-    range.setAttribute('aria-valuetext', Math.round(range.value) + ' percent scaled input, the rest restored');
+    range.setAttribute('aria-valuetext', Math.round(range.value) + ' percent before, the rest restored');
     viewer.classList.toggle('grain', pair.clientWidth * devicePixelRatio >= 2 * width);
   }
   function measure() { viewer.style.setProperty('--full', width / devicePixelRatio + 'px'); draw(); }
+  function load() {  // the files beside the page hold every pixel; they are fetched when somebody looks closer
+    for (const image of pair.querySelectorAll('img[data-full]')) {
+      const shown = image.src;
+      image.onerror = () => { image.onerror = null; image.src = shown; };
+      image.src = image.dataset.full;
+      image.removeAttribute('data-full');
+    }
+  }
   function full(on, x, y) {  // x, y: the place shown in the middle, shares of the picture
+    if (on) load();
     viewer.classList.toggle('full', on);
     if (zoom) { zoom.setAttribute('aria-pressed', on); zoom.textContent = on ? 'Whole picture' : '100 %'; }
     stage.scrollTo(on ? x * pair.clientWidth - stage.clientWidth / 2 : 0, on ? y * pair.clientHeight - stage.clientHeight / 2 : 0);
@@ -122,6 +134,10 @@ for (const viewer of document.querySelectorAll('.viewer')) {
       full(!viewer.classList.contains('full'), (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     });
   }
+  if (lift) lift.addEventListener('input', () => {
+    for (const curve of viewer.querySelectorAll('filter [type=gamma]')) curve.setAttribute('exponent', 1 - .007 * lift.value);
+    for (const each of document.querySelectorAll('.pair')) each.style.filter = +lift.value ? 'url(#lifted)' : '';
+  });
   range.addEventListener('input', draw);
   stage.addEventListener('scroll', draw);
   new ResizeObserver(measure).observe(stage);
@@ -132,14 +148,19 @@ for (const viewer of document.querySelectorAll('.viewer')) {
 
 VIEWER = Template("""<div class="viewer$kind" data-width="$width" data-focus="$focus" style="--ratio: $ratio; --full: ${width}px">
 <div class="view"><div class="stage" tabindex="0" role="group" aria-label="$title">
-<div class="pair"><img class="after" draggable="false" alt="$title, restored" src="$after">
-<img class="before" draggable="false" alt="$title, the scaled input" src="$before"></div>
-</div><div class="divider" aria-hidden="true"></div><span class="tag left">Scaled input</span><span class="tag right">Restored</span></div>
+<div class="pair"><img class="after" draggable="false" alt="$title, restored" src="$after"$full_after>
+<img class="before" draggable="false" alt="$title, before" src="$before"$full_before></div>
+</div><div class="divider" aria-hidden="true"></div><span class="tag left">Before</span><span class="tag right">Restored</span></div>
 <div class="range"><input type="range" min="0" max="100" step="1" value="50"
- aria-label="Divider between scaled input and restored picture"></div>
-<div class="under"><figcaption>$caption</figcaption>$button</div></div>""")
+ aria-label="Divider between the picture before and the restored one"></div>
+<div class="under"><figcaption>$caption</figcaption>$controls</div></div>""")
 
-BUTTON = '<button type="button" aria-pressed="false">100 %</button>'
+# Shadows are lifted by y = x^exponent of linear light, in which black and white stay.
+CONTROLS = """<div class="controls"><label>Lift shadows <input class="lift" type="range" min="0" max="100" step="1" value="0"
+ aria-label="Lift shadows"></label><button type="button" aria-pressed="false">100 %</button>
+<svg width="0" height="0" aria-hidden="true"><filter id="lifted" color-interpolation-filters="linearRGB"><feComponentTransfer>
+<feFuncR type="gamma"></feFuncR><feFuncG type="gamma"></feFuncG><feFuncB type="gamma"></feFuncB>
+</feComponentTransfer></filter></svg></div>"""
 
 MAP = Template("""<div style="--ratio: $ratio"><img class="map" width="$width" height="$height" alt="Heat map of the standard deviation"
  src="$picture">
@@ -152,7 +173,7 @@ PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data: $beside; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>$title, restored</title>
 <style>$style</style>
 </head>

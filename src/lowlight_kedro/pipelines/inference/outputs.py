@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.icc import linear_profile
@@ -32,6 +33,12 @@ def most_bytes(parts: Sequence[str], height: float, width: float) -> int:
     """What the files of a frame of this size take at most, by `MOST_BYTES`."""
     known = [MOST_BYTES[part] for part in parts]
     return round(sum(per_pixel * height * width + whole for per_pixel, whole in known))
+
+
+def shape_shown(shape: tuple[int, ...], aspect: float, orientation: int) -> tuple[int, int]:
+    """Height and width of a frame of `shape` as it is shown: square pixels, upright."""
+    height, width = square(np.zeros((1, *shape), np.float32), aspect).shape[1:]
+    return (width, height) if orientation & 4 else (height, width)
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,13 @@ class Outputs:
     def _page(self, record: dict[str, Any]) -> Page:
         side, light = self.options.page.picture_side, self.result.light
         pair = self._picture(self._scaled, side), self._picture(light, side)
-        box = detailed_box(light, side, self.options.page.detail_side)
+        whole = self.options.display.preview_side is None and {"preview", "before"} <= set(self.options.files)
+        box = None if whole else detailed_box(light, side, self.options.page.detail_side)
         detail = None if box is None else (self._picture(self._scaled[box]), self._picture(light[box]))
         std = self.result.std
         drawn = None if std is None else (oriented(heat(std), self.frame.orientation), heat_most(std))
-        size = oriented(light[:1], self.frame.orientation).shape[1:]
-        return Page(self.name, (size[0], size[1]), pair, detail, drawn, record, parts=(*self.options.files, "record"))
+        height, width = shape_shown(light.shape[1:], self.frame.pixel_aspect, self.frame.orientation)
+        return Page(self.name, (height, width), pair, detail, drawn, record, (*self.options.files, "record"), whole)
 
     def parts(self, record: dict[str, Any]) -> dict[str, Any]:
         """{part: content} of what `inference.files` asks for, but what is not known; `record` is what the page tells."""
