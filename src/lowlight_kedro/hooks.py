@@ -1,9 +1,13 @@
-"""What a run shows at its end, and what several ranks of one training must not do."""
+"""What a run shows at its end, what several ranks of one training must not do, and names that are nothing's."""
 
 import logging
 import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
@@ -99,3 +103,29 @@ class OneTraining:
                 f"torchrun started {ranks} ranks, and each of them would run {', '.join(others)}; "
                 "run what comes before training without it, then torchrun --nproc-per-node N -m kedro run --pipelines training"
             )
+
+
+class KnownNames:
+    """A misspelt group of parameters would change nothing and say nothing; it ends the run before it starts."""
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Called by Kedro when the configuration is known.
+
+        Raises:
+            ClickException: a group is neither in conf/base nor asked for by the catalog (`runtime_params:`).
+        """
+        loader = context.config_loader
+        texts = [file.read_text(encoding="utf-8") for file in Path(loader.conf_source).rglob("*.yml")]
+        known = {name for text in texts for name in re.findall(r"runtime_params:(\w+)", text)}
+        known |= {name for file in (Path(loader.conf_source) / loader.base_env).glob("parameters*.yml") for name in groups(file)}
+        unknown = sorted(set(loader["parameters"]) - known)
+        if unknown:
+            meant = get_close_matches(unknown[0], sorted(known), 1)
+            hint = f"did you mean {meant[0]}? " if meant else ""
+            raise ClickException(f"unknown parameters: {', '.join(unknown)}; {hint}The groups are {', '.join(sorted(known))}")
+
+
+def groups(file: Path) -> list[str]:
+    """The groups at the top of a file of parameters."""
+    return re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
-from lowlight_kedro.hooks import OneTraining, ShowResults
+from lowlight_kedro.hooks import KnownNames, OneTraining, ShowResults
 
-HOOKS = (ShowResults(), OneTraining())
+HOOKS = (KnownNames(), ShowResults(), OneTraining())
 PACKAGE = Path(__file__).parent
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

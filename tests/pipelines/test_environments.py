@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from click import ClickException
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
 from pydantic import ValidationError
@@ -117,6 +118,35 @@ def test_a_wrong_name_or_number_within_a_group_is_told_with_its_place(wrong, mes
         parameters = session.load_context().config_loader["parameters"]["training"]
     with pytest.raises(ValidationError, match=message.replace(".", r"\.")):
         TrainingOptions.model_validate(parameters)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"trainin": {"total_kimg": 3}}, r"unknown parameters: trainin; did you mean training\?"),
+        ({"validaton": {}, "x": 1}, "validaton, x"),
+    ],
+)
+def test_a_group_that_nothing_reads_stops_the_run_before_it_starts(wrong, message):
+    with KedroSession.create(ROOT, env="base", runtime_params=wrong) as session, pytest.raises(ClickException, match=message):
+        session.load_context()
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong", "message"),
+    [("training", {"network": {"options": {"piramid": {}}}}, "unknown network 'piramid'"),
+     ("training", {"network": {"options": {"pyramid_unet": {"width": 3}}}}, "network 'pyramid_unet' has no option 'width'"),
+     ("training", {"corruption": {"name": "noisemap"}}, "unknown corruption 'noisemap'; choose one of"),
+     ("training", {"ema": {"options": {"halflife": {"kimgs": 3}}}}, "ema 'halflife' has no option 'kimgs'"),
+     ("executor", {"name": "threads"}, "unknown executor 'threads'"), ("executor", {"options": {"dsk": {}}}, "unknown executor 'dsk'"),
+     ("sensor", {"noise": {"model": "gauss"}}, "unknown noise_model 'gauss'"),
+     ("preprocessing", {"demosaicer": {"bayer": "malvar"}}, "unknown demosaicer 'malvar'")],
+)  # fmt: skip
+def test_plug_ins_and_their_options_are_checked_with_the_parameters(options, wrong, message):
+    with KedroSession.create(ROOT, env="base", runtime_params={options: wrong}) as session:
+        parameters = session.load_context().config_loader["parameters"][options]
+    with pytest.raises(ValidationError, match=message):
+        OPTIONS[options].model_validate(parameters)
 
 
 def place(dataset):

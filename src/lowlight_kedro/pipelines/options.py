@@ -1,9 +1,12 @@
 """What all typed parameters have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from lowlight_kedro.executors import EXECUTORS, Executor
-from lowlight_kedro.plugins import configured
+from lowlight_kedro.plugins import choose, configured
 
 
 class Options(BaseModel):
@@ -15,8 +18,7 @@ class Options(BaseModel):
 class Choice(Options):
     """A plug-in by name; `options` holds those of every plug-in one may switch to, by its name.
 
-    So one word switches, whatever an environment says about the others. A wrong option fails by name when the
-    plug-in is called.
+    So one word switches, whatever an environment says about the others.
     """
 
     name: str
@@ -31,9 +33,31 @@ class Choice(Options):
         """Name and chosen options, as stored in checkpoints."""
         return {"name": self.name, "options": self.chosen}
 
+    def check(self, kind: str, table: Mapping[str, Any]) -> None:
+        """Raise a ValueError where a plug-in or an option of the chosen one does not exist; dotted ones count when they are chosen."""
+        for name in self.options:
+            if "." not in name:
+                choose(kind, table, name)
+        configured(kind, table, self.name, self.chosen)
+
+
+def of(kind: str, table: Mapping[str, Any]) -> AfterValidator:
+    """Beside `Choice` in an annotation: a plug-in of this kind, checked with the parameters."""
+
+    def check(choice: Choice) -> Choice:
+        choice.check(kind, table)
+        return choice
+
+    return AfterValidator(check)
+
 
 class ExecutorOptions(Choice):
     """All of `params:executor`: who maps over files."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "ExecutorOptions":
+        self.check("executor", EXECUTORS)
+        return self
 
     def build(self) -> Executor:
         """The executor with its options."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose
@@ -13,6 +13,11 @@ from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _noise_model(name: str) -> str:
+    choose("noise_model", NOISE_MODELS, name)
+    return name
 
 
 class AssumedOptions(Options):
@@ -30,7 +35,7 @@ class NoiseOptions(Options):
     `black_error_dn` (no table has it) is an option of `camera`.
     """
 
-    model: str
+    model: Annotated[str, AfterValidator(_noise_model)]
     gain: Positive | None
     read_noise: Positive | None
     black_error_dn: Annotated[float, Field(ge=0)]

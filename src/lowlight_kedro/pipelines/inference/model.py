@@ -55,6 +55,7 @@ class Restoration:
     @cached_property
     def guidance(self) -> Guidance:
         """The chosen guidance, checked against the prior."""
+        self.options.guidance.check("guidance", GUIDANCE)
         return checked_guidance(self.options.guidance.name, self.prior, self.options.estimate, self.options.guidance.chosen)
 
     @property

@@ -7,10 +7,12 @@ from pydantic import Field, model_validator
 from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
 from lowlight_kedro.diffusion.compute import Compute
 from lowlight_kedro.diffusion.ema import EMAS, Keep
+from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import History, Schedule, ticks_without_gain
-from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.pipelines.options import Choice, Options, of
 from lowlight_kedro.plugins import configured
+from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 Auto = Literal["auto"]
 
@@ -52,8 +54,8 @@ class SelectionOptions(Options):
 class TrainingOptions(Options):
     """All of `params:training`."""
 
-    network: Choice
-    corruption: Choice
+    network: Annotated[Choice, of("network", NETWORKS)]
+    corruption: Annotated[Choice, of("corruption", ALL_CORRUPTIONS)]
     P_mean: float | Auto
     P_std: Positive | Auto
     sigma_data: Positive | Auto
@@ -65,7 +67,7 @@ class TrainingOptions(Options):
     ramp_kimg: NotNegative
     decay_kimg: Positive | None
     cooldown: Fraction
-    ema: Choice
+    ema: Annotated[Choice, of("ema", EMAS)]
     kimg_per_tick: Positive
     snapshot_ticks: Count
     check_updates: Count
