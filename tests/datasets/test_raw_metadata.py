@@ -6,7 +6,7 @@ import pytest
 import rawpy
 
 from lowlight_kedro.datasets import decoding
-from lowlight_kedro.datasets.decoding import read_frame, read_header
+from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.tags import DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, EXPOSURE_TIME, FUJI_BLACK, MAKE, MODEL, TAKEN_AT, read_tags
 from lowlight_kedro.sensor.render import oriented
@@ -106,6 +106,25 @@ def test_the_camera_says_what_part_of_its_sensor_is_the_picture(rng, tmp_path):
         assert decoding._default_crop(raw, tags) == (6, 8, 100, 140)
         torn = replace(tags, directories=({DEFAULT_CROP_SIZE: (9999, 100)}, *tags.directories))
         assert decoding._default_crop(raw, torn) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "reason"),
+    [
+        ({259: 9}, "a.dng", "it is a GoPro raw"),
+        ({}, "a.GPR", "convert it to DNG first"),
+        ({259: 52546}, "a.dng", "compressed by JPEG XL"),
+        ({262: 34892}, "a.dng", "it has no mosaic .* LinearRaw"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_by_its_header_with_what_to_do(said, name, reason, tmp_path):
+    values = {254: 0, 256: 6000, 257: 4000, 259: 7, 262: 32803} | said
+    entries = [struct.pack(">HHII", number, 4, 1, value) for number, value in values.items()] + [
+        struct.pack(">HHI4B", 50706, 1, 4, 1, 7, 0, 0)
+    ]
+    (tmp_path / name).write_bytes(b"MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(entries) + bytes(4))
+    with pytest.raises(RawReadError, match=reason):
+        read_header(tmp_path / name)
 
 
 def tiff(tags):

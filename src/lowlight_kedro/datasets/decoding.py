@@ -16,12 +16,14 @@ from lowlight_kedro.datasets.black import black_level, colours
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
     COLOR_MATRICES,
+    COMPRESSION,
     DEFAULT_CROP_ORIGIN,
     DEFAULT_CROP_SIZE,
     DNG_VERSION,
     EXPOSURE_TIME,
     FOCAL_LENGTH,
     NOISE_PROFILE,
+    PHOTOMETRIC,
     STRIPS,
     TILES,
     Tags,
@@ -33,6 +35,7 @@ from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
 NOT_MOSAIC = "it has no mosaic (monochrome, sRAW or linear DNG); only Bayer and X-Trans raws can be used"
+LINEAR_RAW, VC5, JPEG_XL = 34892, 9, ((50002,), (52546,))  # PhotometricInterpretation; Compression of GPR, and of DNG 1.7
 MAX_PHOTOSITES = 1 << 29  # five times the largest sensor sold
 PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosite
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
@@ -84,6 +87,23 @@ def _named(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def _refuse_by_name(path: Path, tags: Tags) -> None:
+    """What LibRaw cannot decode, or decodes to something else than a mosaic, as its directories tell: before anything is decoded.
+
+    Raises:
+        ValueError: as said, with what can be done.
+    """
+    code = tags.picture.get(COMPRESSION)
+    if path.suffix.lower() == ".gpr" or code == (VC5,):
+        raise ValueError("it is a GoPro raw (GPR, VC-5), which LibRaw does not decode; convert it to DNG first")
+    if tags.find(DNG_VERSION) is None:
+        return
+    if code in JPEG_XL:
+        raise ValueError("its image is compressed by JPEG XL (DNG 1.7), which this LibRaw does not decode; write it as lossless JPEG first")
+    if tags.picture.get(PHOTOMETRIC) == (LINEAR_RAW,):
+        raise ValueError(f"{NOT_MOSAIC} (its directory says LinearRaw, as in ProRAW, sRAW and already demosaiced files)")
+
+
 def _refuse_torn(raw: Any, tags: Tags, held: int) -> None:
     """LibRaw leaves tiles of a DNG that lie beyond the end of the file black, without a word.
 
@@ -121,8 +141,9 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
         raw = rawpy.RawPy()
         try:
             with _without_libraws_lines():
-                raw.open_file(str(path))
                 tags, held = read_tags(path), path.stat().st_size
+                _refuse_by_name(path, tags)
+                raw.open_file(str(path))
                 _refuse_torn(raw, tags, held)
                 _refuse_absurd(raw, held)
                 if unpack:

@@ -21,6 +21,7 @@ F_NUMBER, UNIQUE_CAMERA, ANALOG_BALANCE = 33437, 50708, 50727
 COLOR_MATRICES, CAMERA_CALIBRATIONS, ILLUMINANTS, FORWARD_MATRICES = (50721, 50722), (50723, 50724), (50778, 50779), (50964, 50965)
 BASELINE_EXPOSURES = (50730, 51109)  # BaselineExposure, BaselineExposureOffset
 DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE = 50719, 50720
+SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC = 254, 259, 262
 STRIPS, TILES = (273, 279), (324, 325)  # offsets and byte counts of the image's data
 ISO_SOURCES = (ISO, 34866, 34867)  # PhotographicSensitivity, RecommendedExposureIndex, ISOSpeed
 SUB_DIRECTORIES: dict[int, Role] = {330: "below", 34665: "exif", 34853: "gps", 0xF000: "own"}  # SubIFDs, EXIF, GPS, Fuji
@@ -28,7 +29,7 @@ NUMBERS = {
     MAKE, MODEL, EXPOSURE_TIME, TAKEN_AT, FOCAL_LENGTH, WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE,
     BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK, *ISO_SOURCES, *SUB_DIRECTORIES, *STRIPS, *TILES,
     DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, F_NUMBER, UNIQUE_CAMERA, ANALOG_BALANCE, *COLOR_MATRICES, *CAMERA_CALIBRATIONS,
-    *ILLUMINANTS, *FORWARD_MATRICES, *BASELINE_EXPOSURES,
+    *ILLUMINANTS, *FORWARD_MATRICES, *BASELINE_EXPOSURES, SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC,
 }  # fmt: skip
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
 MAX_DIRECTORIES, MAX_ENTRIES, MAX_BYTES = 32, 1024, 1 << 20  # more than any camera writes
@@ -57,6 +58,13 @@ class Tags:
         """The first directory of an image of this size."""
         size = ((height,), (width,))
         return next((found for found in self.directories if (found.get(HEIGHT), found.get(WIDTH)) == size), None)
+
+    @property
+    def picture(self) -> Directory:
+        """The directory of the largest image that is no preview; empty where none is told."""
+        sized = [found for found in self.directories if all(isinstance(found.get(side), tuple) for side in (WIDTH, HEIGHT))]
+        images = [found for found in sized if found.get(SUBFILE_TYPE, (0,)) == (0,)]
+        return max(images, key=lambda found: found[WIDTH][0] * found[HEIGHT][0], default={})
 
     @property
     def camera(self) -> str:
