@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from lowlight_kedro.executors import Executor, sequential
 
 RECORD = "record"
-KEY, FILES, PARTS = "key", "files", "parts"  # what a finished job adds to its record
+KEY, FILES, PARTS, DIGESTS = ADDED = ("key", "files", "parts", "digests")  # what a finished job adds to its record
 
 
 # A number for each stage, to be raised when its results change: what was made under another number is made again.
@@ -89,6 +89,7 @@ class Outcome:
         error: why it failed.
         seconds: that were waited for it.
         trace: where in the code `error` arose.
+        damaged: a file of an earlier run that was not as it had been written, so that the job was done again.
     """
 
     name: str
@@ -96,3 +97,4 @@ class Outcome:
     error: str | None = None
     seconds: float = 0.0
     trace: str = ""
+    damaged: str = ""

@@ -110,6 +110,21 @@ def test_what_changed_is_done_again(world, change, monkeypatch):
     assert saved.load()["a"]["image"]()[0, 0, 0] == float((world / "a.txt").read_text()) * settings
 
 
+def test_a_verified_file_that_is_not_as_it_was_written_is_made_again_and_told(world, caplog):
+    saved = dataset(world / "out", verify=["tiles"])
+    saved.save(jobs(world, "ab"))
+    before, tile = contents(world / "out"), world / "out/tiles/a/1.pt"
+    saved.save(jobs(world, "ab"))
+    log(world)
+    tile.write_bytes(tile.read_bytes()[:-1] + b"!")
+    saved.save(jobs(world, "ab"))
+    assert log(world) == ["a"]
+    assert contents(world / "out") == before
+    assert "a/1 was not as it had been written; made again from a" in caplog.text
+    dataset(world / "out").save(jobs(world, "ab"))
+    assert log(world) == []  # nobody asked to verify
+
+
 def test_a_failure_is_tried_again_by_the_next_run_and_leaves_earlier_files(world):
     saved = dataset(world / "out")
     saved.save(jobs(world, "a"))

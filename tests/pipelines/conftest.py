@@ -61,6 +61,11 @@ class Project:
         with KedroSession.create(ROOT, env="test", conf_source=str(self.conf)) as session:
             return session.load_context().catalog
 
+    def parameters(self):
+        """All parameters of the environment."""
+        with KedroSession.create(ROOT, env="test", conf_source=str(self.conf)) as session:
+            return session.load_context().config_loader["parameters"]
+
     def copy(self, folder: Path) -> "Project":
         """The project as it stands, elsewhere."""
         shutil.copytree(self.conf.parent, folder, dirs_exist_ok=True)

@@ -260,3 +260,24 @@ def test_other_errors_are_left_as_they_are():
 def test_an_untouched_stack_is_read_again_and_again(trained):
     tiles = EDMPTDataset(tiles_folder(trained), trained.data / "03_primary/metadata.json", image_size=SIDE)
     assert torch.equal(tiles.stored([0, 1]), tiles.stored([0, 1]))
+
+
+def test_what_differs_from_the_training_at_hand_is_told(ready, caplog):
+    ready.run("training", training={"total_kimg": 0.008, "learning_rate": 5e-4})
+    assert re.search(r"is finished, so nothing is trained .*learning_rate: 0\.001, now 0\.0005; set training\.resume=false", caplog.text)
+    caplog.clear()
+    ready.run("training", training={"total_kimg": 0.008})
+    assert "differs now" not in caplog.text
+
+
+def test_what_differs_from_the_parameters_of_the_tiles_is_told_or_refused(ready, caplog):
+    path = ready.data / "03_primary/metadata.json"
+    metadata, options = json.loads(path.read_text()), ready.parameters()["preprocessing"]
+    path.write_text(json.dumps(metadata | {"made_by": {"preprocessing": options}}))
+    ready.run("training", training={"total_kimg": 0.008})
+    assert "not made with" not in caplog.text
+    ready.run("training", training={"total_kimg": 0.008}, preprocessing={"tiles": {"stride": 32}, "demosaicer": {"bayer": "lmmse"}})
+    assert "preprocessing.demosaicer.bayer: malvar2004, now lmmse; preprocessing.tiles.stride: 64, now 32" in caplog.text
+    path.write_text(json.dumps(metadata | {"tile_size": 128}))
+    with pytest.raises(ValueError, match=r"tiles are of 128 x 128 pixels, expected tile_size=64 of globals\.yml; set tile_size to 128"):
+        ready.run("training")

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.jobs import JobsDataset
 from lowlight_kedro.datasets.stacks import decode, encode, holds
 from lowlight_kedro.datasets.tiles import TileFolderDataset
 from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions, describe_import, groups, import_stacks
+from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import LoaderOptions
 from lowlight_kedro.pipelines.validation.nodes import ValidationOptions, check_tiles
@@ -26,11 +29,17 @@ def random_tiles(rng, n):
 
 def import_all(source, metadata, target, options=IMPORT):
     """The two nodes, with what Kedro does between them."""
-    records = {}
-    for stacks, record in import_stacks(metadata, TileFolderDataset(filepath=str(source)).load(), options):
-        target.save(stacks)
-        records |= record
-    return describe_import(metadata, {name: lambda record=record: record for name, record in records.items()}, options)
+    folder = Path(target._describe()["filepath"])
+    record = {"path": str(folder.with_name("records")), "filename_suffix": ".json"}
+    saved = JobsDataset(
+        parts={
+            "tiles": {"path": str(folder), "dataset": "lowlight_kedro.datasets.tiles.TileDataset"},
+            "record": record | {"dataset": "lowlight_kedro.datasets.atomic.AtomicJSONDataset"},
+        },
+        many=["tiles"], prune=True, verify=["tiles"],
+    )  # fmt: skip
+    saved.save(import_stacks(metadata, TileFolderDataset(filepath=str(source)).load(), options, ExecutorOptions(name="sequential")))
+    return describe_import(metadata, saved.load(), options)
 
 
 @pytest.fixture
@@ -111,6 +120,16 @@ def test_a_second_import_writes_only_what_is_missing_and_files_keep_their_fields
     assert {path for path in stacks if path.stat().st_ino == before[path]} >= set(stacks[2:])
     assert holds(stacks[0], values[:4])
     assert holds(stacks[1], values[4:8])
+
+
+def test_a_smaller_import_takes_the_stacks_of_the_larger_one_away_and_no_other_file(predecessor, tmp_path):
+    folder, metadata, _ = predecessor
+    target = TileFolderDataset(filepath=str(tmp_path / "new"))
+    import_all(folder, metadata, target)
+    (tmp_path / "new/long/mine.npy").write_bytes(b"not of an import")
+    new, _ = import_all(folder, {"tiles": metadata["tiles"][:3]}, target)
+    assert sorted(target.load()) == ["long/import_00000.npy", "long/mine.npy"]
+    assert len(new["tiles"]) == 3
 
 
 def test_each_tile_is_in_one_stack_and_stacks_are_full():

@@ -100,6 +100,17 @@ class AtomicJSONDataset(AtomicSave, JSONDataset):
             raise DatasetError(f"{self._filepath}: not readable, expected JSON ({cause}); {advice.format('again')}") from error
 
 
+class WithdrawableJSONDataset(AtomicJSONDataset):
+    """The same; saving an empty mapping takes the file away, so that nobody goes on with what an earlier run wrote."""
+
+    def save(self, data: Any) -> None:
+        """Write, or take away."""
+        if data:
+            super().save(data)
+        else:
+            Path(str(self._filepath)).unlink(missing_ok=True)
+
+
 class AtomicCSVDataset(AtomicSave, CSVDataset):
     """kedro-datasets' CSVDataset, written atomically."""
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,8 @@ from kedro.io.core import parse_dataset_definition
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.jobs import FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome, no_bars
+from lowlight_kedro.datasets.content import content_hash
+from lowlight_kedro.jobs import DIGESTS, FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome, no_bars
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +60,18 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
             in `many`, each under its own.
         many: parts with several files per job.
         prune: remove the results of jobs that a later run does not have, and files that a repeated job no longer gives.
+        verify: parts whose files are read again before they are kept: a job with a file that is not as it was written is done again.
     """
 
     def __init__(
-        self, *, parts: dict[str, dict[str, Any]], many: list[str] | None = None, prune: bool = False, metadata: dict | None = None
-    ) -> None:
+        self, *, parts: dict[str, dict[str, Any]], many: list[str] | None = None, prune: bool = False, verify: list[str] | None = None,
+        metadata: dict | None = None,
+    ) -> None:  # fmt: skip
         if RECORD not in parts:
             raise DatasetError(f"parts must hold {RECORD!r}, got {', '.join(parts)}")
         self._definitions, self._many = parts, tuple(many or ())
         self._parts = {name: Part(**definition) for name, definition in parts.items()}
-        self._prune = prune
+        self._prune, self._verify = prune, tuple(verify or ())
         self.metadata = metadata
 
     def load(self) -> dict[str, dict[str, Lazy]]:
@@ -92,6 +95,8 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
                     raise result
                 outcome = self._failed(job, result) if isinstance(result, BaseException) else result
                 counts[outcome.state] += 1
+                if outcome.damaged:
+                    logger.warning("%s: %s was not as it had been written; made again from %s", data.title, outcome.damaged, job.name)
                 self._tell(data.title, outcome)
                 progress.set_postfix({state: counts[state] for state in ("kept", "failed") if counts[state]}, refresh=False)
                 progress.update()
@@ -110,10 +115,12 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
     def _run(self, job: Job, shared: Any) -> Outcome:
         """Do one job, in a worker."""
         key = job.key()
-        if self._is_done(job, key):
+        done = self._is_done(job, key)
+        damaged = self._damaged(job.name) if done else ""
+        if done and not damaged:
             return Outcome(job.name, "kept")
         begin = time.perf_counter()
-        return replace(self._done(job, key, shared), seconds=round(time.perf_counter() - begin, 1))
+        return replace(self._done(job, key, shared), seconds=round(time.perf_counter() - begin, 1), damaged=damaged)
 
     def _done(self, job: Job, key: str, shared: Any) -> Outcome:
         for attempt in range(1, ATTEMPTS + 1):
@@ -145,6 +152,17 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         there = record.get(KEY) == key and set(job.parts) <= set(record.get(PARTS, ()))
         return there and all(file.is_file() for file in self._files(record))
 
+    def _digests(self, files: Mapping[str, Iterable[str]]) -> dict[str, str]:
+        """Of the files {part: names} that are verified, by their paths below the folder of their part."""
+        paths = {file: self._parts[part].file(file) for part in self._verify for file in files.get(part, ())}
+        return {file: content_hash(path) for file, path in sorted(paths.items())}
+
+    def _damaged(self, name: str) -> str:
+        """The first verified file of a finished job that is not as it was written."""
+        record = self._recorded(name)
+        written, found = record.get(DIGESTS, {}), self._digests(record.get(FILES, {}))
+        return next((file for file, digest in found.items() if written.get(file) != digest), "")
+
     def _write(self, job: Job, key: str, results: Mapping[str, Any]) -> None:
         """Parts that an earlier run made by the same settings stay, and stay listed."""
         name, earlier = job.name, self._recorded(job.name)
@@ -156,6 +174,8 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
                 self._parts[part].dataset(file).save(value)
             files[part] = sorted(contents)
         record = results[RECORD] | {KEY: key, FILES: dict(sorted(files.items()))}
+        if self._verify:
+            record[DIGESTS] = self._digests(files)
         if job.parts:
             record[PARTS] = sorted({*job.parts, *(earlier.get(PARTS, ()) if same else ())})
         self._parts[RECORD].dataset(name).save(record)

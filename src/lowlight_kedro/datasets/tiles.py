@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.datasets.stacks import holds, open_stack, write_stack
 from lowlight_kedro.sensor.metadata import tile_files
 
@@ -88,6 +89,13 @@ class TileFile:
     def __call__(self) -> NDArray:
         """See `read_tile` and `open_stack`."""
         return open_stack(self.path) if self.path.suffix == ".npy" else read_tile(self.path)
+
+    def content_hash(self) -> str:
+        """See `content.content_hash`; of a file that cannot be read, why not: reading it will say so for its tiles alone."""
+        try:
+            return content_hash(self.path)
+        except OSError as error:
+            return str(error)
 
 
 class TileFolder(Mapping[str, TileFile]):

@@ -17,6 +17,7 @@ the run: a state with another value of any of them is refused |
 | images | how many were trained on; all randomness follows from it and the seed, so no generator is stored |
 | history, losses, gradient_norms | rows of the curves; figures of the updates since the last row |
 | emas | names of the further running means |
+| course | what the run may change on its way, as its length and learning rate, at its newest state |
 | idle | trainable parameters without moments so far, because no gradient reached them |
 
 A prior (`prior_of`, `snapshots.snapshot_of`) holds the running mean only, `<name>` without a prefix; of further means there are
@@ -42,7 +43,17 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import State
 
 FORMAT = 1
-PROGRESS = ("images", "history", "losses", "gradient_norms", "idle", "figures", "best_by", "emas")  # what changes while one run goes on
+PROGRESS = (
+    "images",
+    "history",
+    "losses",
+    "gradient_norms",
+    "idle",
+    "figures",
+    "best_by",
+    "emas",
+    "course",
+)  # what may change while one run goes on
 
 
 @dataclass(frozen=True)

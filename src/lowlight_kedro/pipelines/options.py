@@ -51,6 +51,24 @@ def of(kind: str, table: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested values by dotted names; an empty mapping has none."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _dotted(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name: earlier value, now value` of each option that differs, nested options by dotted names."""
+    old, new = _dotted(earlier), _dotted(now)
+    return [
+        f"{name}: {old.get(name, 'not given')}, now {new.get(name, 'not given')}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
 class ExecutorOptions(Choice):
     """All of `params:executor`: who maps over files."""
 

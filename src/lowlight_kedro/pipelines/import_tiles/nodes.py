@@ -1,18 +1,19 @@
 """Nodes of the import_tiles pipeline, and its parameters."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from tqdm import tqdm
 
 from lowlight_kedro.datasets.stacks import STEP, decode, encode
 from lowlight_kedro.datasets.tiles import TileFolder
-from lowlight_kedro.pipelines.options import Options
+from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.sensor.metadata import clean_verdict, in_stack, list_tiles, replace_tiles
 from lowlight_kedro.sensor.tile_checks import check_form
 
@@ -103,28 +104,37 @@ def _record(names: list[str], results: list[Imported]) -> dict[str, Any]:
     }
 
 
-def import_stacks(
-    import_metadata: dict, import_files: TileFolder, options: ImportOptions
-) -> Iterator[tuple[dict[str, NDArray], dict[str, dict]]]:
-    """Encode stack by stack; yields each with a record of its tiles. A tile that cannot be used is listed there."""
+def _import_stack(name: str, tiles: list[dict[str, Any]], files: TileFolder, options: ImportOptions) -> dict[str, Any]:
+    """The stack of these tiles, none where all were refused, and what became of each."""
+    results = [import_tile(tile, files, options) for tile in tiles]
+    codes = [result.code for result in results if result.code is not None]
+    record = _record([tile["tile_id"] for tile in tiles], results)
+    return {"tiles": {f"{name}.npy": np.stack(codes)} if codes else {}, "record": record}
+
+
+def import_stacks(import_metadata: dict, import_files: TileFolder, options: ImportOptions, executor: ExecutorOptions) -> Jobs:
+    """For each stack the job to read, check and encode its tiles. A tile that cannot be used is listed in the stack's record."""
     listed = list_tiles(import_metadata)
-    with tqdm(total=len(listed), desc="importing tiles", unit="tile") as progress:
-        for name, numbers in groups(listed, options.tiles_per_stack).items():
-            results = []
-            for number in numbers:
-                results.append(import_tile(listed[number], import_files, options))
-                progress.update()
-            codes = [result.code for result in results if result.code is not None]
-            record = _record([listed[number]["tile_id"] for number in numbers], results)
-            yield ({f"{name}.npy": np.stack(codes)} if codes else {}), {name: record}
+    jobs = []
+    for name, numbers in groups(listed, options.tiles_per_stack).items():
+        tiles = [listed[number] for number in numbers]
+        found = {file.name: file for tile in tiles if (file := import_files.find(tile))}
+        settings = [options.model_dump(), name, [{key: tile.get(key) for key in ("tile_id", "index")} for tile in tiles], sorted(found)]
+        jobs.append(Job(name, "tiles", partial(_import_stack, name, tiles, import_files), list(found.values()), settings))
+    return Jobs(jobs, options, executor.build(), "importing tiles", "stack")
 
 
 def _moved(tile: Mapping[str, Any], stack: str, index: int) -> dict[str, Any]:
     return {key: value for key, value in tile.items() if key not in ELSEWHERE} | {"stack": stack, "index": index}
 
 
+def _outcomes(record: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The record of a stack; where the whole of it failed, that of each of its tiles."""
+    return _record(names, [Imported(None, record["error"])] * len(names)) if "error" in record else record
+
+
 def describe_import(
-    import_metadata: dict, import_records: dict[str, Callable[[], dict]], options: ImportOptions
+    import_metadata: dict, imported_tiles: dict[str, dict[str, Callable[[], dict]]], options: ImportOptions
 ) -> tuple[dict, dict[str, Any]]:
     """Metadata that points into the stacks, and a report: how exact, and which tiles were refused and why.
 
@@ -135,7 +145,7 @@ def describe_import(
     moved: list[dict[str, Any] | None] = [None] * len(listed)
     outcomes, errors, stacks = [], [0.0], 0
     for name, numbers in groups(listed, options.tiles_per_stack).items():
-        record = import_records[name]()
+        record = _outcomes(imported_tiles[name]["record"](), [listed[number]["tile_id"] for number in numbers])
         outcomes += record["tiles"]
         errors.append(record["max_error"])
         stacks += any(outcome["index"] is not None for outcome in record["tiles"])
@@ -152,4 +162,5 @@ def describe_import(
         "clip": options.clip, "outside": {outcome["tile_id"]: outcome["outside"] for outcome in outcomes if outcome["outside"]},
     }  # fmt: skip
     logger.info("%d of %d tiles imported, rounded by %.3g at most", report["imported"], len(listed), max(errors))
-    return replace_tiles(import_metadata, moved), report
+    here = {"tile_size": options.image_size, "made_by": {"import_tiles": options.model_dump(mode="json")}}
+    return replace_tiles(import_metadata, moved) | here, report

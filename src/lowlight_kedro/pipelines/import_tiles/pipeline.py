@@ -9,11 +9,11 @@ def create_pipeline() -> Pipeline:
     """The import_tiles pipeline."""
     return Pipeline([
         Node(
-            import_stacks, ["import_metadata", "import_files", "params:import_tiles"], ["tiles", "import_records"],
+            import_stacks, ["import_metadata", "import_files", "params:import_tiles", "params:executor"], "imported_tiles",
             name="import_stacks",
         ),
         Node(
-            describe_import, ["import_metadata", "import_records", "params:import_tiles"], ["tile_metadata", "import_report"],
+            describe_import, ["import_metadata", "imported_tiles", "params:import_tiles"], ["tile_metadata", "import_report"],
             name="describe_import",
         ),
     ])  # fmt: skip

@@ -119,5 +119,6 @@ def describe_photographs(
             f"photographs.min_std={options.min_std}{reason}"
         )
     splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}
-    metadata = {"version": 1, "tile_size": options.size, "pairs": [], "files": files}
+    made_by = {"photographs": options.model_dump(mode="json")}
+    metadata = {"version": 1, "tile_size": options.size, "made_by": made_by, "pairs": [], "files": files}
     return metadata, index, {"tiles": len(index), "photographs": splits, "skipped": failed}

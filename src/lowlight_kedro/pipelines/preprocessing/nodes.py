@@ -73,7 +73,10 @@ def describe_tiles(
         raise ValueError(
             f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"
         )
-    metadata = {"version": 1, "tile_size": options.tiles.size, "pairs": pairs.to_dict("records"), "files": files}
+    metadata = {
+        "version": 1, "tile_size": options.tiles.size, "made_by": {"preprocessing": options.model_dump(mode="json")},
+        "pairs": pairs.to_dict("records"), "files": files,
+    }  # fmt: skip
     report = {
         "raws": len(frames) + len(unreadable), "used": len(files), "pairs": len(pairs),
         "tiles": {f"{split}/{kind}": len(group) for (split, kind), group in index.groupby(["split", "data_type"])},

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.stacks import encode
-from lowlight_kedro.jobs import FILES, KEY
+from lowlight_kedro.jobs import ADDED
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.tile_checks import statistics
 
@@ -22,7 +22,7 @@ def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArra
 
 def describe_files(records: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Of the images that could be cut, what the metadata says of each; and a table with a row per tile."""
-    files = [{key: value for key, value in record.items() if key not in (KEY, FILES)} for record in records if "error" not in record]
+    files = [{key: value for key, value in record.items() if key not in ADDED} for record in records if "error" not in record]
     shared = [{key: value for key, value in file.items() if key != "tiles"} for file in files]
     return files, pd.DataFrame([common | tile for common, file in zip(shared, files, strict=True) for tile in file["tiles"]])
 

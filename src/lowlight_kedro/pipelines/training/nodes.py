@@ -14,6 +14,7 @@ from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, iden
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.training import best_row
+from lowlight_kedro.pipelines.options import Options, differences
 from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import with_costs
@@ -41,6 +42,27 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         "crop": options.crop,
         "seed": options.seed,
     }
+
+
+def _require_size(tiles: EDMPTDataset, tile_metadata: Mapping[str, Any]) -> None:
+    size, wanted = tile_metadata.get("tile_size"), tiles.shape[-1]
+    if size not in (None, wanted):
+        raise ValueError(
+            f"the tiles are of {size} x {size} pixels, expected tile_size={wanted} of globals.yml; set tile_size to {size}, or make the "
+            "tiles again"
+        )
+
+
+def _tell_differences(tile_metadata: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """What the parameters say of the tiles at hand that was not so when they were made."""
+    for pipeline, options in tile_metadata.get("made_by", {}).items():
+        now = parameters.get(pipeline, {})  # typed where a node of this run takes it
+        changed = differences(options, now.model_dump(mode="json") if isinstance(now, Options) else now)
+        if changed:
+            logger.warning(
+                "the tiles were not made with the parameters of now: %s; `kedro run --pipelines %s,validation` makes them anew",
+                "; ".join(f"{pipeline}.{change}" for change in changed), pipeline,
+            )  # fmt: skip
 
 
 def _require_validated(tiles: EDMPTDataset, tile_statistics: dict[str, Any]) -> None:
@@ -74,19 +96,23 @@ def _log_end(history: list[dict[str, Any]], done: bool, options: TrainingOptions
 
 
 def train_prior(
-    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_statistics: dict[str, Any],
+    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_metadata: dict[str, Any], tile_statistics: dict[str, Any],
     earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None, initial_prior: Checkpoint | None, options: TrainingOptions,
+    parameters: dict[str, Any],
 ) -> Iterator[tuple[dict[str, Checkpoint], Checkpoint, pd.DataFrame]]:  # fmt: skip
     """Train, yielding snapshots, the state and the history; resumes from `earlier_state`, or begins with `initial_prior`.
 
     Kedro saves them in this order: a run that is killed between them comes to the same snapshot again.
 
     `earlier_history` is the table that the earlier process left: the time that ticks took is told nowhere else.
+    `tile_metadata` and all `parameters` are compared: tiles that were made with others are told before the first update.
 
     Raises:
         SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for, and in all ranks but the first.
     """
+    _require_size(train_tiles, tile_metadata)
     _require_validated(train_tiles, tile_statistics)
+    _tell_differences(tile_metadata, parameters)
     description = describe_training(tile_statistics, options) | {"initial_prior": digest(initial_prior) if initial_prior else None}
     arguments = (train_tiles, val_tiles, tile_statistics["dropped"], description, earlier_state, initial_prior, options)
     images, history, total = 0, [], options.schedule(batch_gpu=1).total_images

@@ -1,6 +1,6 @@
 """Parameters of the training pipeline."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 Auto = Literal["auto"]
+COURSE = ("total_kimg", "learning_rate", "ramp_kimg", "decay_kimg", "cooldown", "max_gradient")
 
 
 class LoaderOptions(Options):
@@ -97,6 +98,10 @@ class TrainingOptions(Options):
         if self.selection.column not in columns:
             raise ValueError(f"selection.column must be one of {', '.join(columns)}, got {self.selection.column!r}")
         return self
+
+    def course(self) -> dict[str, Any]:
+        """What a run may change on its way: kept in its state, so that a change can be told."""
+        return self.model_dump(include=set(COURSE)) | {"ema": self.ema.describe()}
 
     def averages(self) -> dict[str, Keep]:
         """The running means of the weights that are kept."""

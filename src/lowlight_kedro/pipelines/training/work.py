@@ -19,6 +19,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.training import State, train
 from lowlight_kedro.diffusion.validation import validation_row
+from lowlight_kedro.pipelines.options import differences
 from lowlight_kedro.pipelines.training.loading import batch_source, reading_errors
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import Progress
@@ -133,7 +134,32 @@ def first_state(
     if earlier is not None and options.resume:
         unpack(earlier, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
+        _tell_change(earlier, options)
     return state
+
+
+def _is_finished(earlier: Checkpoint, options: TrainingOptions) -> bool:
+    return options.resume and earlier.description["images"] >= options.schedule(batch_gpu=1).total_images
+
+
+def course_of(earlier: Checkpoint | None, options: TrainingOptions) -> dict[str, Any]:
+    """What goes into the state of how it is trained: that of now, or where nothing is trained any more, that of `earlier`."""
+    if earlier is None or not _is_finished(earlier, options):
+        return {"course": options.course()}
+    return {key: value for key, value in earlier.description.items() if key == "course"}
+
+
+def _tell_change(earlier: Checkpoint, options: TrainingOptions) -> None:
+    """What the run at hand was trained with until now, where that is not what the parameters say."""
+    before = earlier.description.get("course")  # states of before it was kept tell nothing
+    changed = [] if before is None else differences(before, options.course())
+    if changed and _is_finished(earlier, options):
+        logger.warning(
+            "the training at hand (%s) is finished, so nothing is trained with what differs now: %s; set training.resume=false to "
+            "start afresh over it, or training.total_kimg higher to go on", earlier.source, "; ".join(changed),
+        )  # fmt: skip
+    elif changed:
+        logger.warning("the training at hand (%s) goes on with other parameters than it had: %s", earlier.source, "; ".join(changed))
 
 
 def train_rank(
@@ -161,4 +187,4 @@ def train_rank(
             validate=lambda state: seat.heard(measure(state)), on_step=progress.stepped, on_tick=progress.ticked,
             should_stop=seat.should_stop, enough=options.selection.enough, share=share,
         ):  # fmt: skip
-            yield pack(now, description), progress.rows
+            yield pack(now, description | course_of(earlier_state, options)), progress.rows

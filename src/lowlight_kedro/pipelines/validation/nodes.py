@@ -1,6 +1,7 @@
 """Nodes of the validation pipeline, and its parameters."""
 
 import logging
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 SIGNAL_QUANTILES = (0.05, 0.5, 0.95)
+REPAIR = (
+    "run the pipeline that made them again (preprocessing, photographs or import_tiles): it makes damaged files anew; then `kedro run "
+    "--pipelines validation`"
+)
 WANTED = "expected one or more: put clean raws into that split and run preprocessing again"
 
 
@@ -148,18 +153,11 @@ def report_tiles(tile_metadata: dict, table: pd.DataFrame, problems: pd.DataFram
     }
 
 
-def require_valid(report: dict[str, Any]) -> dict[str, Any]:
-    """Hand the report on, or stop the run.
-
-    Raises:
-        ValidationError: lists every stopping problem (the first 20; all are in the report).
-    """
-    if not report["passed"]:
-        lines = [f"  {problem['tile_id']}: {problem['kind']}: {problem['message']}" for problem in report["stopping"]]
-        more = [f"  ... and {len(lines) - 20} more, see the validation report"] if len(lines) > 20 else []
-        raise ValidationError("\n".join([f"{len(lines)} problems with the tiles; training would not be sound:", *lines[:20], *more]))
-    logger.info("%d tiles checked, %d clean, %d left out", report["tiles"], report["clean"], len(report["dropped"]))
-    return {"fingerprint": report["fingerprint"], "dropped": report["dropped"]}
+def _refusal(report: Mapping[str, Any]) -> str:
+    """Every stopping problem, the first 20; all are in the report."""
+    lines = [f"  {problem['tile_id']}: {problem['kind']}: {problem['message']}" for problem in report["stopping"]]
+    more = [f"  ... and {len(lines) - 20} more, see the validation report"] if len(lines) > 20 else []
+    return "\n".join([f"{len(lines)} problems with the tiles; training would not be sound:", *lines[:20], *more, REPAIR])
 
 
 def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions, sources: Sources) -> list[float]:
@@ -181,19 +179,27 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions, sourc
 
 
 def measure_tiles(
-    tile_metadata: dict, table: pd.DataFrame, validated: dict, calibrations: list[dict], sensor: SensorOptions
-) -> dict[str, Any]:
+    tile_metadata: dict, table: pd.DataFrame, report: dict[str, Any], calibrations: list[dict], sensor: SensorOptions
+) -> Iterator[dict[str, Any]]:
     """Mean and standard deviation of the clean training tiles, and the constants they suggest.
 
+    Where the tiles are not fit for training, the statistics of an earlier validation are withdrawn first: they are saved empty.
+
     Raises:
-        ValidationError: all of them were dropped.
+        ValidationError: the report says no, or all tiles were dropped.
     """
-    table = table[table["clean"] & ((table["split"] == "train") | table["split"].isna()) & ~table["tile_id"].isin(validated["dropped"])]
+    kept = table["clean"] & ((table["split"] == "train") | table["split"].isna()) & ~table["tile_id"].isin(report["dropped"])
+    table = table[kept]
+    if not report["passed"]:
+        yield {}
+        raise ValidationError(_refusal(report))
     if table.empty:
+        yield {}
         raise ValidationError(f"validation.on_content=drop leaves none of the clean tiles of split train; {WANTED}")
+    logger.info("%d tiles checked, %d clean, %d left out", report["tiles"], report["clean"], len(report["dropped"]))
     mean = float(table["mean"].mean())
     std = float(np.sqrt((table["std"] ** 2 + table["mean"] ** 2).mean() - mean**2))
     signals = from_tile_domain(np.quantile(table["mean"], SIGNAL_QUANTILES))
     proposal = propose(mean, std, _noise_levels(tile_metadata, signals, sensor, sensor.sources(calibrations, {})))
     logger.info("proposed: %s", ", ".join(f"{key}={value:.4g}" for key, value in proposal.items()))
-    return validated | proposal
+    yield {"fingerprint": report["fingerprint"], "dropped": report["dropped"]} | proposal

@@ -1,8 +1,8 @@
-"""tiles + metadata -> verdicts -> report -> stop or statistics."""
+"""tiles + metadata -> verdicts -> report -> statistics, or stop."""
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.validation.nodes import check_tiles, measure_tiles, report_tiles, require_valid
+from lowlight_kedro.pipelines.validation.nodes import check_tiles, measure_tiles, report_tiles
 
 
 def create_pipeline() -> Pipeline:
@@ -13,9 +13,8 @@ def create_pipeline() -> Pipeline:
             report_tiles, ["tile_metadata", "tile_checks", "tile_problems", "params:validation"], "validation_report",
             name="report_tiles",
         ),
-        Node(require_valid, "validation_report", "validated", name="require_valid"),
         Node(
-            measure_tiles, ["tile_metadata", "tile_checks", "validated", "calibrations", "params:sensor"], "tile_statistics",
+            measure_tiles, ["tile_metadata", "tile_checks", "validation_report", "calibrations", "params:sensor"], "tile_statistics",
             name="measure_tiles",
         ),
     ])  # fmt: skip
