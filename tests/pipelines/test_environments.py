@@ -6,7 +6,6 @@ import pytest
 import torch
 from click import ClickException
 from kedro.framework.session import KedroSession
-from kedro.pipeline import Pipeline
 from pydantic import ValidationError
 
 from lowlight_kedro.device import choose_device
@@ -147,28 +146,6 @@ def test_plug_ins_and_their_options_are_checked_with_the_parameters(options, wro
         parameters = session.load_context().config_loader["parameters"][options]
     with pytest.raises(ValidationError, match=message):
         OPTIONS[options].model_validate(parameters)
-
-
-def place(dataset):
-    """Where a dataset's files lie; None for one in memory or in many folders."""
-    told = dataset._describe()
-    found = told.get("filepath") or told.get("path")
-    return None if found is None else str(found)
-
-
-@pytest.mark.parametrize("environment", ["base", "eld", "photographs", "restore"])
-def test_what_reads_a_file_runs_after_what_writes_it_whatever_pipelines_run_together(environment):
-    """Two names for one file hide the order from Kedro; only what an earlier run left may have one of its own."""
-    with KedroSession.create(ROOT, env=environment) as session:
-        catalog = session.load_context().catalog
-    pipelines = register_pipelines()
-    for together in (["__default__", "comparison"], ["averaging", "inference"], ["photographs", "validation", "training"]):
-        whole = sum((pipelines[name] for name in together), Pipeline([]))
-        names = {name for name in whole.datasets() if not name.startswith(("params:", "parameters", "earlier_")) and name in catalog}
-        places = {name: place(catalog.get(name)) for name in names}
-        for name in names - whole.all_outputs():
-            twins = [other for other in whole.all_outputs() & names if places[other] is not None and places[other] == places[name]]
-            assert not twins, f"{name} is {twins[0]} under another name"
 
 
 def test_every_parameter_of_a_node_is_typed():
