@@ -32,7 +32,7 @@ API = """# Python
 
 ::: lowlight_kedro.api.Settings
 
-::: lowlight_kedro.api.Window
+::: lowlight_kedro.restoration.settings
 
 ## What a guidance is given and returns
 

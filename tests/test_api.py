@@ -10,16 +10,15 @@ import yaml
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import Settings, _Counted
-from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.restoration.estimates import Probing, Sampling
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import Posterior
+from lowlight_kedro.restoration.settings import Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from tests.conftest import ROOT, make_frame
 
-QUICK = Settings(refreshes=0, probing=Probing(probes=0, spacing=5, reach=8, step=1.0))
+QUICK = Settings(refreshes=0, probing=Probing(probes=0))
 NOISE = {"gain": 1e-4, "read_noise": 1e-3}
 
 
@@ -76,7 +75,7 @@ def test_the_guidance_of_the_contributors_page_works(mosaic, prior):
     code = (ROOT / "CONTRIBUTING.md").read_text().split("```python")[1].split("```")[0]
     names = {}
     exec(code, names)
-    settings = Settings(estimate="sample", sampling=Sampling(SAMPLERS["heun"], 5, 0.05, 3.0, 2), probing=QUICK.probing)
+    settings = Settings(estimate="sample", sampling=Sampling("heun", 5, 0.05, 3.0, 2), probing=QUICK.probing)
     out = ll.restore(mosaic, prior, cfa="RGGB", **NOISE, ratio=10, guidance=names["mine"], settings=settings)
     assert out.light.mean() == pytest.approx(10 * mosaic.mean(), rel=0.05)
 

@@ -33,11 +33,12 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.restoration.allocator import keep_freed_memory
-from lowlight_kedro.restoration.estimates import Estimate, Kind, Probing, Sampling, estimate, expected_evaluations, missing_capability
+from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Exposure, Structure
+from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Window
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
@@ -109,27 +110,18 @@ class LoadedPrior:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Overlapping windows, see `restoration.windows.windowed`: largest side (None: as memory allows), MiB, and tolerance in light."""
-
-    size: int | None = None
-    memory_mb: float = 700.0
-    tolerance: float = 1e-3
-
-
-@dataclass(frozen=True)
 class Settings:
     """How a frame is restored; the defaults are those of `lowlight restore`, every field is explained in parameters_inference.yml."""
 
     estimate: Kind = "mean"
     refreshes: int = 1
     symmetries: int = 1
-    probing: Probing = field(default_factory=lambda: Probing(probes=1, spacing=5, reach=8, step=1.0))
-    sampling: Sampling = field(default_factory=lambda: Sampling(SAMPLERS["heun"], 39, 0.01, 3.0, 8))
+    probing: Probing = field(default_factory=Probing)
+    sampling: Sampling = field(default_factory=Sampling)
     structure: Structure = field(default_factory=Structure)
     defects: bool = True
     window: Window = field(default_factory=Window)
-    highlights: Mapping[str, float] = field(default_factory=lambda: {"share": 0.005, "white": 0.6})
+    highlights: Highlights = field(default_factory=Highlights)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -305,7 +297,7 @@ def restore_exposure(
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
     if settings.defects and exposure.defects is None:
         exposure = replace(exposure, defects=outliers(exposure.signal, exposure.cfa, exposure.noise))
-    asked = familiar_ratio(exposure, **settings.highlights)
+    asked = familiar_ratio(exposure, settings.highlights)
     total = expected_evaluations(
         settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=settings.refreshes, sampling=settings.sampling,
         probing=settings.probing,

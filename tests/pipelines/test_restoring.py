@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 
 from lowlight_kedro import api, device
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.pipelines.inference import frames, model
 from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
-from lowlight_kedro.pipelines.inference.options import RatioOptions, SampleOptions
+from lowlight_kedro.pipelines.inference.options import RatioOptions
+from lowlight_kedro.restoration.settings import Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from tests.conftest import make_frame
 
@@ -76,7 +76,7 @@ def test_coverage_stands_in_the_evaluation(finished):
 
 
 def test_mean_of_k_takes_the_spread_of_its_draws(small):
-    small.run("inference", "evaluation", inference={"estimate": "mean_of_k", "draws": 2})
+    small.run("inference", "evaluation", inference={"estimate": "mean_of_k", "sample": {"draws": 2}})
     made = parts(small)
     record = made["record"]()
     assert (record["estimate"], record["draws"], record["std_from"]) == ("mean_of_k", 2, "2 draws")
@@ -163,8 +163,8 @@ def test_without_a_ratio_to_be_had_the_parameter_is_named(rng):
 
 
 def test_levels_of_a_draw_must_fall():
-    with pytest.raises(ValidationError, match=r"sigma_min must be below sigma_max, got 3\.0 and 0\.5"):
-        SampleOptions(sampler="heun", evaluations=5, sigma_min=3.0, sigma_max=0.5)
+    with pytest.raises(ValueError, match=r"sigma_min must be below sigma_max, got 3\.0 and 0\.5"):
+        Sampling(sampler="heun", evaluations=5, sigma_min=3.0, sigma_max=0.5)
 
 
 def test_a_saturated_share_counts_what_is_at_white():

@@ -8,11 +8,8 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.memory import LiveBytes
-from lowlight_kedro.diffusion.samplers import heun
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.estimates import (
-    Probing,
-    Sampling,
     estimate,
     expected_evaluations,
     light_std,
@@ -22,6 +19,7 @@ from lowlight_kedro.restoration.estimates import (
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
 from lowlight_kedro.restoration.observation import Exposure, Structure
+from lowlight_kedro.restoration.settings import Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from lowlight_kedro.sensor.tiles import from_tile_domain
@@ -29,7 +27,7 @@ from tests.diffusion.gaussian import Gaussian
 
 CPU = torch.device("cpu")
 SCALING = Scaling(-0.4, 0.3)
-SAMPLING = Sampling(heun, evaluations=15, sigma_min=0.01, sigma_max=3.0, draws=3)
+SAMPLING = Sampling("heun", evaluations=15, sigma_min=0.01, sigma_max=3.0, draws=3)
 PROBING = Probing(probes=2, spacing=5, reach=2, step=0.5)
 PRIOR = Gaussian.smooth((3, 6, 6))
 

@@ -7,10 +7,12 @@ import pytest
 
 from lowlight_kedro.restoration.familiar import LOUDEST, familiar_ratio
 from lowlight_kedro.restoration.observation import Exposure
+from lowlight_kedro.restoration.settings import Highlights
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
 BALANCE = (2.0, 1.0, 1.5)
+ONE_PER_CENT = Highlights(0.01, 1.0)
 
 
 def exposure(cfa, light, ratio=10.0, noise=None, shape=(240, 312)):
@@ -27,32 +29,34 @@ def exposure(cfa, light, ratio=10.0, noise=None, shape=(240, 312)):
 @pytest.mark.parametrize("light", [(0.3, 0.5, 0.9), (0.003, 0.005, 0.017), (3.0, 2.0, 1.0)])
 def test_the_brightest_channel_comes_to_white(cfa, light):
     shot = exposure(cfa, light)
-    assert familiar_ratio(shot, 0.01) * max(light) / shot.exposure_ratio == pytest.approx(1, rel=1e-4)
-    assert familiar_ratio(shot, 0.01, white=0.1) * max(light) / shot.exposure_ratio == pytest.approx(0.1, rel=1e-4)
+    assert familiar_ratio(shot, ONE_PER_CENT) * max(light) / shot.exposure_ratio == pytest.approx(1, rel=1e-4)
+    assert familiar_ratio(shot, Highlights(0.01, 0.1)) * max(light) / shot.exposure_ratio == pytest.approx(0.1, rel=1e-4)
 
 
 def test_the_wanted_ratio_does_not_matter():
     shot = exposure(BAYER_RGGB, (0.2, 0.4, 0.3))
-    assert familiar_ratio(replace(shot, exposure_ratio=1.0), 0.01) == familiar_ratio(replace(shot, exposure_ratio=300.0), 0.01)
+    assert familiar_ratio(replace(shot, exposure_ratio=1.0), ONE_PER_CENT) == familiar_ratio(
+        replace(shot, exposure_ratio=300.0), ONE_PER_CENT
+    )
 
 
 def test_noise_is_not_taken_for_light():
     """Noise of a tenth of white in every site moves the answer by some per cent."""
     loud = PoissonGaussian(1e-4, 0.006)
     shot = exposure(BAYER_RGGB, (0.4, 0.8, 0.4), noise=loud)
-    assert familiar_ratio(shot, 0.01) == pytest.approx(10 / 0.8, rel=0.1)
+    assert familiar_ratio(shot, ONE_PER_CENT) == pytest.approx(10 / 0.8, rel=0.1)
 
 
 def test_black_is_not_lifted_without_end():
     noise = PoissonGaussian(1e-4, 1e-3)
     black = exposure(XTRANS, (0.0, 0.0, 0.0), noise=noise)
-    assert familiar_ratio(black, 0.01) * noise.read_noise * max(BALANCE) == pytest.approx(LOUDEST)
+    assert familiar_ratio(black, ONE_PER_CENT) * noise.read_noise * max(BALANCE) == pytest.approx(LOUDEST)
 
 
 def test_a_small_light_and_a_small_frame_change_nothing():
     shot = exposure(BAYER_RGGB, (0.5, 0.5, 0.5))
-    before = familiar_ratio(shot, 0.01)
+    before = familiar_ratio(shot, ONE_PER_CENT)
     shot.signal[:24, :24] = 1.0
-    assert familiar_ratio(shot, 0.01) == before
-    assert familiar_ratio(shot, 0.0) == pytest.approx(0.5, rel=1e-4)
-    assert familiar_ratio(exposure(BAYER_RGGB, (9.0, 9.0, 9.0), shape=(20, 200)), 0.01) == 10.0
+    assert familiar_ratio(shot, ONE_PER_CENT) == before
+    assert familiar_ratio(shot, Highlights(0.0, 1.0)) == pytest.approx(0.5, rel=1e-4)
+    assert familiar_ratio(exposure(BAYER_RGGB, (9.0, 9.0, 9.0), shape=(20, 200)), ONE_PER_CENT) == 10.0

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
-from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas, steps_within
+from lowlight_kedro.diffusion.samplers import SAMPLERS, Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation, Structure
 from lowlight_kedro.restoration.offsets import NO_OFFSETS
+from lowlight_kedro.restoration.settings import Probing, Sampling
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
@@ -159,27 +161,6 @@ Kind = Literal["mean", "sample", "mean_of_k"]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a draw is made, see `posterior_sample`; and how many for `mean_of_k`."""
-
-    sampler: Sampler
-    evaluations: int
-    sigma_min: float
-    sigma_max: float
-    draws: int
-
-
-@dataclass(frozen=True)
-class Probing:
-    """How the standard deviation is found without sampling, see `response_std`; 0 probes: not at all."""
-
-    probes: int
-    spacing: int
-    reach: int
-    step: float
-
-
-@dataclass(frozen=True)
 class Estimate:
     """White-balanced linear light (3, H, W) with its standard deviation in the same units.
 
@@ -283,7 +264,8 @@ def estimate(
 
     def drawn(number: int) -> Solution:
         return draw(
-            observation, denoiser, guidance, sampler=sampling.sampler, evaluations=sampling.evaluations, sigma_min=sampling.sigma_min,
+            observation, denoiser, guidance, sampler=choose("sampler", SAMPLERS, sampling.sampler), evaluations=sampling.evaluations,
+            sigma_min=sampling.sigma_min,
             sigma_max=sampling.sigma_max, refreshes=refreshes, generator=generator_for(f"draw of {name}", seed, number, device),
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lowlight_kedro.restoration.observation import Exposure
+from lowlight_kedro.restoration.settings import Highlights
 from lowlight_kedro.sensor.cfa import tile_pattern
 from lowlight_kedro.sensor.frame import balanced
 
@@ -10,8 +11,8 @@ BLOCK = 24  # photosites, whole periods of Bayer and X-Trans: its mean hardly kn
 LOUDEST = 0.2  # noise of black, white = 1: louder than this no prior of ours has learned
 
 
-def familiar_ratio(exposure: Exposure, share: float, white: float = 1.0) -> float:
-    """The exposure ratio at which a `share` of the frame has a channel above `white`, whatever `exposure.exposure_ratio` is.
+def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
+    """The exposure ratio at which `highlights.share` of the frame has a channel above `highlights.white`, whatever ratio is wanted.
 
     A prior of clean tiles has seen light in [0, 1]; beyond it knows nothing, and far below, its errors are small against white but
     not against what it sees. The posterior scales with the light: restoring at this ratio and multiplying by what is missing to the
@@ -27,6 +28,6 @@ def familiar_ratio(exposure: Exposure, share: float, white: float = 1.0) -> floa
     light = balanced(signal, exposure.cfa, exposure.white_balance).reshape(rows, BLOCK, columns, BLOCK)
     pattern = tile_pattern(np.asarray(exposure.cfa), (BLOCK, BLOCK))
     means = [np.einsum("aibj,ij->ab", light, (pattern == channel) / (pattern == channel).sum()) for channel in range(3)]
-    brightest = float(np.quantile(np.max(means, axis=0), 1 - share)) / white
+    brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.share)) / highlights.white
     noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
     return 1 / max(brightest, noise / LOUDEST)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -46,8 +47,8 @@ class Method(Options):
             "guidance": inference.guidance.model_copy(update={"name": self.guidance}),
             "estimate": self.estimate,
             "strength": 1.0,
-            "sample": inference.sample.model_copy(update={"evaluations": self.evaluations or inference.sample.evaluations}),
-            "uncertainty": inference.uncertainty.model_copy(update={"probes": 0}),
+            "sample": replace(inference.sample, evaluations=self.evaluations or inference.sample.evaluations),
+            "uncertainty": replace(inference.uncertainty, probes=0),
         })  # fmt: skip
 
 

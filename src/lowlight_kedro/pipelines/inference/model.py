@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 
-from lowlight_kedro.api import LoadedPrior, Settings, Window, checked_guidance, load_prior
+from lowlight_kedro.api import LoadedPrior, Settings, checked_guidance, load_prior
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.plugins import choose, code_of
+from lowlight_kedro.plugins import code_of
 from lowlight_kedro.restoration.corruption import MOSAICS
-from lowlight_kedro.restoration.estimates import Probing, Sampling, expected_evaluations
+from lowlight_kedro.restoration.estimates import expected_evaluations
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Structure
+from lowlight_kedro.restoration.settings import Window
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NOISE_MODELS
 
@@ -85,13 +86,10 @@ class Restoration:
     @property
     def settings(self) -> Settings:
         """What `api.restore` needs of the options."""
-        options, sample = self.options, self.options.sample
-        sampler = choose("sampler", SAMPLERS, sample.sampler)
+        options, window = self.options, self.options.window
         return Settings(
             estimate=options.estimate, refreshes=options.refreshes, symmetries=options.symmetries, seed=options.seed,
-            sampling=Sampling(sampler, sample.evaluations, sample.sigma_min, sample.sigma_max, options.draws),
-            probing=Probing(**options.uncertainty.model_dump()), structure=Structure(**options.measurement.model_dump(exclude={"defects"})),
-            defects=options.measurement.defects,
-            window=Window(options.window.size, options.window.memory_mb, options.window.tolerance),
-            highlights=options.highlights.model_dump(),
+            sampling=options.sample, probing=options.uncertainty, highlights=options.highlights,
+            structure=Structure(**options.measurement.model_dump(exclude={"defects"})), defects=options.measurement.defects,
+            window=Window(window.size, window.memory_mb, window.tolerance),
         )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
+from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
 Positive = Annotated[float, Field(gt=0)]
@@ -46,13 +47,6 @@ class MeasurementOptions(Options):
     defects: bool
 
 
-class HighlightOptions(Options):
-    """The brightest light that the prior is asked about, see `restoration.familiar`."""
-
-    share: Annotated[float, Field(ge=0, le=1)]
-    white: Positive
-
-
 class DisplayOptions(Options):
     """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels; None: all of them."""
 
@@ -82,30 +76,6 @@ class PageOptions(Options):
     index_side: Annotated[int, Field(ge=16)]
 
 
-class SampleOptions(Options):
-    """How a draw of the posterior is made, for `estimate: sample` and `mean_of_k`."""
-
-    sampler: str
-    evaluations: Annotated[int, Field(ge=1)]
-    sigma_min: Positive
-    sigma_max: Positive
-
-    @model_validator(mode="after")
-    def _falling(self) -> "SampleOptions":
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min must be below sigma_max, got {self.sigma_min} and {self.sigma_max}")
-        return self
-
-
-class UncertaintyOptions(Options):
-    """The standard deviation without sampling, see `restoration.uncertainty.response_std`."""
-
-    probes: Annotated[int, Field(ge=0)]
-    spacing: Annotated[int, Field(ge=1)]
-    reach: Annotated[int, Field(ge=0)]
-    step: Positive
-
-
 class InferenceOptions(Options):
     """All of `params:inference`."""
 
@@ -117,13 +87,12 @@ class InferenceOptions(Options):
     estimate: Literal["mean", "sample", "mean_of_k"]
     strength: Annotated[float, Field(ge=0, le=1)]
     demosaicer: FullSizeDemosaicer
-    draws: Annotated[int, Field(ge=2)]
     refreshes: Annotated[int, Field(ge=0)]
     symmetries: Literal[1, 2, 4, 8]
-    uncertainty: UncertaintyOptions
-    sample: SampleOptions
+    uncertainty: Probing
+    sample: Sampling
     max_saturated: Annotated[float, Field(ge=0, le=1)]
-    highlights: HighlightOptions
+    highlights: Highlights
     measurement: MeasurementOptions
     window: WindowOptions
     display: DisplayOptions

@@ -1,0 +1,59 @@
+"""How an estimate is made: numbers that the API and the parameters share.
+
+Nothing heavy is imported here, because the command reads its parameters before torch comes.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
+
+from lowlight_kedro.bounds import Count, Fraction, Positive
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a draw is made, see `posterior_sample`; and how many for `mean_of_k`.
+
+    Attributes:
+        sampler: by name, for guidances without a sampler of their own. sigma_min, sigma_max: its levels, network units.
+        evaluations: of the prior, for one draw.
+        draws: of `mean_of_k`.
+    """
+
+    sampler: str = "heun"
+    evaluations: Count = 39
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 3.0
+    draws: Annotated[int, Ge(2)] = 8
+
+    def __post_init__(self) -> None:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, got {self.sigma_min} and {self.sigma_max}")
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How the standard deviation is found without sampling, see `uncertainty.response_std`; 0 probes: not at all."""
+
+    probes: Annotated[int, Ge(0)] = 1
+    spacing: Count = 5
+    reach: Annotated[int, Ge(0)] = 8
+    step: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """The exposure at which the prior is asked: a `share` of the frame has a channel above `white`, see `familiar_ratio`."""
+
+    share: Fraction = 0.005
+    white: Positive = 0.6
+
+
+@dataclass(frozen=True)
+class Window:
+    """Overlapping windows, see `windows.windowed`: largest side (None: as memory allows), MiB, and tolerance in light."""
+
+    size: Annotated[int, Ge(32)] | None = None
+    memory_mb: Positive = 700.0
+    tolerance: Positive = 1e-3
