@@ -20,6 +20,7 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.highlights import faded
 from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
@@ -63,6 +64,11 @@ class Outputs:
     source: Path | None
     options: InferenceOptions
 
+    @cached_property
+    def light(self) -> NDArray:
+        """The restored light, its colour faded where blown sites leave it unknown."""
+        return faded(self.result.light, self.exposure.signal, self.frame.cfa)
+
     @property
     def saturation(self) -> float:
         """The light at which the first channel saturates."""
@@ -74,13 +80,13 @@ class Outputs:
 
     @cached_property
     def _display_exposure(self) -> float:
-        return display_exposure(self.result.light, self._display, self.saturation)
+        return display_exposure(self.light, self._display, self.saturation)
 
     @property
     def facts(self) -> dict[str, Any]:
         """For the record."""
         return {
-            "display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.result.light),
+            "display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.light),
             "metadata_lost": list(self._metadata.lost), "colour_guessed": list(self.frame.guessed),
         }  # fmt: skip
 
@@ -109,7 +115,7 @@ class Outputs:
         return scaled_light(self.exposure.signal, self.frame, self.exposure.exposure_ratio, self.options.demosaicer)
 
     def _page(self, record: dict[str, Any]) -> Page:
-        side, light = self.options.page.picture_side, self.result.light
+        side, light = self.options.page.picture_side, self.light
         pair = self._picture(self._scaled, side), self._picture(light, side)
         whole = self.options.display.preview_side is None and {"preview", "before"} <= set(self.options.files)
         box = None if whole else detailed_box(light, side, self.options.page.detail_side)
@@ -122,13 +128,14 @@ class Outputs:
     def parts(self, record: dict[str, Any]) -> dict[str, Any]:
         """{part: content} of what `inference.files` asks for, but what is not known; `record` is what the page tells."""
         result, side, ratio = self.result, self.options.display.preview_side, self.exposure.exposure_ratio
-        linear = LinearPicture(result.light, self.frame, ratio, self.source, self._metadata)
+        linear = LinearPicture(self.light, self.frame, ratio, self.source, self._metadata)
+        mosaic = LinearPicture(result.light, self.frame, ratio, self.source, self._metadata)
         known: dict[str, Callable[[], Any]] = {
-            "linear": lambda: Picture(result.light, self._metadata, linear_profile(self.frame.camera_to_srgb)),
+            "linear": lambda: Picture(self.light, self._metadata, linear_profile(self.frame.camera_to_srgb)),
             "dng": lambda: linear,
-            "cfa": lambda: linear,
-            "srgb": lambda: self._shown(result.light),
-            "preview": lambda: self._shown(result.light, side),
+            "cfa": lambda: mosaic,
+            "srgb": lambda: self._shown(self.light),
+            "preview": lambda: self._shown(self.light, side),
             "before": lambda: self._shown(self._scaled, side),
             "page": lambda: self._page(record),
         }
