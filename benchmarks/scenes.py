@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
-from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.evaluation.metrics import measure, psnr, ssim
 from lowlight_kedro.evaluation.pictures import most_detailed
 from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions
 from lowlight_kedro.sensor.cameras import noise_from_table
@@ -148,5 +148,5 @@ def lattice(light: NDArray, truth: NDArray) -> dict[str, float]:
 def figures_of(light: NDArray, truth: NDArray, scene: Scene) -> dict[str, float]:
     """PSNR and SSIM, linear and in sRGB, data range 1, and the lattice."""
     pairs = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
-    figures = {f"{name}_{space}": value for space, pair in pairs.items() for name, value in measure(*pair, METRICS).items()}
+    figures = {f"{name}_{space}": value for space, pair in pairs.items() for name, value in measure(*pair, {"psnr": psnr, "ssim": ssim}).items()}
     return figures | lattice(light, truth)

@@ -4,8 +4,10 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.evaluation.metrics import METRICS, MetricUnavailable, measure
 from lowlight_kedro.evaluation.pictures import most_detailed
+
+PLAIN = {name: METRICS[name] for name in ("psnr", "ssim")}
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def pair(rng):
 
 def test_psnr_and_ssim_agree_with_another_library(pair):
     image, truth = pair[0].clip(0, 1), pair[1]
-    ours = measure(*pair, METRICS)
+    ours = measure(*pair, PLAIN)
     assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=1.0), abs=1e-3)
     theirs = structural_similarity(
         truth, image, data_range=1.0, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -25,13 +27,13 @@ def test_psnr_and_ssim_agree_with_another_library(pair):
 
 
 def test_the_same_image_is_perfect(pair):
-    same = measure(pair[1], pair[1], METRICS)
+    same = measure(pair[1], pair[1], PLAIN)
     assert same["ssim"] == pytest.approx(1)
     assert same["psnr"] == float("inf")
 
 
 def test_values_outside_the_screen_do_not_count(pair):
-    assert measure(pair[1] * 0 - 5, pair[1] * 0, METRICS)["psnr"] == float("inf")
+    assert measure(pair[1] * 0 - 5, pair[1] * 0, PLAIN)["psnr"] == float("inf")
 
 
 def test_the_most_detailed_square_is_found(rng):
@@ -48,12 +50,12 @@ def test_only_the_mask_counts(pair):
     mask[16:48, 16:48] = True
     spoiled = np.where(mask, image, 1 - truth).astype(np.float32)
     flat = np.square(image.clip(0, 1) - truth)[:, mask].mean()
-    assert measure(spoiled, truth, METRICS, mask)["psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-3)
+    assert measure(spoiled, truth, PLAIN, mask)["psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-3)
     inner = np.zeros_like(mask)
     inner[21:43, 21:43] = True  # windows of 11 that lie in the good part
-    assert measure(spoiled, truth, METRICS, inner)["ssim"] == pytest.approx(measure(image, truth, METRICS, inner)["ssim"], abs=1e-5)
-    assert measure(spoiled, truth, METRICS)["ssim"] < measure(image, truth, METRICS)["ssim"] - 0.1
-    assert np.isnan(measure(image, truth, METRICS, np.zeros_like(mask))["psnr"])
+    assert measure(spoiled, truth, PLAIN, inner)["ssim"] == pytest.approx(measure(image, truth, PLAIN, inner)["ssim"], abs=1e-5)
+    assert measure(spoiled, truth, PLAIN)["ssim"] < measure(image, truth, PLAIN)["ssim"] - 0.1
+    assert np.isnan(measure(image, truth, PLAIN, np.zeros_like(mask))["psnr"])
 
 
 @pytest.mark.parametrize("shape", [(300, 40), (128, 40), (129, 40), (20, 33)])
@@ -65,4 +67,28 @@ def test_ssim_in_strips_is_that_of_the_whole_image(shape, rng):
     )
     inside = np.zeros(shape, bool)
     inside[5:-5, 5:-5] = mask[5:-5, 5:-5]
-    assert measure(image, truth, METRICS, mask)["ssim"] == pytest.approx(float(full[0].numpy()[:, inside].mean()), abs=1e-6)
+    assert measure(image, truth, PLAIN, mask)["ssim"] == pytest.approx(float(full[0].numpy()[:, inside].mean()), abs=1e-6)
+
+
+def test_what_a_metric_lacks_is_told(pair):
+    with pytest.raises(MetricUnavailable, match=r"at least 176 pixels .* got \(64, 64\)"):
+        measure(*pair, {"ms_ssim": METRICS["ms_ssim"]})
+
+
+def test_lpips_says_how_to_get_its_weights(pair, monkeypatch):
+    def without(*_, **__):
+        raise ImportError("no torchvision")
+
+    monkeypatch.setattr("torchmetrics.functional.image.learned_perceptual_image_patch_similarity", without)
+    with pytest.raises(MetricUnavailable, match=r"pip install lowlight-kedro\[lpips\]"):
+        measure(*pair, {"lpips": METRICS["lpips"]})
+
+
+def test_ms_ssim_falls_with_blur_and_does_not_see_what_is_masked(rng):
+    truth = rng.uniform(size=(3, 180, 176)).astype(np.float32)
+    blurred = ((truth + np.roll(truth, 1, 1) + np.roll(truth, 1, 2)) / 3).astype(np.float32)
+    ms_ssim = {"ms_ssim": METRICS["ms_ssim"]}
+    nothing = np.zeros(truth.shape[1:], bool)
+    assert measure(truth, truth, ms_ssim)["ms_ssim"] == pytest.approx(1, abs=1e-6)
+    assert measure(blurred, truth, ms_ssim)["ms_ssim"] < 0.9
+    assert measure(blurred, truth, ms_ssim, nothing)["ms_ssim"] == pytest.approx(1, abs=1e-6)

@@ -11,6 +11,7 @@ Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 BORDER = 5  # of the SSIM window, pixels
 HALO = 2 * BORDER  # rows beyond a strip: the window, and its mirrored margin
 STRIP = 128  # rows
+MS_SSIM_LEAST = 11 * 2**4  # pixels: four halvings must leave a whole window
 
 
 def psnr(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -38,7 +39,48 @@ def ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return total / (image.shape[1] * inside.sum())
 
 
-METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim}
+class MetricUnavailable(ValueError):
+    """This metric cannot be had here; the message says why and how it can. The others can."""
+
+
+def _still(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """`image` with the truth outside the mask, for metrics that know no mask: what is masked counts as equal."""
+    return torch.where(mask, image, truth)
+
+
+def ms_ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Multi-scale structural similarity (Wang et al. 2003, five scales), data_range 1; images (1, 3, H, W).
+
+    What `mask` (H, W) leaves out counts as equal, so the value is an upper bound where much is left out.
+
+    Raises:
+        MetricUnavailable: a side is too short for five scales.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    if min(image.shape[-2:]) < MS_SSIM_LEAST:
+        raise MetricUnavailable(f"ms_ssim needs sides of at least {MS_SSIM_LEAST} pixels for its five scales, got {tuple(image.shape[-2:])}")
+    return multiscale_structural_similarity_index_measure(_still(image, truth, mask), truth, data_range=1.0)
+
+
+def lpips(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Learned perceptual distance (Zhang et al. 2018, AlexNet), 0 = equal; images (1, 3, H, W). Outside `mask` they count as equal.
+
+    Raises:
+        MetricUnavailable: its package or the weights of AlexNet are missing.
+    """
+    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
+
+    try:
+        return learned_perceptual_image_patch_similarity(_still(image, truth, mask), truth, net_type="alex", normalize=True)
+    except (ImportError, OSError) as error:
+        raise MetricUnavailable(
+            f"lpips needs AlexNet's ImageNet weights ({error}): pip install lowlight-kedro[lpips], then once, with a network, "
+            "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\" (233 MB into torch's cache)"
+        ) from error
+
+
+METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim, "lpips": lpips}
 
 
 def measure(image: NDArray, truth: NDArray, metrics: dict[str, Metric], mask: NDArray | None = None) -> dict[str, float]:
