@@ -148,5 +148,7 @@ def lattice(light: NDArray, truth: NDArray) -> dict[str, float]:
 def figures_of(light: NDArray, truth: NDArray, scene: Scene) -> dict[str, float]:
     """PSNR and SSIM, linear and in sRGB, data range 1, and the lattice."""
     pairs = {"linear": (light, truth), "srgb": (render(light, scene.to_srgb), render(truth, scene.to_srgb))}
-    figures = {f"{name}_{space}": value for space, pair in pairs.items() for name, value in measure(*pair, {"psnr": psnr, "ssim": ssim}).items()}
+    figures = {
+        f"{name}_{space}": value for space, pair in pairs.items() for name, value in measure(*pair, {"psnr": psnr, "ssim": ssim}).items()
+    }
     return figures | lattice(light, truth)

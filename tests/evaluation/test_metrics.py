@@ -4,7 +4,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lowlight_kedro.evaluation.metrics import METRICS, MetricUnavailable, measure
+from lowlight_kedro.evaluation.metrics import METRICS, MetricUnavailableError, measure
 from lowlight_kedro.evaluation.pictures import most_detailed
 
 PLAIN = {name: METRICS[name] for name in ("psnr", "ssim")}
@@ -71,7 +71,7 @@ def test_ssim_in_strips_is_that_of_the_whole_image(shape, rng):
 
 
 def test_what_a_metric_lacks_is_told(pair):
-    with pytest.raises(MetricUnavailable, match=r"at least 176 pixels .* got \(64, 64\)"):
+    with pytest.raises(MetricUnavailableError, match=r"at least 176 pixels .* got \(64, 64\)"):
         measure(*pair, {"ms_ssim": METRICS["ms_ssim"]})
 
 
@@ -80,7 +80,7 @@ def test_lpips_says_how_to_get_its_weights(pair, monkeypatch):
         raise ImportError("no torchvision")
 
     monkeypatch.setattr("torchmetrics.functional.image.learned_perceptual_image_patch_similarity", without)
-    with pytest.raises(MetricUnavailable, match=r"pip install lowlight-kedro\[lpips\]"):
+    with pytest.raises(MetricUnavailableError, match=r"pip install lowlight-kedro\[lpips\]"):
         measure(*pair, {"lpips": METRICS["lpips"]})
 
 

@@ -50,7 +50,7 @@ def test_strata_are_means_of_their_own_frames():
 def test_paired_differences_are_narrower_than_the_scores():
     """Scenes differ by 10 dB, the methods by 1.0 to 1.4 on each."""
     base = np.array([20.0, 25.0, 30.0, 35.0, 40.0])
-    table = pd.concat([scores(base, "scaled"), scores(base + [1.0, 1.1, 1.2, 1.3, 1.4])])
+    table = pd.concat([scores(base, "scaled"), scores(base + np.linspace(1.0, 1.4, 5))])
     found = differences(table, "scaled").iloc[0]
     assert found["difference"] == pytest.approx(1.2)
     assert 1.0 <= found["low"] < 1.2 < found["high"] <= 1.4

@@ -11,7 +11,8 @@ from kedro.framework.session import KedroSession
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile
-from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Pair, evaluate_frame
+from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, evaluate_frame
+from lowlight_kedro.pipelines.evaluation.scores import Pair
 from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, PreprocessingOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import CHECK_COLUMNS, check_files
 from lowlight_kedro.sensor.cfa import BAYER_RGGB

@@ -120,3 +120,15 @@ def developed(path: Path, algorithm: str) -> NDArray[np.uint16]:
             user_flip=0,
         )
     return np.asarray(rgb, np.uint16)
+
+
+def published_picture(path: Path) -> NDArray[np.float64]:
+    """LibRaw's picture of a raw as See-in-the-Dark takes it for the truth: (3, H, W) in [0, 1] of 16 bits, as the sensor lies.
+
+    The camera's white balance, AHD, sRGB primaries, BT.709's curve, no automatic brightness (test_Sony.py of its code).
+    """
+    import rawpy
+
+    with rawpy.imread(str(path)) as raw:
+        rgb = raw.postprocess(use_camera_wb=True, half_size=False, no_auto_bright=True, output_bps=16, user_flip=0)
+    return np.moveaxis(rgb, 2, 0) / 65535

@@ -39,7 +39,7 @@ def ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return total / (image.shape[1] * inside.sum())
 
 
-class MetricUnavailable(ValueError):
+class MetricUnavailableError(ValueError):
     """This metric cannot be had here; the message says why and how it can. The others can."""
 
 
@@ -54,12 +54,14 @@ def ms_ssim(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     What `mask` (H, W) leaves out counts as equal, so the value is an upper bound where much is left out.
 
     Raises:
-        MetricUnavailable: a side is too short for five scales.
+        MetricUnavailableError: a side is too short for five scales.
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     if min(image.shape[-2:]) < MS_SSIM_LEAST:
-        raise MetricUnavailable(f"ms_ssim needs sides of at least {MS_SSIM_LEAST} pixels for its five scales, got {tuple(image.shape[-2:])}")
+        raise MetricUnavailableError(
+            f"ms_ssim needs sides of at least {MS_SSIM_LEAST} pixels for its five scales, got {tuple(image.shape[-2:])}"
+        )
     return multiscale_structural_similarity_index_measure(_still(image, truth, mask), truth, data_range=1.0)
 
 
@@ -67,14 +69,14 @@ def lpips(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Learned perceptual distance (Zhang et al. 2018, AlexNet), 0 = equal; images (1, 3, H, W). Outside `mask` they count as equal.
 
     Raises:
-        MetricUnavailable: its package or the weights of AlexNet are missing.
+        MetricUnavailableError: its package or the weights of AlexNet are missing.
     """
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
     try:
         return learned_perceptual_image_patch_similarity(_still(image, truth, mask), truth, net_type="alex", normalize=True)
     except (ImportError, OSError) as error:
-        raise MetricUnavailable(
+        raise MetricUnavailableError(
             f"lpips needs AlexNet's ImageNet weights ({error}): pip install lowlight-kedro[lpips], then once, with a network, "
             "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\" (233 MB into torch's cache)"
         ) from error

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame, pairs_of
+from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame
+from lowlight_kedro.pipelines.evaluation.scores import pairs_of
 from lowlight_kedro.pipelines.inference.frames import restore_light
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions

@@ -2,20 +2,22 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.coverage import coverage, reference_variance
-from lowlight_kedro.evaluation.metrics import METRICS, measure
+from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailableError, measure
 from lowlight_kedro.evaluation.pictures import bars, comparison
+from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.reference import refer
+from lowlight_kedro.pipelines.evaluation.scores import INPUT, Pair, pairs_of, picture_of, score_frame
+from lowlight_kedro.pipelines.inference.frames import valid_json
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
@@ -23,10 +25,22 @@ from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
 
 
+def _known_metric(name: str) -> str:
+    choose("metric", METRICS, name)
+    return name
+
+
+def _known_protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; choose of: {', '.join(PROTOCOLS)}")
+    return name
+
+
 class EvaluationOptions(Options):
     """All of `params:evaluation`."""
 
-    metrics: Annotated[list[str], Field(min_length=1)]
+    metrics: Annotated[list[Annotated[str, AfterValidator(_known_metric)]], Field(min_length=1)]
+    protocols: list[Annotated[str, AfterValidator(_known_protocol)]]
     ratio: Literal["measured", "nominal", "restored"]
     mask: bool
     picture_crop: Annotated[int, Field(ge=16)]
@@ -36,27 +50,7 @@ logger = logging.getLogger(__name__)
 
 Lazy = dict[str, Callable[[], Any]]
 Restored = dict[str, Lazy]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row of the table of pairs; what was not measured is None, and then the frames are taken to be aligned."""
-
-    long: str
-    nominal: float
-    measured: float | None
-    shift: tuple[float, float]
-
-
-def pairs_of(pairs: pd.DataFrame) -> dict[str, Pair]:
-    """By the name of the short exposure."""
-    by_frame = {}
-    for row in pairs.to_dict("records"):
-        measured = float(row.get("measured_ratio", np.nan))
-        checked = bool(np.isfinite(measured))
-        shift = (row["shift_y"] + row["residual_y"], row["shift_x"] + row["residual_x"]) if checked else (0.0, 0.0)
-        by_frame[row["short"]] = Pair(row["long"], float(row["exposure_ratio"]), measured if checked else None, shift)
-    return by_frame
+LISTS = ("scores", "residuals")  # of the figures of a frame, what has rows of its own
 
 
 def _comparable(selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored) -> list[str]:
@@ -65,18 +59,26 @@ def _comparable(selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored)
     return [name for name in selected["frame"] if name in paired and "error" not in restored[name]["record"]()]
 
 
+def _measured(name: str, image: NDArray, truth: NDArray, mask: NDArray) -> float:
+    """A metric by name; nan, and told, where it cannot be had."""
+    metric: Metric = choose("metric", METRICS, name)
+    try:
+        return measure(image, truth, {name: metric}, mask)[name]
+    except MetricUnavailableError as error:
+        logger.warning("not measured: %s", error)
+        return float("nan")
+
+
 def _compare(
     images: dict[str, NDArray], truth: Frame, names: list[str], mask: NDArray
 ) -> tuple[dict[str, float], dict[str, NDArray]]:  # fmt: skip
     """Figures of every image but the last against the last, in linear RGB and in sRGB; and the sRGB images."""
-    metrics = {name: choose("metric", METRICS, name) for name in names}
     display = {title: render(image, truth.camera_to_srgb) for title, image in images.items()}
     *titles, reference = images
     figures: dict[str, float] = {}
     for space, drawn in (("linear", images), ("srgb", display)):
         for title in titles:
-            values = measure(drawn[title], drawn[reference], metrics, mask)
-            figures |= {f"{title}_{metric}_{space}": value for metric, value in values.items()}
+            figures |= {f"{title}_{name}_{space}": _measured(name, drawn[title], drawn[reference], mask) for name in names}
     return figures, display
 
 
@@ -123,6 +125,7 @@ def evaluate_frame(
     measured = {
         "nominal_ratio": pair.nominal, "measured_ratio": pair.measured, "brightness": factor,
         "shift_y": pair.shift[0], "shift_x": pair.shift[1], "compared_share": float(mask.mean()),
+        "light_mean": float(reference.light.mean()), "white_dn": long.white_level,
     }  # fmt: skip
     return measured | figures, display
 
@@ -147,15 +150,24 @@ def evaluate_frames(
         record, pair = restored[name]["record"](), by_frame[name]
         try:
             frames = raw_frames[name](), raw_frames[pair.long]()
-            std = None if record.get("mean_std") is None else restored[name]["std"]()  # a file may be left of another run
-            figures, display = evaluate_frame(frames, pair, {"restored": restored[name]["linear"]()}, record, preprocessing, options, std)
+            known = record.get("mean_std") is not None and "std" in restored[name]  # a file may be left of another run, or not be asked for
+            std = restored[name]["std"]() if known else None
+            lights = {"restored": restored[name]["linear"]()}
+            figures, display = evaluate_frame(frames, pair, lights, record, preprocessing, options, std)
+            rows = score_frame(
+                name, frames, pair, lights, record, figures, options.metrics, options.protocols, preprocessing.demosaicer.demosaic,
+                picture_of(raw_frames[pair.long]),
+            )  # fmt: skip
         except ValueError as error:
             logger.warning("not evaluated: %s: %s", name, error)
             yield {name: {"frame": name, "error": str(error)}}, {}
             continue
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "long": pair.long} | {key: record[key] for key in kept} | figures
-        yield {name: row}, {name: comparison(display, captions(figures, options.metrics, ("scaled", "restored")), options.picture_crop)}
+        yield (
+            {name: valid_json(row | rows)},
+            {name: comparison(display, captions(figures, options.metrics, (INPUT, "restored")), options.picture_crop)},
+        )
 
 
 def captions(figures: Mapping[str, Any], metrics: list[str], titles: Iterable[str]) -> dict[str, str]:
@@ -175,9 +187,17 @@ def summarise(frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, 
     rows = [row for name in names if "error" not in (row := frame_metrics[name]())]
     if not rows:
         raise ValueError("no frame could be evaluated; see the warnings above")
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([{key: value for key, value in row.items() if key not in LISTS} for row in rows])
     figures = table.filter(regex="^(scaled|restored)_|^coverage_[0-9]+$|^chi2$").mean()
     return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}
+
+
+def collect_scores(
+    frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored
+) -> tuple[pd.DataFrame, ...]:  # fmt: skip
+    """The rows of all frames: scores, residuals. A frame of an older run without them is left out."""
+    rows = [frame_metrics[name]() for name in _comparable(selected, pairs, restored)]
+    return tuple(pd.DataFrame([entry for row in rows for entry in row.get(kind, [])]) for kind in LISTS)
 
 
 def plot_evaluation(table: pd.DataFrame) -> Figure:

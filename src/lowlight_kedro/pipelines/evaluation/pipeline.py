@@ -2,7 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.evaluation.nodes import evaluate_frames, plot_evaluation, summarise
+from lowlight_kedro.pipelines.evaluation.nodes import collect_scores, evaluate_frames, plot_evaluation, summarise
+from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 
 def create_pipeline() -> Pipeline:
@@ -19,5 +20,9 @@ def create_pipeline() -> Pipeline:
             summarise, ["frame_metrics", "selected_frames", "pairs", "restored"],
             ["evaluation_table", "evaluation_summary"], name="summarise",
         ),
+        Node(
+            collect_scores, ["frame_metrics", "selected_frames", "pairs", "restored"], ["scores", "residuals"], name="collect_scores",
+        ),
+        Node(summarise_scores, "scores", ["score_summary", "score_differences"], name="summarise_scores"),
         Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),
     ])  # fmt: skip
