@@ -53,6 +53,7 @@ LARGEST = 32_768  # bytes of one value; longer ones are a program's own data
 LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 TIME_FORMAT = "%Y:%m:%d %H:%M:%S"
+DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|\s+darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
 Numbered = dict[int, Entry]
 
 
@@ -161,7 +162,7 @@ def _gps_is_wrong(gps: Numbered) -> str | None:
 
 
 def _packet(data: bytes) -> bytes:
-    """An XMP packet that is whole.
+    """An XMP packet that is whole, without the steps that darktable took with the raw: they are not for a restored file.
 
     Raises:
         ValueError: it is not.
@@ -175,7 +176,7 @@ def _packet(data: bytes) -> bytes:
         raise ValueError(f"it is no XML: {error}") from error
     if not root.tag.endswith(("}xmpmeta", "}RDF", "}xapmeta")):
         raise ValueError(f"it begins with {root.tag}")
-    return trimmed
+    return DARKTABLES_STEPS.sub(b"", trimmed)
 
 
 def _xmp(path: Path, embedded: bytes) -> tuple[bytes, list[str]]:
