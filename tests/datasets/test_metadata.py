@@ -139,9 +139,8 @@ def test_a_sidecar_counts_more_and_a_broken_one_is_told(tmp_path):
     (tmp_path / "a.tif.xmp").write_bytes(XMP.replace(b'Rating="4"', b'Rating="1"'))
     assert b'Rating="1"' in read_metadata(tmp_path / "a.tif", frame).xmp
     steps = b'<darktable:history><rdf:Seq><rdf:li darktable:num="0"/></rdf:Seq></darktable:history>'
-    described = XMP.replace(
-        b'tiff:Orientation="6" xmp:Rating="4"/>', b'darktable:xmp_version="5" xmp:Rating="2">' + steps + b"</rdf:Description>"
-    )
+    attributes = b'darktable:xmp_version="5" xmp:Rating="2">'
+    described = XMP.replace(b'tiff:Orientation="6" xmp:Rating="4"/>', attributes + steps + b"</rdf:Description>")
     described = described.replace(b"<rdf:Description ", b'<rdf:Description xmlns:darktable="http://darktable.sf.net/" ')
     (tmp_path / "a.tif.xmp").write_bytes(described)
     without = read_metadata(tmp_path / "a.tif", frame).xmp
