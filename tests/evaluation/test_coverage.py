@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from lowlight_kedro.evaluation.coverage import LEAST_STD, coverage, reference_variance
+from lowlight_kedro.evaluation.coverage import (
+    BINS,
+    LEAST_STD,
+    coverage,
+    places,
+    ranks,
+    reference_variance,
+    spread_against_error,
+    verdict,
+)
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
 SHAPE = (3, 100, 200)
@@ -50,3 +59,53 @@ def test_the_reference_has_the_noise_of_its_sensor(rng):
     expected = reference_variance(np.full((3, 1, 1), light), balance, vars(noise)).ravel()
     np.testing.assert_allclose([draw.var() for draw in draws], expected, rtol=5 * (2 / 200_000) ** 0.5)
     assert (reference_variance(np.full((3, 1, 1), -1.0), balance, vars(noise)) > 0).all()
+
+
+def calibrated(rng, factor=1.0, bias=0.0, side=120):
+    """An estimate whose error has the told std times `factor`; the std rises over the width."""
+    std = np.broadcast_to(np.linspace(0.01, 0.1, side), (3, side, side))
+    image = np.full((3, side, side), 0.4)
+    truth = image + std * (factor * rng.normal(size=image.shape) + bias)
+    return image, truth, std**2, np.ones((side, side), bool)
+
+
+@pytest.mark.parametrize(("factor", "bias", "shape"), [(1.0, 0.0, "even"), (1.3, 0.0, "valley"), (0.7, 0.0, "hill"), (1.0, 0.3, "slope")])
+def test_the_place_of_the_truth_shows_how_a_spread_is_wrong(rng, factor, bias, shape):
+    image, truth, variance, mask = calibrated(rng, factor, bias)
+    counts = places(image, truth, variance, mask)
+    assert counts.sum() == truth.size
+    expected = truth.size / BINS
+    z = (counts - expected) / np.sqrt(expected)
+    assert (np.abs(z).max() < 5) == (shape == "even")
+    if shape != "even":
+        outer, inner = z[[0, -1]], z[BINS // 2 - 1 : BINS // 2 + 1]
+        assert {"valley": outer.min() > 5 > inner.max(), "hill": inner.min() > 5 > outer.max(), "slope": outer[0] < -5 and outer[1] > 5}[
+            shape
+        ]
+
+
+def test_draws_of_the_truth_s_distribution_have_even_ranks_and_narrow_ones_a_valley(rng):
+    draws, truth = rng.normal(size=(7, 3, 60, 60)), rng.normal(size=(3, 60, 60))
+    mask = np.ones((60, 60), bool)
+    expected = truth.size / 8
+    assert np.abs(ranks(draws, truth, mask, rng) - expected).max() < 5 * np.sqrt(expected)
+    narrow = ranks(0.7 * draws, truth, mask, rng)
+    assert narrow[[0, -1]].min() > expected * 1.2
+    ties = ranks(np.zeros((7, 3, 60, 60)), np.zeros((3, 60, 60)), mask, rng)  # clipped shadows
+    assert np.abs(ties - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_spread_follows_error_where_it_is_true(rng):
+    image, truth, variance, mask = calibrated(rng)
+    told, made, count = np.array(spread_against_error(image, truth, variance, mask)).T
+    assert (np.diff(told) > 0).all()
+    np.testing.assert_allclose(made / told, 1, atol=5 / np.sqrt(2 * count.min()))
+    _, made, _ = np.array(spread_against_error(*calibrated(rng, 1.5))).T
+    assert (made / told > 1.3).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "word"), [(0.88, "true: 88 %"), (0.8, "too narrow: 80 %"), (0.97, "too wide"), (float("nan"), "not measured")]
+)
+def test_the_verdict(share, word):
+    assert verdict(share).startswith(word.replace(" %", "%"))

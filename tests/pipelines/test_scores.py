@@ -55,6 +55,11 @@ def test_the_input_scores_as_the_published_code_would_score_it(project, caplog):
     remains = read(project, "residuals")
     assert set(remains["channel"]) == {"R", "G", "B"}
     assert remains["mean_square"].between(0.01, 10).all()
+    told = read(project, "uncertainty").set_index("kind")
+    assert told.loc["place", "value"].sum() == pytest.approx(1)
+    held = read(project, "evaluation").iloc[0]
+    assert told.loc["coverage", "value"].tolist() == pytest.approx(held[["coverage_50", "coverage_90", "coverage_95"]].tolist())
+    assert (project.data / REPORTING / "uncertainty.png").stat().st_size > 10_000
 
 
 def test_the_folders_of_eld_give_its_table(empty_project, finished):
@@ -74,6 +79,7 @@ def test_the_folders_of_eld_give_its_table(empty_project, finished):
     scores = read(empty_project, "scores")
     assert (scores["frame"].nunique(), scores["scene"].nunique(), set(scores["region"])) == (4, 2, {"full frame"})
     summary = read(empty_project, "score_summary").query("stratum == 'all'").set_index(["method", "scaling", "metric"])
+    assert read(empty_project, "uncertainty").empty  # the standard deviation was not asked for
     row = summary.loc[("restored", "aligned", "psnr")]
     assert row["low"] <= row["mean"] <= row["high"]
 

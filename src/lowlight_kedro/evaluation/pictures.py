@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.evaluation.coverage import verdict
+
 if TYPE_CHECKING:  # slow to import, and most frames need none
     from matplotlib.figure import Figure
 
@@ -101,6 +103,53 @@ def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[
     axis.set_ylabel(unit)
     axis.margins(y=0.15)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def _coverage_panel(axis: Any, rows: Any) -> None:
+    shares = rows.groupby("at")["value"].agg(["mean", "min", "max"])
+    axis.plot([0.4, 1], [0.4, 1], color="0.6", linestyle="--", label="true")
+    axis.errorbar(
+        shares.index, shares["mean"], (shares["mean"] - shares["min"], shares["max"] - shares["mean"]), fmt="o", capsize=4,
+        color="tab:blue", label="mean, least and most of the frames",
+    )  # fmt: skip
+    axis.set(xlabel="told share within the interval", ylabel="measured share", xlim=(0.4, 1.02), ylim=(0.2, 1.02))
+    axis.legend(loc="lower right", fontsize=8, frameon=False)
+
+
+def _place_panel(axis: Any, rows: Any) -> None:
+    shares = rows.groupby("at")["value"].mean()
+    axis.bar(shares.index, shares * len(shares), 0.92 / len(shares), color="tab:blue")
+    axis.axhline(1, color="0.4", linestyle="--")
+    axis.set(xlabel="place of the long exposure in the told distribution", ylabel="density; even: true", xlim=(0, 1))
+
+
+def _spread_panel(axis: Any, rows: Any) -> None:
+    for _, frame in rows.groupby("frame"):
+        axis.plot(frame["at"], frame["value"], "o-", markersize=3, linewidth=0.8, color="tab:blue", alpha=0.5)
+    ends = [rows[["at", "value"]].min().min() * 0.8, rows[["at", "value"]].max().max() * 1.25]
+    axis.plot(ends, ends, color="0.6", linestyle="--")
+    axis.set(xlabel="told standard deviation, 1 = white", ylabel="rms error", xscale="log", yscale="log", xlim=ends, ylim=ends)
+
+
+def calibration_figure(rows: Any) -> "Figure":
+    """Is a told standard deviation true: coverage, places of the truth, spread against error; the title is the verdict.
+
+    `rows`: a table with frame, kind (coverage, place, spread), at, value.
+    """
+    from matplotlib import pyplot as plt
+
+    if rows.empty:
+        figure, axis = plt.subplots(figsize=(6, 1.6), layout="constrained")
+        axis.text(0.5, 0.5, "no frame has a standard deviation: see inference.uncertainty.probes", ha="center")
+        axis.set_axis_off()
+    else:
+        figure, axes = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
+        for axis, kind, draw in zip(axes, ("coverage", "place", "spread"), (_coverage_panel, _place_panel, _spread_panel), strict=True):
+            draw(axis, rows[rows["kind"] == kind])
+        within = rows[(rows["kind"] == "coverage") & np.isclose(rows["at"], 0.9)]["value"].mean()
+        figure.suptitle(f"Is the told standard deviation true? {verdict(float(within)).capitalize()}", fontsize=11)
     plt.close(figure)
     return figure
 

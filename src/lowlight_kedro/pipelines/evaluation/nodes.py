@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from tqdm import tqdm
 
-from lowlight_kedro.evaluation.coverage import coverage, reference_variance
+from lowlight_kedro.evaluation.coverage import coverage, reference_variance, verdict
 from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailableError, measure
-from lowlight_kedro.evaluation.pictures import bars, comparison
+from lowlight_kedro.evaluation.pictures import bars, calibration_figure, comparison
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.reference import refer
-from lowlight_kedro.pipelines.evaluation.scores import INPUT, Pair, pairs_of, picture_of, score_frame
+from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
@@ -50,7 +50,11 @@ logger = logging.getLogger(__name__)
 
 Lazy = dict[str, Callable[[], Any]]
 Restored = dict[str, Lazy]
-LISTS = ("scores", "residuals")  # of the figures of a frame, what has rows of its own
+LISTS = {  # of the figures of a frame, what has rows of its own, and the columns that a table without rows has too
+    "scores": [*ABOUT, "method", *SCORE],
+    "residuals": [*ABOUT, "method", "channel", "low", "high", "sites", "mean_square"],
+    "uncertainty": ["frame", "scene", "kind", "at", "value", "count"],
+}
 
 
 def _comparable(selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored) -> list[str]:
@@ -93,7 +97,8 @@ def _covered(restored: NDArray, light: NDArray, std: NDArray, mask: NDArray, rec
     """Coverage of the long exposure; its own noise counts where it has the ISO, and so the noise, of the short one."""
     known = long.iso == record["iso"] and {"gain", "read_noise"} <= record["noise"].keys()
     variance = std.astype(np.float64) ** 2 + (reference_variance(light, long.white_balance, record["noise"]) if known else 0)
-    return coverage(restored, light, variance, mask) | {"coverage_with_noise_of_long": known}
+    told = (restored, light, variance, mask)
+    return coverage(*told) | {"coverage_with_noise_of_long": known, "uncertainty": uncertainty_rows(*told)}
 
 
 def evaluate_frame(
@@ -163,7 +168,7 @@ def evaluate_frames(
             yield {name: {"frame": name, "error": str(error)}}, {}
             continue
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
-        row = {"frame": name, "long": pair.long} | {key: record[key] for key in kept} | figures
+        row = {"frame": name, "scene": pair.scene or name, "long": pair.long} | {key: record[key] for key in kept} | figures
         yield (
             {name: valid_json(row | rows)},
             {name: comparison(display, captions(figures, options.metrics, (INPUT, "restored")), options.picture_crop)},
@@ -189,15 +194,23 @@ def summarise(frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, 
         raise ValueError("no frame could be evaluated; see the warnings above")
     table = pd.DataFrame([{key: value for key, value in row.items() if key not in LISTS} for row in rows])
     figures = table.filter(regex="^(scaled|restored)_|^coverage_[0-9]+$|^chi2$").mean()
-    return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict()}
+    told = verdict(figures.get("coverage_90", float("nan")))
+    return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict(), "uncertainty": told}
 
 
 def collect_scores(
     frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored
 ) -> tuple[pd.DataFrame, ...]:  # fmt: skip
-    """The rows of all frames: scores, residuals. A frame of an older run without them is left out."""
+    """The rows of all frames: scores, residuals, uncertainty. A frame of an older run without them is left out."""
     rows = [frame_metrics[name]() for name in _comparable(selected, pairs, restored)]
-    return tuple(pd.DataFrame([entry for row in rows for entry in row.get(kind, [])]) for kind in LISTS)
+    about = [{key: row[key] for key in ("frame", "scene") if key in row} for row in rows]
+    tables = (pd.DataFrame([of | entry for row, of in zip(rows, about, strict=True) for entry in row.get(kind, [])]) for kind in LISTS)
+    return tuple(table if len(table) else pd.DataFrame(columns=columns) for table, columns in zip(tables, LISTS.values(), strict=True))
+
+
+def plot_uncertainty(uncertainty: pd.DataFrame) -> Figure:
+    """Whether the told standard deviation is true: coverage, places of the truth, spread against error."""
+    return calibration_figure(uncertainty)
 
 
 def plot_evaluation(table: pd.DataFrame) -> Figure:

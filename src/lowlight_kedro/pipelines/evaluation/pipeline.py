@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.evaluation.nodes import collect_scores, evaluate_frames, plot_evaluation, summarise
+from lowlight_kedro.pipelines.evaluation.nodes import collect_scores, evaluate_frames, plot_evaluation, plot_uncertainty, summarise
 from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 
@@ -21,8 +21,10 @@ def create_pipeline() -> Pipeline:
             ["evaluation_table", "evaluation_summary"], name="summarise",
         ),
         Node(
-            collect_scores, ["frame_metrics", "selected_frames", "pairs", "restored"], ["scores", "residuals"], name="collect_scores",
+            collect_scores, ["frame_metrics", "selected_frames", "pairs", "restored"],
+            ["scores", "residuals", "uncertainty"], name="collect_scores",
         ),
         Node(summarise_scores, "scores", ["score_summary", "score_differences"], name="summarise_scores"),
+        Node(plot_uncertainty, "uncertainty", "uncertainty_figure", name="plot_uncertainty"),
         Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),
     ])  # fmt: skip

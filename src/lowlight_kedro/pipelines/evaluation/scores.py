@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.libraw import published_picture
+from lowlight_kedro.evaluation.coverage import coverage, places, spread_against_error
 from lowlight_kedro.evaluation.protocols import PROTOCOLS, Score, raw_scores, srgb_scores
 from lowlight_kedro.evaluation.residuals import residuals
 from lowlight_kedro.evaluation.statistics import differences, light_stratum, summarised
@@ -20,6 +21,8 @@ from lowlight_kedro.sensor.noise import PoissonGaussian
 logger = logging.getLogger(__name__)
 
 INPUT = "scaled"  # the method that does nothing: the input times the exposure ratio
+ABOUT = ("frame", "scene", "ratio", "iso", "camera", "light", "light_mean")  # what every row of a frame begins with
+SCORE = tuple(part.name for part in fields(Score))
 Rows = list[dict[str, Any]]
 
 
@@ -130,6 +133,23 @@ def score_frame(
         logger.warning("%s: no residuals: %s", name, error)
         remains = []
     return {"scores": scores, "residuals": remains}
+
+
+def uncertainty_rows(image: NDArray, truth: NDArray, variance: NDArray, mask: NDArray) -> Rows:
+    """Coverage, places of the truth and spread against error as rows of one table: kind, at, value, count; see `evaluation.coverage`."""
+    shares, bins = coverage(image, truth, variance, mask), places(image, truth, variance, mask)
+    total = int(bins.sum())
+    held = [
+        {"kind": "coverage", "at": int(name[-2:]) / 100, "value": share, "count": total} for name, share in shares.items() if "_" in name
+    ]
+    place = [
+        {"kind": "place", "at": (n + 0.5) / len(bins), "value": count / total, "count": total} for n, count in enumerate(bins.tolist())
+    ]
+    spread = [
+        {"kind": "spread", "at": told, "value": error, "count": count}
+        for told, error, count in spread_against_error(image, truth, variance, mask)
+    ]
+    return held + place + spread
 
 
 def picture_of(raw: Callable[[], Frame]) -> Callable[[], NDArray] | None:
