@@ -64,11 +64,11 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
     }
     if options.draws:
         sampling = replace(PLAIN.sampling, evaluations=options.evaluations)
+        one = replace(PLAIN, estimate="sample", sampling=sampling, probing=replace(probing, probes=0))
         drawn = [
-            ll.restore(shot.signal, prior, settings=replace(PLAIN, estimate="sample", sampling=sampling, probing=replace(probing, probes=0), seed=seed),
-                       name=scene.name, **known).light
+            ll.restore(shot.signal, prior, settings=replace(one, seed=seed), name=scene.name, **known).light
             for seed in range(options.draws)
-        ]  # fmt: skip
+        ]
         rank = ranks(np.stack(drawn), shot.truth, everywhere, np.random.default_rng(number))
         figures["ranks"] = float(rank[[0, -1]].sum() / rank.sum())
     remains, truth = (
