@@ -8,8 +8,10 @@ import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from lowlight_kedro.cli import read_params
 from lowlight_kedro.command.arguments import parser
 from lowlight_kedro.pipeline_registry import register_pipelines
+from lowlight_kedro.pipelines.options import _dotted
 from tests.conftest import ROOT
 from tests.pipelines.test_environments import OPTIONS
 
@@ -31,6 +33,9 @@ def commands(page, program):
 
 def cases(program):
     return [pytest.param(command, id=f"{page.name}: {' '.join(command)}"[:120]) for page in TOLD for command in commands(page, program)]
+
+
+GLOBALS = ("raw", "data", "tile_size", "photograph_folder", "import_from", "start_from", "keep_snapshots")
 
 
 @cache
@@ -57,16 +62,16 @@ def test_every_kedro_run_names_what_exists(command):
     environment, pipelines = option(command, "--env"), option(command, "--pipelines")
     assert environment is None or PLACEHOLDER.search(environment) or (ROOT / "conf" / environment).is_dir()
     assert pipelines is None or set(pipelines.split(",")) <= set(register_pipelines())
-    for told in filter(None, (option(command, "--params") or "").split(",")):
-        key, _, value = told.partition("=")
-        group, *path = key.split(".")
-        if group in ("restore",) or PLACEHOLDER.search(key):  # of the catalog, and of what comes from somewhere else
-            continue
-        known = parameters(environment if environment and not PLACEHOLDER.search(environment) else "base")
-        assert group in OPTIONS
-        options = changed(known[group], path, value)
-        if not PLACEHOLDER.search(value):
-            OPTIONS[group].model_validate(options)
+    told = read_params(None, None, option(command, "--params") or "")
+    known = parameters(environment if environment and not PLACEHOLDER.search(environment) else "base")
+    for name, value in _dotted(told).items():
+        group, *path = name.split(".")
+        if not path:  # a global, or the machine
+            assert group in (*GLOBALS, "machine", "events")
+        elif group != "restore" and not PLACEHOLDER.search(name):  # of the catalog, and of what comes from somewhere else
+            options = changed(known[group], path, value)
+            if not PLACEHOLDER.search(str(value)):
+                OPTIONS[group].model_validate(options)
 
 
 @pytest.mark.parametrize("command", cases("lowlight (?:restore|doctor)"))

@@ -2,15 +2,15 @@
 
 import logging
 import os
-import re
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
+
+from lowlight_kedro.config_loader import ConfigLoader
 
 COLUMNS = {
     "frame": "frame",
@@ -106,26 +106,44 @@ class OneTraining:
 
 
 class KnownNames:
-    """A misspelt group of parameters would change nothing and say nothing; it ends the run before it starts."""
+    """A misspelt name would change nothing and say nothing, or stop a run after hours; it ends the run before it starts."""
+
+    def __init__(self) -> None:
+        self._tile_size: int | None = None
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
         """Called by Kedro when the configuration is known.
 
         Raises:
-            ClickException: a group is neither in conf/base nor asked for by the catalog (`runtime_params:`).
+            ClickException: a group is neither in conf/base nor asked for by the catalog.
         """
-        loader = context.config_loader
-        texts = [file.read_text(encoding="utf-8") for file in Path(loader.conf_source).rglob("*.yml")]
-        known = {name for text in texts for name in re.findall(r"runtime_params:(\w+)", text)}
-        known |= {name for file in (Path(loader.conf_source) / loader.base_env).glob("parameters*.yml") for name in groups(file)}
+        loader: ConfigLoader = context.config_loader
+        self._tile_size = loader["globals"].get("tile_size")
+        known = loader.known_names()
         unknown = sorted(set(loader["parameters"]) - known)
         if unknown:
             meant = get_close_matches(unknown[0], sorted(known), 1)
             hint = f"did you mean {meant[0]}? " if meant else ""
             raise ClickException(f"unknown parameters: {', '.join(unknown)}; {hint}The groups are {', '.join(sorted(known))}")
 
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Called by Kedro before the first node: what is slow to import is checked too, and what several groups must agree on.
 
-def groups(file: Path) -> list[str]:
-    """The groups at the top of a file of parameters."""
-    return re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)
+        Not for the command, which reads the headers of its files before it imports torch.
+
+        Raises:
+            ValueError: no such plug-in or option, or the side of the tiles is not that of the catalog.
+        """
+        if run_params["env"] == "restore":
+            return
+        for name in sorted(name for name in pipeline.inputs() if name.startswith("params:")):
+            options = catalog.load(name)
+            options.check_plug_ins()
+            for option, side in options.tile_sides().items():
+                if side != self._tile_size:
+                    raise ValueError(
+                        f"{name.removeprefix('params:')}.{option} must be tile_size={self._tile_size}, which the training set has too, got "
+                        f"{side}; set tile_size={side}, by --params or in globals.yml, and leave {option} alone"
+                    )

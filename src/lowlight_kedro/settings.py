@@ -5,9 +5,11 @@ from pathlib import Path
 
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
+from lowlight_kedro.config_loader import ConfigLoader
 from lowlight_kedro.hooks import KnownNames, OneTraining, ShowResults
 
 HOOKS = (KnownNames(), ShowResults(), OneTraining())
+CONFIG_LOADER_CLASS = ConfigLoader
 PACKAGE = Path(__file__).parent
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -144,8 +144,7 @@ def test_importing_by_the_project_fills_the_training_set(empty_project, predeces
     folder, metadata, _ = predecessor
     shutil.copytree(folder, empty_project.data / "01_raw/tiles")
     (empty_project.data / "01_raw/tiles/metadata.json").write_text(json.dumps(metadata))
-    size = {"image_size": SIDE}
-    empty_project.run("import_tiles", "validation", import_tiles=size, validation=size)
+    empty_project.run("import_tiles", "validation", tile_size=SIDE)
     assert json.loads((empty_project.data / "08_reporting/import_report.json").read_text())["imported"] == 9
     assert json.loads((empty_project.data / "03_primary/validation_report.json").read_text())["passed"]
 

@@ -1,6 +1,7 @@
 """Tiles from photographs: clean light in camera colours, each tile under an exposure of its own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def photograph(shape=(96, 128), seed=0, low=40, high=200):
 
 
 class Source:
-    path = "somewhere.png"
+    path = Path("somewhere.png")
 
     def __init__(self, pixels):
         self._pixels = pixels

@@ -57,7 +57,7 @@ class PhotographFolderDataset(AbstractDataset[None, dict[str, Photograph]]):
             state = "holds no picture" if self._folder.is_dir() else "does not exist"
             raise DatasetError(
                 f"the folder of photographs {self._folder} {state}; put files ending in {', '.join(SUFFIXES)} there, "
-                "or point `photographs` in conf/<env>/globals.yml at your folder"
+                "or point `photograph_folder` in conf/<env>/globals.yml at your folder"
             )
         return {path.relative_to(self._folder).with_suffix("").as_posix(): Photograph(path) for path in paths}
 

@@ -14,6 +14,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def check_plug_ins(self) -> None:
+        """Raise a ValueError where a plug-in or its option does not exist that is too slow to import for every command."""
+
+    def tile_sides(self) -> dict[str, int]:
+        """Options that say the side of the tiles, pixels."""
+        return {}
+
 
 class Choice(Options):
     """A plug-in by name; `options` holds those of every plug-in one may switch to, by its name.
@@ -26,8 +33,13 @@ class Choice(Options):
 
     @property
     def chosen(self) -> dict:
-        """The options of the plug-in that is chosen."""
-        return self.options.get(self.name, {})
+        """The options of the plug-in that is chosen; of a dotted one under its whole name, or nested as `--params` gives them."""
+        if self.name in self.options:
+            return self.options[self.name]
+        found: Any = self.options
+        for part in self.name.split("."):
+            found = found.get(part, {}) if isinstance(found, Mapping) else {}
+        return found
 
     def describe(self) -> dict:
         """Name and chosen options, as stored in checkpoints."""
@@ -36,7 +48,7 @@ class Choice(Options):
     def check(self, kind: str, table: Mapping[str, Any]) -> None:
         """Raise a ValueError where a plug-in or an option of the chosen one does not exist; dotted ones count when they are chosen."""
         for name in self.options:
-            if "." not in name:
+            if "." not in name and name != self.name.split(".")[0]:
                 choose(kind, table, name)
         configured(kind, table, self.name, self.chosen)
 

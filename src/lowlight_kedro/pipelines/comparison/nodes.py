@@ -21,6 +21,8 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.plugins import choose
+from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.sensor.frame import Frame
 
 TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
@@ -35,10 +37,15 @@ def _free(name: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_free)]  # a folder of results
 
 
+def _guidance(name: str) -> str:
+    choose("guidance", GUIDANCE, name)
+    return name
+
+
 class Method(Options):
     """One way to restore; whatever it does not say is as in `inference`."""
 
-    guidance: str
+    guidance: Annotated[str, AfterValidator(_guidance)]
     estimate: Literal["mean", "sample", "mean_of_k"]
     evaluations: Annotated[int, Field(ge=1)] | None = None
 

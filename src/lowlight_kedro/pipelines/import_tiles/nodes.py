@@ -25,6 +25,10 @@ class ImportOptions(Options):
     tiles_per_stack: Annotated[int, Field(ge=1)]
     clip: bool
 
+    def tile_sides(self) -> dict[str, int]:
+        """See `Options`."""
+        return {"image_size": self.image_size}
+
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
+from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
@@ -100,6 +101,14 @@ class InferenceOptions(Options):
     files: Annotated[list[Part], Field(min_length=1)]
     seed: int
     device: str
+
+    def check_plug_ins(self) -> None:
+        """See `Options`."""
+        from lowlight_kedro.diffusion.samplers import SAMPLERS
+        from lowlight_kedro.restoration.guidance import GUIDANCE
+
+        self.guidance.check("guidance", GUIDANCE)
+        choose("sampler", SAMPLERS, self.sample.sampler)
 
     def describe(self) -> dict[str, Any]:
         """What a result depends on, but for rounding, as it stands in records and keys."""

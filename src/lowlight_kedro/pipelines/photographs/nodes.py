@@ -55,6 +55,10 @@ class PhotographOptions(Options):
             raise ValueError(f"exposures must be 0 < low <= high <= 1, got {list(exposures)}")
         return exposures
 
+    def tile_sides(self) -> dict[str, int]:
+        """See `Options`."""
+        return {"size": self.size}
+
     def factor(self, name: str) -> int:
         """How much the photograph is shrunk: of the first pattern that fits its name, else 1."""
         return next((factor for pattern, factor in self.shrink.items() if fnmatch(name, pattern)), 1)

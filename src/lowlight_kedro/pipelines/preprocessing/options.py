@@ -13,6 +13,7 @@ from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, Demosaicer, demosaic, scale_of
 from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.scenes import LAYOUTS
 
 Split = Literal["train", "val", "test"]
 
@@ -99,13 +100,22 @@ class DemosaicerOptions(Options):
         return demosaic(frame, self.chosen(frame.cfa))
 
 
+def _layout(name: str) -> str:
+    choose("layout", LAYOUTS, name)
+    return name
+
+
 class PreprocessingOptions(Options):
     """All of `params:preprocessing`."""
 
-    layout: str
+    layout: Annotated[str, AfterValidator(_layout)]
     scene_pattern: Annotated[str, AfterValidator(_scene_pattern)]
     burst_gap_s: Annotated[float, Field(ge=0)] | None
     split: SplitOptions
     pairing: PairingOptions
     tiles: TileOptions
     demosaicer: DemosaicerOptions
+
+    def tile_sides(self) -> dict[str, int]:
+        """See `Options`."""
+        return {"tiles.size": self.tiles.size}

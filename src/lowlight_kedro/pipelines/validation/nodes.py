@@ -30,6 +30,10 @@ class ValidationOptions(Options):
     max_saturated: Annotated[float, Field(ge=0, le=1)]
     on_content: Literal["stop", "drop"]
 
+    def tile_sides(self) -> dict[str, int]:
+        """See `Options`."""
+        return {"image_size": self.image_size}
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,125 @@
+"""`kedro run` of this project: what `--params` and `--config` may say, a machine beside an environment, errors as sentences."""
+
+import click
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from pydantic import ValidationError
+
+from lowlight_kedro.cli import read_params, run, sentence, split_items, told
+from lowlight_kedro.hooks import KnownNames
+from lowlight_kedro.pipelines.options import Choice
+from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
+from tests.conftest import ROOT
+
+
+def params(value):
+    return read_params(None, None, value)
+
+
+def session(env="base", **parameters):
+    bootstrap_project(ROOT)
+    with KedroSession.create(ROOT, env=env, runtime_params=parameters) as made:
+        return made.load_context()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("a.b=1, a.c=null,d=x y", {"a": {"b": 1, "c": None}, "d": "x y"}),
+        ("inference.crop=[0,0,64,64],training.seed=1", {"inference": {"crop": [0, 0, 64, 64]}, "training": {"seed": 1}}),
+        ("x={a: 1, b: [2,3]},y=1e-4", {"x": {"a": 1, "b": [2, 3]}, "y": 1e-4}),
+        ("file='a,b.ARW',z=true", {"file": "a,b.ARW", "z": True}),
+        ({"training.total_kimg": 3, "inference": {"crop": [1, 2]}}, {"training": {"total_kimg": 3}, "inference": {"crop": [1, 2]}}),
+    ],
+)
+def test_parameters_are_yaml_by_dotted_names_with_lists_on_the_command_line_and_in_files(text, expected):
+    assert params(text) == expected
+
+
+@pytest.mark.parametrize("wrong", ["training.seed", "=3", "a=[1,2", "a=1]"])
+def test_what_is_no_parameter_is_refused_with_its_form(wrong):
+    with pytest.raises(click.BadParameter, match=r"must be name=value|bracket"):
+        params(wrong)
+
+
+def test_commas_divide_only_outside_of_brackets_and_quotes():
+    assert split_items("a=[1,[2,3]],b='x,y',c={d: [1,2]} , e=2") == ["a=[1,[2,3]]", "b='x,y'", "c={d: [1,2]}", "e=2"]
+
+
+def test_kedros_run_is_ours_and_all_its_options_are_there():
+    from kedro.framework.cli.project import run as kedros
+
+    assert [option.name for option in run.params] == [option.name for option in kedros.params]
+    assert next(option for option in run.params if option.name == "params").callback is read_params
+
+
+def test_an_error_is_its_sentence_and_a_fault_of_the_program_keeps_its_trace():
+    with pytest.raises(ValidationError) as caught:
+        ValidationOptions.model_validate({"image_size": 4, "min_std": 0, "max_saturated": 1, "on_content": "stop", "x": 1})
+    assert "image_size: Input should be greater than or equal to 16 (got 4)" in sentence(caught.value)
+    assert "x: no such parameter (got 1)" in sentence(caught.value)
+    assert "pydantic" not in sentence(caught.value)
+
+    def fails(error):
+        raise error
+
+    with pytest.raises(click.ClickException, match="not fit"):
+        told(fails)(ValueError("not fit"))
+    with pytest.raises(KeyError):
+        told(fails)(KeyError("ours"))
+
+
+def test_data_and_machine_are_two_choices_and_the_command_line_wins():
+    parameters = [session("sid", **given).config_loader["parameters"] for given in ({}, {"machine": "h100", "training": {"batch_gpu": 8}})]
+    plain, both = parameters
+    assert both["preprocessing"] == plain["preprocessing"]
+    assert both["training"]["network"]["options"]["pyramid_unet"]["widths"] == [256, 512, 768]
+    assert (both["training"]["batch_gpu"], both["training"]["compute"]["precision"]) == (8, "bf16")
+    assert both["training"]["corruption"] == plain["training"]["corruption"]
+
+
+def test_a_machine_that_is_none_is_told_with_those_there_are():
+    with pytest.raises(ValueError, match=r"machine must be an environment with parameters.* got 'h200'; there are: a40, cpu"):
+        session("sid", machine="h200")
+
+
+def test_folders_and_the_tile_size_are_parameters_too():
+    context = session("base", data="elsewhere", raw="my/raws", tile_size=64, photograph_folder="pictures")
+    catalog = context.config_loader["catalog"]
+    assert catalog["frames"]["filepath"] == "elsewhere/02_intermediate/frames.csv"
+    assert (catalog["raw_frames"]["filepath"], catalog["photographs"]["filepath"]) == ("my/raws", "pictures")
+    assert catalog["train_tiles"]["image_size"] == context.params["preprocessing"].tiles.size == 64
+
+
+def before_run(context, *groups):
+    class Inputs:
+        def inputs(self):
+            return {f"params:{group}" for group in groups}
+
+    names = KnownNames()
+    names.after_context_created(context)
+    names.before_pipeline_run({"env": "base"}, Inputs(), context.catalog)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "group", "message"),
+    [
+        ({"inference": {"guidance": {"options": {"noisemap": {"end": 3}}}}}, "inference", "unknown guidance 'noisemap'; choose one of"),
+        ({"inference": {"guidance": {"options": {"diffpir": {"strenght": 3}}}}}, "inference", "has no option 'strenght'"),
+        ({"inference": {"sample": {"sampler": "hoin"}}}, "inference", "unknown sampler 'hoin'"),
+        ({"preprocessing": {"tiles": {"size": 128, "stride": 64}}}, "preprocessing", r"tiles\.size must be tile_size=256.*got 128"),
+        ({"validation": {"image_size": 32}}, "validation", r"validation\.image_size must be tile_size=256"),
+    ],
+)
+def test_what_would_fail_after_hours_stops_before_the_first_node(parameters, group, message):
+    with pytest.raises(ValueError, match=message):
+        before_run(session(**parameters), group)
+
+
+def test_options_of_a_dotted_plug_in_are_given_by_its_name_or_as_params_nest_them():
+    name = "lowlight_kedro.diffusion.corruption.uniform"
+    assert Choice(name=name, options={name: {"a": 1}}).chosen == {"a": 1}
+    assert Choice(name=name, options=params(f"options.{name}.a=1")["options"]).chosen == {"a": 1}
+    assert Choice(name=name, options={}).chosen == {}
