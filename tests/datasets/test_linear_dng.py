@@ -16,7 +16,7 @@ from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import neutral_tag, write_dng
 from lowlight_kedro.datasets.exif import append_directories, first_tags
-from lowlight_kedro.datasets.linear_dng import Levels, LinearDngDataset, LinearPicture, fitted
+from lowlight_kedro.datasets.linear_dng import FINEST, HIGHEST, Levels, LinearDngDataset, LinearPicture, fitted
 from lowlight_kedro.datasets.metadata import fractions as rational_entry
 from lowlight_kedro.datasets.metadata import of_frame
 from lowlight_kedro.datasets.tags import EXPOSURE_TIME, FOCAL_LENGTH, Tags, read_tags
@@ -112,11 +112,11 @@ def test_black_is_zero_and_values_above_white_survive(rng, tmp_path, caplog):
 
 
 def test_what_does_not_fit_is_clipped_and_said(rng, tmp_path, caplog):
-    content = picture(rng, low=-1.0, high=9.0)
-    loaded = saved(tmp_path / "a.dng", content, headroom=2.0).load()
+    content = picture(rng, low=-1.0, high=12.0)
+    loaded = saved(tmp_path / "a.dng", content, headroom=4.0).load()
     gains = np.array(content.frame.white_balance)[:, None, None]
-    np.testing.assert_allclose(loaded, content.light.clip(0, 2 * gains), atol=1e-4)
-    above = (content.light > 2 * gains).mean()
+    np.testing.assert_allclose(loaded, content.light.clip(0, 4 * gains), atol=1e-4)
+    above = (content.light > 4 * gains).mean()
     assert f"of the values {above:.2g} lie above what it holds (headroom)" in caplog.text
 
 
@@ -124,8 +124,8 @@ def test_what_does_not_fit_is_clipped_and_said(rng, tmp_path, caplog):
 def test_levels_hold_what_they_should(highest, saturation):
     levels = Levels.of(highest, saturation, headroom=8.0)
     top, shown = np.clip(highest, 1, 8), min(np.clip(highest, 1, 8), saturation)
-    assert top - 1e-6 <= levels.highest == pytest.approx(max(top, 2), rel=1e-4)
-    assert levels.to_dn(np.float32(top)) == round(min(32768 * top, 65535))
+    assert top - 1e-6 <= levels.highest == pytest.approx(max(top, HIGHEST / FINEST), rel=1e-4)
+    assert levels.to_dn(np.float32(top)) == round(min(FINEST * top, HIGHEST))
     assert levels.to_dn(np.zeros(1, np.float32)) == 0
     assert abs(levels.to_dn(np.float32(shown)) - levels.white) <= 1
     assert 2**levels.baseline_exposure == pytest.approx(shown, rel=1e-4)

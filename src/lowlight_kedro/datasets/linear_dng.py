@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 LINEAR_RAW = 34892
 HIGHEST = 65535
-FINEST = 32768  # DN for camera RGB of 1: less than a tenth of what the best sensors resolve; each bit more is 4.6 MB of 12.4 MP
+FINEST = 20_000  # DN for camera RGB of 1: finer than any camera of 14 bits counts; each bit more is 4.6 MB of 12.4 MP
 PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the first image, which is what viewers show; its size at most
 TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
 JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
@@ -78,8 +78,8 @@ class Levels:
     def of(cls, highest: float, saturation: float, headroom: float) -> "Levels":
         """The finest scale up to `FINEST` at which 16 bits hold [0, highest], up to `headroom`.
 
-        Up to c = 2 all pictures have one scale. White is the highest value, at least 1, or where the photosites saturated if that
-        is lower: above it the colour of a light is not known.
+        Up to c = HIGHEST / FINEST all pictures have one scale. White is the highest value, at least 1, or where the photosites
+        saturated if that is lower: above it the colour of a light is not known.
         """
         top = float(np.clip(highest, 1, headroom))
         scale = min(HIGHEST / top, FINEST)
