@@ -1,13 +1,15 @@
-"""`lowlight restore`: the inference pipeline on named files, in the environment `restore`."""
+"""`lowlight restore`: named files in, files for people out. The nodes of the inference pipeline are called one after the other."""
 
-import json
 import logging
+import logging.config
 import os
 import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lowlight_kedro.configuration import PACKAGE, conf_source
 
@@ -17,7 +19,7 @@ STOPPED = 130  # as shells say of a program that Ctrl-C ended
 
 
 def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
-    """What `kedro run --env restore --params` would be given."""
+    """What the environment `restore` is told by the command line."""
     executor: dict[str, Any] = {"name": "sequential"}
     if told.workers > 1:
         executor = {"name": "processes", "options": {"processes": {"workers": told.workers}}}
@@ -38,23 +40,53 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
     return {"inference": inference, "restore": restore, "executor": executor}
 
 
-def run_inference(parameters: dict[str, Any], verbose: bool) -> list[dict[str, str]]:
-    """Run the pipeline; returns the files whose headers could not be read, with the reason."""
-    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(conf_source() / "restore" / "logging.yml"))
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: faster where anything else runs
-    from kedro.framework.project import configure_project
-    from kedro.framework.session import KedroSession
-    from tqdm.contrib.logging import logging_redirect_tqdm
+class Workshop:
+    """The settings of the environment `restore` with what the command line says, and the files it reads and writes; no Kedro session."""
 
-    configure_project(PACKAGE.name)
+    def __init__(self, told: Namespace, out: Path) -> None:
+        from kedro.config import OmegaConfigLoader
+        from kedro.io import DataCatalog
+
+        from lowlight_kedro.settings import CONFIG_LOADER_ARGS
+
+        settings: dict[str, Any] = CONFIG_LOADER_ARGS | {"default_run_env": "restore"}
+        loader = OmegaConfigLoader(str(conf_source()), env="restore", runtime_params=runtime_params(told, out), **settings)
+        self.parameters: dict[str, Any] = loader["parameters"]
+        self.files = DataCatalog.from_config(loader["catalog"])
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """How each frame of this run ended."""
+        return self.files.get("restored").outcomes  # type: ignore[no-any-return,union-attr]
+
+
+def restore_all(work: Workshop) -> list[dict[str, str]]:
+    """Read the headers, restore one frame after the other, write the index; returns the files that cannot be read, with the reason."""
+    from lowlight_kedro.datasets.pairs import NO_PAIRS
+    from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames
+    from lowlight_kedro.pipelines.inference.options import InferenceOptions
+    from lowlight_kedro.pipelines.options import ExecutorOptions
+    from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
+    from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
+    from lowlight_kedro.pipelines.sensor_options import SensorOptions
+
+    files, told = work.files, work.parameters
+    options, raws = InferenceOptions.model_validate(told["inference"]), files.load("inference_raws")
+    frames, unreadable = index_frames(raws, {}, PreprocessingOptions.model_validate(told["preprocessing"]))
+    selected = select_frames(frames, options)
+    jobs = restore_frames(
+        raws, selected, NO_PAIRS, files.load("prior"), files.load("calibrations"), SensorOptions.model_validate(told["sensor"]), options,
+        ExecutorOptions.model_validate(told["executor"]),
+    )  # fmt: skip
+    files.save("restored", jobs)
+    files.save("restored_index", index_pages(files.load("restored"), selected, options))
+    return unreadable
+
+
+def _loud(verbose: bool) -> None:
+    """Logging as conf/restore says; with `--verbose` all of it."""
+    logging.config.dictConfig(yaml.safe_load((conf_source() / "restore" / "logging.yml").read_text(encoding="utf-8")))
     for name, level in LOUD.items() if verbose else ():
         logging.getLogger(name).setLevel(level)
-    with (
-        logging_redirect_tqdm(),
-        KedroSession.create(conf_source().parent, conf_source=str(conf_source()), env="restore", runtime_params=parameters) as session,
-    ):
-        results = session.run(pipeline_names=["inference"], to_nodes=["index_pages"])  # type: ignore[call-arg]  # without the contact sheet
-        return results["inference_unreadable"].load()
 
 
 def _unwritable(folder: Path) -> str | None:
@@ -90,19 +122,14 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
 
 
-def _outcomes(file: Path) -> dict[str, dict[str, Any]]:
-    """How each job of the run ended, as `RestoredDataset` left it; nothing where the run did not come that far."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _attempt(told: Namespace, out: Path) -> tuple[list[dict[str, str]], int, str]:
+def _attempt(work: Workshop, verbose: bool) -> tuple[list[dict[str, str]], int, str]:
     """Unreadable files, an exit status, and what stopped the run before its end."""
     try:
-        return run_inference(runtime_params(told, out), told.verbose), 0, ""
+        return restore_all(work), 0, ""
     except KeyboardInterrupt:
         return [], STOPPED, "stopped; finished files stay, the same command goes on"
     except Exception as error:
-        if told.verbose:
+        if verbose:
             logging.getLogger(__name__).exception("the run ended early")
         return [], 1, str(error) or type(error).__name__
 
@@ -114,10 +141,14 @@ def restore(told: Namespace) -> int:
     if reason:
         print(f"lowlight: {reason}", file=sys.stderr)
         return 2
-    told_of = out / "details" / "last_run.json"
-    told_of.unlink(missing_ok=True)
-    unreadable, status, reason = _attempt(told, out)
-    outcomes = _outcomes(told_of)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: faster where anything else runs
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    _loud(told.verbose)
+    work = Workshop(told, out)
+    with logging_redirect_tqdm():
+        unreadable, status, reason = _attempt(work, told.verbose)
+    outcomes = work.outcomes()
     rows = [_row(name, outcome) for name, outcome in outcomes.items()]
     rows += [(Path(entry["file"]).name, "unreadable", "", "", entry["reason"]) for entry in unreadable]
     if rows:

@@ -44,6 +44,11 @@ class RestoredDataset(JobsDataset):
         self._outcomes_file, self._overwrite, self._shown = Path(outcomes), overwrite, tuple(shown or ())
         self._outcomes: dict[str, dict[str, Any]] = {}
 
+    @property
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """How each job of the last `save` ended, as it is written to the file."""
+        return self._outcomes
+
     def save(self, data: Jobs) -> None:
         """Run the jobs; how each ended is written even where the run is stopped.
 
