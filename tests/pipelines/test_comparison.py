@@ -28,6 +28,12 @@ def test_every_method_is_measured_as_evaluation_measures_it(project):
     assert not [column for column in table if column.startswith("norm_")]  # dps does not take what belongs to dps_norm
     assert list(table["evaluations"]) == [0, 2, 3, 3, 2]
     assert (project.data / f"08_reporting/methods/{alone['frame']}.png").stat().st_size > 10_000
+    scores = pd.read_csv(project.data / "08_reporting/method_scores.csv")
+    assert set(scores["protocol"]) == {"linear_rgb", "sid_raw"}
+    both = scores.query("protocol == 'linear_rgb' and metric == 'psnr_srgb'").set_index("method")["value"]
+    assert both["noise_map"] == pytest.approx(table.loc["noise_map", "psnr_srgb"])
+    assert set(pd.read_csv(project.data / "08_reporting/method_residuals.csv")["method"]) == set(METHODS)
+    assert "Methods side by side: scaled, noise_map" in (project.data / "08_reporting/methods.html").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_compared_is_said_before_any_frame(project):

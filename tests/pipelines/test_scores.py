@@ -60,6 +60,10 @@ def test_the_input_scores_as_the_published_code_would_score_it(project, caplog):
     held = read(project, "evaluation").iloc[0]
     assert told.loc["coverage", "value"].tolist() == pytest.approx(held[["coverage_50", "coverage_90", "coverage_95"]].tolist())
     assert (project.data / REPORTING / "uncertainty.png").stat().st_size > 10_000
+    page = (project.data / REPORTING / "report.html").read_text(encoding="utf-8")
+    assert all(f"<h3>{heading}" in page for heading in ("sid_raw: full frame, aligned", "sid_srgb", "Sony/short/20001_00_0.1s"))
+    assert "10001_00" not in page  # a frame of the run before
+    assert r"\toprule" in (project.data / REPORTING / "report.tex").read_text(encoding="utf-8")
 
 
 def test_the_folders_of_eld_give_its_table(empty_project, finished):

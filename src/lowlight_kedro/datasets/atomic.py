@@ -9,6 +9,7 @@ from typing import Any
 from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.text import TextDataset
 from pandas import DataFrame
 from safetensors import SafetensorError
 
@@ -113,6 +114,10 @@ class WithdrawableJSONDataset(AtomicJSONDataset):
 
 class AtomicCSVDataset(AtomicSave, CSVDataset):
     """kedro-datasets' CSVDataset, written atomically."""
+
+
+class AtomicTextDataset(AtomicSave, TextDataset):
+    """kedro-datasets' TextDataset, written atomically."""
 
 
 class OptionalCSVDataset(CSVDataset):

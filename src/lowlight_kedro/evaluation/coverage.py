@@ -77,6 +77,6 @@ def verdict(share_within_90: float) -> str:
     if not np.isfinite(share_within_90):
         return "not measured"
     if abs(share_within_90 - 0.9) <= TOLERATED:
-        return f"true: {share_within_90:.0%} of the values lie within the 90 % interval"
+        return f"true: {100 * share_within_90:.0f} % of the values lie within the 90 % interval"
     word = "too narrow" if share_within_90 < 0.9 else "too wide"
-    return f"{word}: {share_within_90:.0%} of the values lie within the 90 % interval"
+    return f"{word}: {100 * share_within_90:.0f} % of the values lie within the 90 % interval"

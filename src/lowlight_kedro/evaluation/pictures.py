@@ -126,11 +126,17 @@ def _place_panel(axis: Any, rows: Any) -> None:
 
 
 def _spread_panel(axis: Any, rows: Any) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     for _, frame in rows.groupby("frame"):
         axis.plot(frame["at"], frame["value"], "o-", markersize=3, linewidth=0.8, color="tab:blue", alpha=0.5)
     ends = [rows[["at", "value"]].min().min() * 0.8, rows[["at", "value"]].max().max() * 1.25]
     axis.plot(ends, ends, color="0.6", linestyle="--")
     axis.set(xlabel="told standard deviation, 1 = white", ylabel="rms error", xscale="log", yscale="log", xlim=ends, ylim=ends)
+    for side in (axis.xaxis, axis.yaxis):  # less than a decade has no ticks of its own: 1, 2, 5 and nothing between
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter(FormatStrFormatter("%g"))
+        side.set_minor_formatter(NullFormatter())
 
 
 def calibration_figure(rows: Any) -> "Figure":

@@ -14,7 +14,8 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame
-from lowlight_kedro.pipelines.evaluation.scores import pairs_of
+from lowlight_kedro.pipelines.evaluation.report import report_frame
+from lowlight_kedro.pipelines.evaluation.scores import ABOUT, SCORE, pairs_of, picture_of, score_frame
 from lowlight_kedro.pipelines.inference.frames import restore_light
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -128,8 +129,8 @@ def _rows(name: str, figures: Mapping[str, Any], records: Mapping[str, dict], me
 def evaluate_methods(
     raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored_by_method: dict[str, Lazy],
     preprocessing: PreprocessingOptions, evaluation: EvaluationOptions, options: ComparisonOptions,
-) -> tuple[pd.DataFrame, dict[str, Figure]]:  # fmt: skip
-    """A row per frame and method, the scaled input first; and per frame a picture of all of them.
+) -> tuple[pd.DataFrame, dict[str, Figure], pd.DataFrame, pd.DataFrame, dict[str, dict]]:  # fmt: skip
+    """A row per frame and method, the scaled input first; per frame a picture of all of them; scores, residuals, and what the report shows.
 
     A frame that one method could not restore is left out, with a warning: means over frames shall be of the same frames.
 
@@ -137,17 +138,30 @@ def evaluate_methods(
         ValueError: no frame is left.
     """
     rows, pictures, by_frame, titles = [], {}, pairs_of(pairs), ("scaled", *options.methods)
+    scores: list[dict] = []
+    remains: list[dict] = []
+    shown_frames = {}
     for name in (name for name in selected["frame"] if name in by_frame):
         try:
             records = _records(restored_by_method, name, options.methods)
             lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in options.methods}
             frames = raw_frames[name](), raw_frames[by_frame[name].long]()
-            figures, shown = evaluate_frame(frames, by_frame[name], lights, next(iter(records.values())), preprocessing, evaluation)
+            record = next(iter(records.values()))
+            figures, shown = evaluate_frame(frames, by_frame[name], lights, record, preprocessing, evaluation)
+            found = score_frame(
+                name, frames, by_frame[name], lights, record, figures, evaluation.metrics, evaluation.protocols,
+                preprocessing.demosaicer.demosaic, picture_of(raw_frames[by_frame[name].long]),
+            )  # fmt: skip
         except ValueError as error:
             logger.warning("not compared: %s: %s", name, error)
             continue
         rows += _rows(name, figures, records, evaluation.metrics)
-        pictures[name] = comparison(shown, captions(figures, evaluation.metrics, titles), evaluation.picture_crop)
+        scores, remains = scores + found["scores"], remains + found["residuals"]
+        told = captions(figures, evaluation.metrics, titles)
+        pictures[name] = comparison(shown, told, evaluation.picture_crop)
+        shown_frames[name] = report_frame(name, shown, told, record)
     if not rows:
         raise ValueError("no frame could be compared; see the warnings above")
-    return pd.DataFrame(rows), pictures
+    about = [*ABOUT, "method"]
+    tables = [pd.DataFrame(scores, columns=[*about, *SCORE]), pd.DataFrame(remains, columns=None if remains else about)]
+    return pd.DataFrame(rows), pictures, tables[0], tables[1], shown_frames

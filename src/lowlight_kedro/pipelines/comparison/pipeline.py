@@ -1,8 +1,10 @@
-"""short raws + prior -> restored by each method -> a table and pictures."""
+"""short raws + prior -> restored by each method -> a table, pictures, scores and a report."""
 
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.pipelines.comparison.nodes import evaluate_methods, restore_by_methods
+from lowlight_kedro.pipelines.evaluation.report import report_methods
+from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 
 def create_pipeline() -> Pipeline:
@@ -19,7 +21,14 @@ def create_pipeline() -> Pipeline:
             evaluate_methods,
             ["raw_frames", "selected_frames", "pairs", "restored_by_method",
              "params:preprocessing", "params:evaluation", "params:comparison"],
-            ["method_table", "method_pictures"],
+            ["method_table", "method_pictures", "method_scores", "method_residuals", "method_frames"],
             name="evaluate_methods",
+        ),
+        Node(summarise_scores, "method_scores", ["method_summary", "method_differences"], name="summarise_method_scores"),
+        Node(
+            report_methods,
+            ["method_summary", "method_differences", "method_residuals", "method_scores", "method_frames", "parameters"],
+            ["method_report", "method_latex"],
+            name="report_methods",
         ),
     ])  # fmt: skip

@@ -16,6 +16,7 @@ from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailable
 from lowlight_kedro.evaluation.pictures import bars, calibration_figure, comparison
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.reference import refer
+from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
 from lowlight_kedro.pipelines.options import Options
@@ -138,8 +139,8 @@ def evaluate_frame(
 def evaluate_frames(
     raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored,
     preprocessing: PreprocessingOptions, options: EvaluationOptions,
-) -> Iterator[tuple[dict[str, dict], dict[str, Figure]]]:  # fmt: skip
-    """Compare each restored frame that has a long exposure; yields its figures and its picture.
+) -> Iterator[tuple[dict[str, dict], dict[str, Figure], dict[str, dict]]]:  # fmt: skip
+    """Compare each restored frame that has a long exposure; yields its figures, its picture, and what the report shows of it.
 
     The long exposure is moved over the short one, both are cut to what they have in common, and only still, unsaturated
     pixels count; `compared_share` tells how many those are.
@@ -165,14 +166,13 @@ def evaluate_frames(
             )  # fmt: skip
         except ValueError as error:
             logger.warning("not evaluated: %s: %s", name, error)
-            yield {name: {"frame": name, "error": str(error)}}, {}
+            yield {name: {"frame": name, "error": str(error)}}, {}, {}
             continue
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "scene": pair.scene or name, "long": pair.long} | {key: record[key] for key in kept} | figures
-        yield (
-            {name: valid_json(row | rows)},
-            {name: comparison(display, captions(figures, options.metrics, (INPUT, "restored")), options.picture_crop)},
-        )
+        told = captions(figures, options.metrics, (INPUT, "restored"))
+        picture = comparison(display, told, options.picture_crop)
+        yield {name: valid_json(row | rows)}, {name: picture}, {name: report_frame(name, display, told, record, std)}
 
 
 def captions(figures: Mapping[str, Any], metrics: list[str], titles: Iterable[str]) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""restored + long exposures -> figures per frame, pictures, summary."""
+"""restored + long exposures -> figures per frame, pictures, summary, report."""
 
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.pipelines.evaluation.nodes import collect_scores, evaluate_frames, plot_evaluation, plot_uncertainty, summarise
+from lowlight_kedro.pipelines.evaluation.report import report_evaluation
 from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 
@@ -13,7 +14,7 @@ def create_pipeline() -> Pipeline:
             evaluate_frames,
             ["raw_frames", "selected_frames", "pairs", "restored",
              "params:preprocessing", "params:evaluation"],
-            ["frame_metrics", "comparisons"],
+            ["frame_metrics", "comparisons", "report_frames"],
             name="evaluate_frames",
         ),
         Node(
@@ -25,6 +26,11 @@ def create_pipeline() -> Pipeline:
             ["scores", "residuals", "uncertainty"], name="collect_scores",
         ),
         Node(summarise_scores, "scores", ["score_summary", "score_differences"], name="summarise_scores"),
+        Node(
+            report_evaluation,
+            ["score_summary", "score_differences", "residuals", "uncertainty", "scores", "report_frames", "parameters"],
+            ["report", "report_latex"], name="report_evaluation",
+        ),
         Node(plot_uncertainty, "uncertainty", "uncertainty_figure", name="plot_uncertainty"),
         Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),
     ])  # fmt: skip

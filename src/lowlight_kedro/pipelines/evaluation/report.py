@@ -1,0 +1,87 @@
+"""The node that writes the report of an evaluation, and what it needs of each frame."""
+
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page
+from lowlight_kedro.version import __version__
+
+PACKAGES = ("torch", "numpy", "scikit-image", "torchmetrics", "rawpy", "kedro")
+NOISE = ("gain", "read_noise")
+
+
+def report_frame(
+    name: str, display: Mapping[str, NDArray], captions: Mapping[str, str], record: Mapping[str, Any], std: NDArray | None = None
+) -> dict[str, Any]:
+    """What the report needs of a frame: pictures ready for the page, and the noise model that it was restored with."""
+    noise = {"camera": record.get("camera"), "ISO": record.get("iso")} | {
+        key: f"{record['noise'][key]:.4g}" for key in NOISE if key in record["noise"]
+    }
+    return frame_pictures(name, display, captions, std) | {"noise": noise | {"from": record.get("noise_from")}}
+
+
+def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as they would stand in YAML: those that a pipeline uses are typed."""
+    return {
+        group: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for group, value in parameters.items()
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Programs and machine."""
+    found = {"lowlight_kedro": __version__, "Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return found | {"machine": f"{platform.system()} {platform.machine()}"}
+
+
+def write_report(
+    title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame,
+    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """The page, and its tables for LaTeX.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    if summary.empty:
+        raise ValueError("no frame was scored, so there is nothing to report; see the warnings above and evaluation.protocols")
+    told = sorted(set(residuals.get("frame", [])) | set(frames))
+    shown = [frames[name]() for name in told if name in frames]
+    report = Report(
+        title=title, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        made=f"{datetime.now():%Y-%m-%d %H:%M}, lowlight_kedro {__version__}",
+        summary=summary, differences=differences, residuals=residuals, uncertainty=uncertainty, frames=shown,
+        noise=pd.DataFrame([frame["noise"] for frame in shown]).drop_duplicates(), versions=versions(),
+        parameters=yaml.safe_dump(plain(parameters), sort_keys=False, allow_unicode=True),
+    )  # fmt: skip
+    return report_page(report), latex_tables(summary)
+
+
+def report_evaluation(
+    summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame, scores: pd.DataFrame,
+    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """`write_report` of the frames of this evaluation; pictures that an older one left beside them are not shown."""
+    current = {name: frames[name] for name in dict.fromkeys(scores["frame"]) if name in frames}
+    return write_report("Restored frames against their long exposures", summary, differences, residuals, uncertainty, current, parameters)
+
+
+def report_methods(
+    summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, scores: pd.DataFrame,
+    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """`write_report` of several methods on the same frames."""
+    current = {name: frames[name] for name in dict.fromkeys(scores["frame"]) if name in frames}
+    title = f"Methods side by side: {', '.join(dict.fromkeys(scores['method']))}"
+    return write_report(title, summary, differences, residuals, pd.DataFrame(columns=["frame", "kind", "at", "value"]), current, parameters)
