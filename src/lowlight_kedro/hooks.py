@@ -12,6 +12,7 @@ from kedro.pipeline import Pipeline
 
 from lowlight_kedro.config_loader import ConfigLoader
 
+TRAIN = "training.train_prior"
 COLUMNS = {
     "frame": "frame",
     "scaled_psnr_srgb": "scaled PSNR",
@@ -96,7 +97,7 @@ class OneTraining:
         """
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         names = {node.name for node in pipeline.nodes}
-        trained = {node.name for node in pipeline.from_nodes("train_prior").nodes} if "train_prior" in names else set()
+        trained = {node.name for node in pipeline.from_nodes(TRAIN).nodes} if TRAIN in names else set()
         others = sorted(names - trained)
         if ranks > 1 and others:
             raise ValueError(

@@ -24,8 +24,16 @@ class _Later(Pipeline):
         return getattr(self, name)
 
 
+def in_namespace(name: str, pipeline: Pipeline) -> Pipeline:
+    """`pipeline` with nodes called `<name>.<node>` and the tag `name`, so that Kedro-Viz folds them; datasets keep their names."""
+    told = {dataset for dataset in pipeline.inputs() if dataset.startswith("params:") or dataset == "parameters"}
+    return Pipeline(
+        pipeline, namespace=name, tags=name, inputs=pipeline.inputs() - told, outputs=pipeline.all_outputs(), parameters=told
+    )  # fmt: skip
+
+
 def _create(name: str) -> Pipeline:
-    return import_module(f"lowlight_kedro.pipelines.{name}").create_pipeline()  # type: ignore[no-any-return]
+    return in_namespace(name, import_module(f"lowlight_kedro.pipelines.{name}").create_pipeline())
 
 
 def register_pipelines() -> dict[str, Pipeline]:

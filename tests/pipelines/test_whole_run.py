@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from graphlib import TopologicalSorter
 
 import numpy as np
 import pandas as pd
@@ -127,3 +128,32 @@ def test_what_people_look_at_stands_upright(project):
     assert {name: parts[name]().shape for name in ("linear", "srgb", "preview")} == {
         "linear": (3, 128, 160), "srgb": (3, 160, 128), "preview": (3, 160, 128),
     }  # fmt: skip
+
+
+def test_kedro_viz_is_given_pictures_of_the_results_and_their_places(finished):
+    catalog = finished.catalog()
+    for name in ("restored", "frame_tiles"):
+        arguments = catalog.get(name).metadata["kedro-viz"]["preview_args"]
+        assert len(catalog.get(name).preview(**arguments)) > 1000
+    assert len(catalog.get("comparisons").preview()) > 1000
+    assert catalog.get("restored")._describe()["path"].endswith("07_model_output/linear")
+
+
+def test_each_node_is_of_its_pipelines_namespace_and_tag_and_layers_have_no_cycle(finished):
+    """Kedro-Viz folds namespaces, and shows no layer at all where data flow from a later one back to an earlier one."""
+    pipelines, catalog = register_pipelines(), finished.catalog()
+    for name, pipeline in pipelines.items():
+        assert name == "__default__" or all(node.namespace == name and name in node.tags for node in pipeline.nodes)
+    assert {node.name for node in pipelines["__default__"].only_nodes_with_tags("gpu").nodes} == {
+        "training.train_prior", "inference.restore_frames"
+    }  # fmt: skip
+    layer = {
+        name: catalog.get(name).metadata["kedro-viz"]["layer"]
+        for name in pipelines["__default__"].datasets()
+        if name in catalog and "param" not in name
+    }
+    before = {stage: set() for stage in layer.values()}
+    for node in pipelines["__default__"].nodes:
+        for made in node.outputs:
+            before[layer[made]] |= {layer[read] for read in node.inputs if read in layer} - {layer[made]}
+    assert list(TopologicalSorter(before).static_order())

@@ -12,6 +12,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 from kedro.io.core import parse_dataset_definition
+from kedro_datasets._typing import ImagePreview
 from tqdm import tqdm
 
 from lowlight_kedro.datasets.atomic import OutputError
@@ -28,12 +29,12 @@ class Part:
     """One kind of result: a folder, and the dataset that reads and writes each file in it."""
 
     def __init__(self, path: str, dataset: str | dict[str, Any], filename_suffix: str = "") -> None:
-        self._folder, self._suffix = Path(path), filename_suffix
+        self.folder, self._suffix = Path(path), filename_suffix
         self._type, self._arguments = parse_dataset_definition(deepcopy(dataset) if isinstance(dataset, dict) else {"type": dataset})
 
     def file(self, name: str) -> Path:
         """Where `name` lies."""
-        return self._folder / f"{name}{self._suffix}"
+        return self.folder / f"{name}{self._suffix}"
 
     def dataset(self, name: str) -> AbstractDataset:
         """The dataset of `name`."""
@@ -41,9 +42,9 @@ class Part:
 
     def names(self) -> Iterator[str]:
         """All names that have a file, sorted; temporary files left out."""
-        for path in sorted(self._folder.rglob(f"*{self._suffix}")):
+        for path in sorted(self.folder.rglob(f"*{self._suffix}")):
             if path.is_file() and not path.name.startswith("."):
-                yield path.relative_to(self._folder).as_posix().removesuffix(self._suffix)
+                yield path.relative_to(self.folder).as_posix().removesuffix(self._suffix)
 
 
 class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
@@ -197,8 +198,21 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         self._parts[RECORD].dataset(job.name).save(told)
         return Outcome(job.name, "failed", reason, trace="".join(format_exception(error)))
 
+    def preview(self, part: str = RECORD) -> ImagePreview:
+        """For Kedro-Viz: the first files of a part that holds pictures; see `previews.sheet`."""
+        from lowlight_kedro.datasets.previews import sheet
+
+        files = (min(found) for name in self._parts[RECORD].names() if (found := self._of_part(name, part)))
+        return sheet(file for file in files if file.is_file())
+
+    def _of_part(self, name: str, part: str) -> set[Path]:
+        return self._files({FILES: {part: self._recorded(name).get(FILES, {}).get(part, [])}})
+
     def _exists(self) -> bool:
         return any(True for _ in self._parts[RECORD].names())
 
     def _describe(self) -> dict[str, Any]:
-        return {"parts": self._definitions}
+        return {"path": self._parts[self._shown_part()].folder.as_posix(), "parts": self._definitions}
+
+    def _shown_part(self) -> str:
+        return next((name for name in self._parts if name != RECORD), RECORD)

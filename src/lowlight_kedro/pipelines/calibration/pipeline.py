@@ -24,5 +24,5 @@ def create_pipeline() -> Pipeline:
             name="measure_noise",
         ),
         Node(collect_calibrations, "noise_measurements", ["calibrations", "calibration_table"], name="collect_calibrations"),
-        Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations"),
+        Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations", tags="report"),
     ])  # fmt: skip

@@ -15,14 +15,14 @@ def create_pipeline() -> Pipeline:
             ["raw_frames", "selected_frames", "pairs", "prior", "calibrations",
              "params:sensor", "params:inference", "params:comparison", "params:executor"],
             "restored_by_method",
-            name="restore_by_methods",
+            name="restore_by_methods", tags="gpu",
         ),
         Node(
             evaluate_methods,
             ["raw_frames", "selected_frames", "pairs", "restored_by_method",
              "params:preprocessing", "params:evaluation", "params:comparison"],
             ["method_table", "method_pictures", "method_scores", "method_residuals", "method_frames"],
-            name="evaluate_methods",
+            name="evaluate_methods", tags="report",
         ),
         Node(summarise_scores, "method_scores", ["method_summary", "method_differences"], name="summarise_method_scores"),
         Node(

@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             summarise, ["frame_metrics", "selected_frames", "pairs", "restored"],
-            ["evaluation_table", "evaluation_summary"], name="summarise",
+            ["evaluation_table", "evaluation_summary"], name="summarise", tags="report",
         ),
         Node(
             collect_scores, ["frame_metrics", "selected_frames", "pairs", "restored"],
@@ -32,5 +32,5 @@ def create_pipeline() -> Pipeline:
             ["report", "report_latex"], name="report_evaluation",
         ),
         Node(plot_uncertainty, "uncertainty", "uncertainty_figure", name="plot_uncertainty"),
-        Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation"),
+        Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation", tags="report"),
     ])  # fmt: skip

@@ -19,8 +19,8 @@ def create_pipeline() -> Pipeline:
             ["inference_raws", "selected_frames", "pairs", "prior", "calibrations",
              "params:sensor", "params:inference", "params:executor"],
             "restored",
-            name="restore_frames",
+            name="restore_frames", tags="gpu",
         ),
-        Node(index_pages, ["restored", "selected_frames", "params:inference"], "restored_index", name="index_pages"),
-        Node(show_restored, ["restored", "selected_frames"], "restored_sheet", name="show_restored"),
+        Node(index_pages, ["restored", "selected_frames", "params:inference"], "restored_index", name="index_pages", tags="report"),
+        Node(show_restored, ["restored", "selected_frames"], "restored_sheet", name="show_restored", tags="report"),
     ])  # fmt: skip

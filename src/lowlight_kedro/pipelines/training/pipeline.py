@@ -11,8 +11,8 @@ def create_pipeline() -> Pipeline:
         Node(
             train_prior, ["train_tiles", "val_tiles", "tile_metadata", "tile_statistics", "earlier_training_state",
                           "earlier_training_history", "initial_prior", "params:training", "parameters"],
-            ["snapshots", "training_state", "training_history"], name="train_prior",
+            ["snapshots", "training_state", "training_history"], name="train_prior", tags="gpu",
         ),
         Node(export_prior, ["training_state", "snapshots", "params:training"], "prior", name="export_prior"),
-        Node(plot_training, "training_history", "training_curves", name="plot_training"),
+        Node(plot_training, "training_history", "training_curves", name="plot_training", tags="report"),
     ])  # fmt: skip
