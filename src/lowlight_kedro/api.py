@@ -12,7 +12,7 @@ Light is linear and white-balanced, (3, H, W), 1 = white of the exposure that is
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +118,7 @@ class Settings:
     symmetries: int = 1
     probing: Probing = field(default_factory=Probing)
     sampling: Sampling = field(default_factory=Sampling)
-    structure: Structure = field(default_factory=Structure)
+    structure: Structure = field(default_factory=lambda: Structure(lines=True))
     defects: bool = True
     window: Window = field(default_factory=Window)
     highlights: Highlights = field(default_factory=Highlights)
@@ -276,12 +276,13 @@ class _Counted:
     def __init__(self, prior: LoadedPrior, settings: Settings, total: float, progress: Progress) -> None:
         self.evaluations, self._done, self._total, self._progress = 0, 0.0, total, progress
         built, window = prior.built, settings.window
-        self.denoiser: DenoiserFunction = windowed(
-            Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
+        whole = partial(
+            windowed, Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
             tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=prior.multiple,
             reach=getattr(built.denoiser.network, "reach", None), precision=prior.precision, device=prior.device,
-            on_evaluation=self._counted, on_share=self._advance,
         )  # fmt: skip
+        self.denoiser: DenoiserFunction = whole(on_evaluation=self._counted, on_share=self._advance)
+        self.parts: DenoiserFunction = whole()
 
     def _counted(self) -> None:
         self.evaluations += 1
@@ -306,7 +307,7 @@ def restore_exposure(
     result = estimate(
         settings.estimate, replace(exposure, exposure_ratio=asked), counted.denoiser, prior.built.scaling, guidance, name=name,
         seed=settings.seed, refreshes=settings.refreshes, sampling=settings.sampling, probing=settings.probing,
-        structure=settings.structure, device=prior.device,
+        structure=settings.structure, device=prior.device, parts=counted.parts,
     )  # fmt: skip
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,

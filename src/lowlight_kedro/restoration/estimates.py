@@ -59,24 +59,27 @@ def mean_of(denoiser: DenoiserFunction, guidance: Guidance, measurement: Measure
 
 
 def _refreshed(
-    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int
+    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
+    parts: DenoiserFunction,
 ) -> tuple[Tensor, Learned]:  # fmt: skip
     """`count` posterior means, each telling what the next one needs to know."""
     for _ in range(count):
         measurement = observation.measurement(x, learned)
         del x  # whole frames less while the prior works
         x = mean_of(denoiser, guidance, measurement)
-        learned = observation.learn(measurement, x, learned)
+        learned = observation.learn(measurement, x, learned, partial(mean_of, parts, guidance))
         del measurement
     return x, learned
 
 
 @torch.no_grad()
-def mean(observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, refreshes: int) -> Solution:
-    """See `posterior_mean`."""
+def mean(
+    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, refreshes: int, parts: DenoiserFunction | None = None
+) -> Solution:  # fmt: skip
+    """See `posterior_mean`; `parts`: the denoiser of parts of a frame, if that is another."""
     # with one pass only, offsets have to count as noise of each photosite
     apart = observation.spread if refreshes else NO_OFFSETS
-    x, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes)
+    x, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser)
     measurement = observation.measurement(x, learned)
     del x
     return Solution(mean_of(denoiser, guidance, measurement), measurement)
@@ -93,6 +96,7 @@ def _drawn(learned: Learned, generator: torch.Generator) -> Learned:
 def draw(
     observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, sampler: Sampler, evaluations: int, sigma_min: float,
     sigma_max: float, refreshes: int, generator: torch.Generator, on_step: Callable[[], object] = lambda: None,
+    parts: DenoiserFunction | None = None,
 ) -> Solution:  # fmt: skip
     """See `posterior_sample`."""
     offered = capabilities(guidance, denoiser)
@@ -100,7 +104,9 @@ def draw(
         raise ValueError("this guidance cannot sample; set inference.estimate=mean")
     spent = refreshes * offered.mean_evaluations
     if offered.mean is not None and 0 < spent < evaluations:
-        first, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes)
+        first, learned = _refreshed(
+            observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes, parts or denoiser
+        )
         evaluations -= spent
     else:
         first = observation.first(LOCAL_REACH)
@@ -252,8 +258,11 @@ def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, samp
 def estimate(
     kind: Kind, exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, name: str, seed: int,
     refreshes: int, structure: Structure, sampling: Sampling, probing: Probing, device: torch.device,
+    parts: DenoiserFunction | None = None,
 ) -> Estimate:  # fmt: skip
     """The restored frame as `kind` asks. Every draw's randomness is a function of `seed`, its number and the frame's `name`.
+
+    `parts`: the denoiser of small parts of a frame, if that is another.
 
     The standard deviation is that of the draws for `mean_of_k`, otherwise by `response_std` if the guidance knows its mean.
 
@@ -267,11 +276,12 @@ def estimate(
             observation, denoiser, guidance, sampler=choose("sampler", SAMPLERS, sampling.sampler), evaluations=sampling.evaluations,
             sigma_min=sampling.sigma_min,
             sigma_max=sampling.sigma_max, refreshes=refreshes, generator=generator_for(f"draw of {name}", seed, number, device),
+            parts=parts,
         )  # fmt: skip
 
     if kind == "mean_of_k":
         light, std = running_moments(lambda number: light_of(drawn(number).x, observation), sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
-    answer = mean(observation, denoiser, guidance, refreshes=refreshes) if kind == "mean" else drawn(0)
+    answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
     told = _probed(answer, kind, denoiser, guidance, scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
     return Estimate(light_of(answer.x, observation), *told)

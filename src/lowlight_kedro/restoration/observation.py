@@ -1,5 +1,6 @@
 """A measurement, and what each estimate of the clean light teaches about it: noise level, offsets, clipping, outliers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration import offsets, saturation, tails
+from lowlight_kedro.restoration import lines, offsets, saturation, tails
+from lowlight_kedro.restoration.lines import Lines
 from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
+
+Again = Callable[[Measurement], Tensor]
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,15 @@ class Structure:
         saturation: clipped photosites say "at least"; otherwise they count as measured values.
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
         black: likewise the black-level error of each channel.
+        lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
+            noise model knows.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
     """
 
     saturation: bool = True
     rows: bool = True
     black: bool = True
+    lines: bool = False
     tails_nu: float | None = None
 
 
@@ -64,7 +71,7 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Learned:
-    """What an estimate of x0 taught: leverage h, offsets, clipped photosites, factors on s^2; None = nothing yet.
+    """What an estimate of x0 taught: leverage h, offsets, lines, clipped photosites, factors on s^2; None = nothing yet.
 
     `apart`: the offsets that are not in s, because they are estimated, or will be from what is measured here.
     """
@@ -72,6 +79,7 @@ class Learned:
     apart: Spread = NO_OFFSETS
     h: float = 0.0
     offsets: Offsets | None = None
+    lines: Lines | None = None
     clipped: Clipped | None = None
     factor: Tensor | None = None
 
@@ -99,7 +107,7 @@ class Observation:
     @property
     def teaches(self) -> bool:
         """Whether there is anything but the noise level to be learned from an estimate."""
-        return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
+        return self.structure.lines or bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
 
     def observed(self) -> tuple[Tensor, Tensor]:
         """y and mask as they were recorded, new tensors; what defects show was not measured."""
@@ -133,6 +141,9 @@ class Observation:
             taken = offsets.shift(learned.offsets.b, self._gains).to(y)
             for rows in strips(y.shape[-2]):
                 y[..., rows, :] -= mask[..., rows, :] * taken[..., rows, :]
+        if learned.lines is not None:
+            for rows in strips(y.shape[-2]):
+                y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(self._gains, rows)
         if learned.clipped is not None:
             self._replace_clipped(y, mask, s, learned.clipped, learned.h)
         if learned.factor is not None:
@@ -147,8 +158,11 @@ class Observation:
         value, spread = saturation.one_sided(level, at, centre, others)
         saturation.replace_clipped(y, mask, s, self.places, value, spread)
 
-    def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING) -> Learned:
-        """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`."""
+    def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING, again: Again | None = None) -> Learned:
+        """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`.
+
+        `again`: the posterior mean of a part of a measurement; without it no lines are learned.
+        """
         if not self.teaches:
             return before
         seen, nu = self._unclipped(measurement), self.structure.tails_nu
@@ -156,8 +170,21 @@ class Observation:
         factor = None if nu is None else tails.student_factor(seen, mean, h, nu, before.factor)
         if factor is not None:
             factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
-        found = offsets.estimate(seen, mean, self.spread, self._gains, before.offsets) if self.spread else None
-        return Learned(self.spread, h, found, self._clipped(measurement, mean), factor)
+        taken = self._lines(seen, mean, before, again)
+        spread = self.spread if taken is None or not bool(taken.rows.any()) else replace(self.spread, rows=0.0)
+        found = offsets.estimate(seen, mean, spread, self._gains, before.offsets) if spread else None
+        return Learned(self.spread, h, found, taken, self._clipped(measurement, mean), factor)
+
+    def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None) -> Lines | None:
+        """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""
+        if not self.structure.lines or again is None:
+            return before.lines
+        found = lines.estimate(measurement, mean, self._gains, self.operator.zero, again, self.spread.rows)
+        if before.lines is None:
+            return found
+        if self.spread.rows and not bool(before.lines.rows.any()):
+            found = replace(found, rows=torch.zeros_like(found.rows))
+        return before.lines + found
 
     def learn_from_local_mean(self, mean: Tensor) -> Learned:
         """Row offsets only: a local mean is no posterior mean, and takes a black-level error for light."""

@@ -44,6 +44,7 @@ class MeasurementOptions(Options):
     saturation: bool
     rows: bool
     black: bool
+    lines: bool
     tails_nu: Positive | None
     defects: bool
 
