@@ -81,6 +81,12 @@ def test_lines_are_known_as_well_as_their_exact_posterior_allows():
     assert 0.7 * exact < torch.stack(errors).mean() < 1.4 * exact
 
 
+def test_rows_are_news_only_if_they_are_louder_than_the_noise_model_knows():
+    std = rms(WHITE)
+    assert not found(WHITE[:, None], rows=std).rows.any()
+    assert rms(found(WHITE[:, None], rows=std / 3).rows - WHITE) < 0.65 * std
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_frame_without_offsets_keeps_everything(seed):
     lines = found(torch.zeros(1), seed=seed)

@@ -28,6 +28,7 @@ BESIDE = 6  # frequencies beside the axis that tell R
 SMOOTH = 3  # frequencies on either side over which powers are averaged
 SLOWEST = 4  # the first frequencies along a profile, in half periods of the frame, that cannot be told from light
 CLEARLY = 2.5  # P over R, by their median, from which on lines of their own are believed: facades reach 2.2
+LOUDER = 4.0  # times the variance that the noise model knows: less is no news, and `offsets` takes it off
 BANDS, FAINT = 12.0, 0.2  # slow bands are believed from P = (BANDS + FAINT / K) R on: light is slow too, and an error is divided by K
 SLOW = 6  # bands are slower than this share of the highest frequency
 MEDIAN = 0.455  # of chi-squared with one degree of freedom
@@ -168,17 +169,18 @@ def _bands(spectrum: NDArray, noise: NDArray, share: NDArray) -> NDArray:
 
 
 def _profile(scores: NDArray, gram: NDArray, response: Response, known: float) -> tuple[NDArray, NDArray]:
-    """Offsets (L,) of the lines of one direction, and those of the two halves; 0 where the frame shows none clearly.
+    """Offsets (L,) of the lines of one direction, and those of the two halves; 0 where the frame shows none that nobody knew of.
 
-    `known`: the variance of the first by the noise model, where only the others show.
+    `known`: the variance of lines of their own by the noise model.
     """
     if not (gram > 0).all():
         return np.zeros(len(gram)), np.zeros(len(gram))
     root, spectrum = np.sqrt(gram[:, 0]), dct(scores / np.sqrt(gram), axis=0, norm="ortho")
     left = np.maximum(_smoothed(np.square(spectrum[:, 1:]).mean(axis=1)), TINY)  # R
     share = response(np.arange(len(root)) / len(root))  # K
-    found = _apart(spectrum[:, 0], left, share)
-    apart = found or known * float(np.mean(gram[:, 0]))
+    known, found = known * float(np.mean(gram[:, 0])), _apart(spectrum[:, 0], left, share)
+    found = found if found > LOUDER * known else 0.0
+    apart = found or known
     noise = left + share**2 * apart
     step = _halves(spectrum[:, 0], root, noise, share)
     rest = spectrum[:, 0] - share * dct(step * root, norm="ortho")
@@ -213,7 +215,7 @@ def estimate(
     Args:
         gains: (1, 3, 1, 1), network units per unit of signal; `zero`: the network value of no light.
         again: the posterior mean of a part of the measurement; asked twice.
-        rows: standard deviation of row offsets by the noise model, signal units; counts where the frame shows something else.
+        rows: standard deviation of row offsets by the noise model, signal units.
     """
     height, width = mean.shape[-2:]
     if min(height, width) < LEAST_SIDE:
