@@ -97,8 +97,8 @@ def real(name):
     return SHARED / name
 
 
-# An orientation, or a real file; each editor turns a picture by half and by both quarters at least once.
-EDITORS = {"rawtherapee-cli": (rawtherapee, [3, 5, 6, "raw_bracket/sample2.dng"]), "darktable-cli": (darktable, [0, 5, 6])}
+# Orientations of a made-up file, and a real one.
+EDITORS = {"rawtherapee-cli": (rawtherapee, [*range(8), "raw_bracket/sample2.dng"]), "darktable-cli": (darktable, [0, 6])}
 
 
 @pytest.mark.parametrize(("program", "file"), [(program, file) for program, (_, files) in EDITORS.items() for file in files])
