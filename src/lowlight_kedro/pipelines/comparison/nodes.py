@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.pipelines.comparison.baselines import develop_baseline, parts_of
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame
 from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, SCORE, pairs_of, picture_of, score_frame
@@ -43,18 +44,32 @@ def _guidance(name: str) -> str:
     return name
 
 
-class Method(Options):
-    """One way to restore; whatever it does not say is as in `inference`."""
+def _baseline(name: str) -> str:
+    parts_of(name)
+    return name
 
-    guidance: Annotated[str, AfterValidator(_guidance)]
-    estimate: Literal["mean", "sample", "mean_of_k"]
+
+class Method(Options):
+    """One way to restore: a guidance and its estimate, or a baseline. Whatever it does not say is as in `inference`."""
+
+    guidance: Annotated[str, AfterValidator(_guidance)] | None = None
+    estimate: Literal["mean", "sample", "mean_of_k"] | None = None
     evaluations: Annotated[int, Field(ge=1)] | None = None
+    baseline: Annotated[str, AfterValidator(_baseline)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Method":
+        if self.baseline is not None and (self.guidance or self.estimate or self.evaluations):
+            raise ValueError(f"a method is a baseline or a guidance, got baseline {self.baseline!r} and settings of a guidance beside it")
+        if self.baseline is None and not (self.guidance and self.estimate):
+            raise ValueError("a method needs guidance and estimate, or baseline")
+        return self
 
     def of(self, inference: InferenceOptions) -> InferenceOptions:
         """The options of inference with this method, at full strength; no standard deviation."""
         return inference.model_copy(update={
-            "guidance": inference.guidance.model_copy(update={"name": self.guidance}),
-            "estimate": self.estimate,
+            "guidance": inference.guidance.model_copy(update={"name": self.guidance or inference.guidance.name}),
+            "estimate": self.estimate or inference.estimate,
             "strength": 1.0,
             "sample": replace(inference.sample, evaluations=self.evaluations or inference.sample.evaluations),
             "uncertainty": replace(inference.uncertainty, probes=0),
@@ -70,7 +85,12 @@ class ComparisonOptions(Options):
 logger = logging.getLogger(__name__)
 
 
-def _restore_by(method: str, raw: Callable[[], Frame], paired: float, name: str, shared: Mapping[str, Restoration]) -> dict[str, Any]:
+def _restore_by(
+    method: str, baseline: str | None, raw: Callable[[], Frame], paired: float, name: str, shared: Mapping[str, Restoration]
+) -> dict[str, Any]:  # fmt: skip
+    if baseline is not None:
+        light, record = develop_baseline(baseline, raw, paired, shared[method])
+        return {"linear": light, "record": record}
     restored, _, _, record = restore_light(raw, paired, name, shared[method])
     return {"linear": restored.light, "record": record}
 
@@ -85,8 +105,9 @@ def restore_by_methods(
         ValueError: a method does not go with the prior, or no frame has a long exposure.
     """
     shared = {name: Restoration(prior, sensor, method.of(inference), calibrations) for name, method in options.methods.items()}
-    for restoration in shared.values():
-        _ = restoration.guidance  # what does not go together is said before any frame
+    for name, restoration in shared.items():
+        if options.methods[name].baseline is None:
+            _ = restoration.guidance  # what does not go together is said before any frame
     ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     frames = [name for name in selected["frame"] if name in ratios]
     if not frames:
@@ -94,8 +115,9 @@ def restore_by_methods(
     settings = [digest(prior), calibrations, sensor.model_dump()]
     jobs = [
         Job(
-            f"{method}/{name}", "restoration", partial(_restore_by, method, raw_frames[name], ratios[name], name), [raw_frames[name]],
-            [settings, restoration.options.describe(), restoration.code, ratios[name]],
+            f"{method}/{name}", "restoration",
+            partial(_restore_by, method, options.methods[method].baseline, raw_frames[name], ratios[name], name), [raw_frames[name]],
+            [settings, restoration.options.describe(), restoration.code, ratios[name], options.methods[method].baseline],
         )
         for name in frames
         for method, restoration in shared.items()
@@ -126,6 +148,24 @@ def _rows(name: str, figures: Mapping[str, Any], records: Mapping[str, dict], me
     ]
 
 
+def _working(restored_by_method: Mapping[str, Lazy], frames: list[str], methods: Iterable[str]) -> list[str]:
+    """The methods that restored some frame; one that none, as where its package is missing, is told and left out.
+
+    Raises:
+        ValueError: none is left.
+    """
+    working = []
+    for method in methods:
+        errors = [record.get("error") for frame in frames if (record := restored_by_method[f"{method}/{frame}"]["record"]()) is not None]
+        if errors and all(errors):
+            logger.warning("method left out: %s restored no frame: %s", method, errors[0])
+        else:
+            working.append(method)
+    if not working:
+        raise ValueError("no frame could be compared: no method restored one; see the warnings above")
+    return working
+
+
 def evaluate_methods(
     raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored_by_method: dict[str, Lazy],
     preprocessing: PreprocessingOptions, evaluation: EvaluationOptions, options: ComparisonOptions,
@@ -137,14 +177,16 @@ def evaluate_methods(
     Raises:
         ValueError: no frame is left.
     """
-    rows, pictures, by_frame, titles = [], {}, pairs_of(pairs), ("scaled", *options.methods)
+    by_frame = pairs_of(pairs)
+    methods = _working(restored_by_method, [name for name in selected["frame"] if name in by_frame], options.methods)
+    rows, pictures, titles = [], {}, ("scaled", *methods)
     scores: list[dict] = []
     remains: list[dict] = []
     shown_frames = {}
     for name in (name for name in selected["frame"] if name in by_frame):
         try:
-            records = _records(restored_by_method, name, options.methods)
-            lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in options.methods}
+            records = _records(restored_by_method, name, methods)
+            lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in methods}
             frames = raw_frames[name](), raw_frames[by_frame[name].long]()
             record = next(iter(records.values()))
             figures, shown = evaluate_frame(frames, by_frame[name], lights, record, preprocessing, evaluation)

@@ -62,7 +62,7 @@ class TileOptions(Options):
         return self
 
 
-def _demosaicer(name: str) -> Demosaicer:
+def find_demosaicer(name: str) -> Demosaicer:
     """The project's own, LibRaw's (`libraw:AHD`) or a plug-in."""
     if name.startswith(PREFIX):
         return libraw_demosaicer(name.removeprefix(PREFIX))
@@ -70,7 +70,7 @@ def _demosaicer(name: str) -> Demosaicer:
 
 
 def _demosaicer_name(name: str) -> str:
-    _demosaicer(name)
+    find_demosaicer(name)
     return name
 
 
@@ -85,7 +85,7 @@ class DemosaicerOptions(Options):
 
     def chosen(self, cfa: Cfa) -> Demosaicer:
         """The demosaicer for a pattern."""
-        return _demosaicer(self.xtrans if len(cfa) == 6 else self.bayer)
+        return find_demosaicer(self.xtrans if len(cfa) == 6 else self.bayer)
 
     def code(self) -> dict[str, str]:
         """Of demosaicers from elsewhere, see `code_of`."""

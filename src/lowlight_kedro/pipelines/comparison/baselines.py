@@ -1,0 +1,78 @@
+"""What people would use instead, as methods of the comparison: `DEMOSAICER`, `DENOISER` or `DENOISER+DEMOSAICER`.
+
+Demosaicers are the project's own, LibRaw's as `libraw:DHT`, or plug-ins; denoisers (`evaluation.baselines`) work on a Bayer mosaic
+behind a variance-stabilising transform that knows the noise. Nothing here asks the prior.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
+from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
+from lowlight_kedro.pipelines.inference.model import Restoration
+from lowlight_kedro.pipelines.preprocessing.options import find_demosaicer
+from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.frame import Frame, balanced, crop, normalise, range_dn
+
+CLASSICAL = {2: "malvar2004", 6: "lmmse"}  # the demosaicer of a denoiser that names none, by the period of the mosaic
+
+
+def parts_of(name: str) -> tuple[str | None, str | None]:
+    """Denoiser and demosaicer of a baseline's name, None where it names none.
+
+    Raises:
+        ValueError: neither is known.
+    """
+    first, _, second = name.partition("+")
+    denoiser, demosaicer = (first, second or None) if first in BASELINES else (None, first)
+    if denoiser is None and second:
+        raise ValueError(f"unknown denoiser {first!r} of baseline {name!r}; choose of: {', '.join(BASELINES)}")
+    if demosaicer is not None:
+        try:
+            find_demosaicer(demosaicer)
+        except ValueError as error:
+            raise ValueError(f"unknown baseline {name!r}: no denoiser ({', '.join(BASELINES)}), and {error}") from error
+    return denoiser, demosaicer
+
+
+def develop_baseline(
+    name: str, raw: Callable[[], Frame], paired: float, shared: Restoration
+) -> tuple[NDArray[np.float32], dict[str, Any]]:  # fmt: skip
+    """White-balanced light (3, H, W) of a frame by a baseline, at the exposure ratio that a restoration would get, and its record.
+
+    Raises:
+        ValueError: the baseline does not know this mosaic, or its package is missing.
+    """
+    begin, options = time.perf_counter(), shared.options
+    frame = raw()
+    frame = crop(frame, *options.crop) if options.crop else frame
+    signal = normalise(frame)
+    saturated_share(signal, options.max_saturated)
+    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
+    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
+    noise, source, _ = shared.sensor.noise_model(
+        frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
+    )  # fmt: skip
+    denoiser, demosaicer = parts_of(name)
+    if denoiser is not None:
+        if len(frame.cfa) != 2:
+            raise ValueError(f"baseline {name} denoises Bayer mosaics only; this frame has another colour filter array")
+        height, width = signal.shape  # reflected, a last odd row or column goes on in its own colours
+        even = np.pad(signal, ((0, height % 2), (0, width % 2)), mode="reflect")
+        try:
+            signal = denoise_signal(even, noise.gain, noise.read_noise, BASELINES[denoiser])[:height, :width]  # type: ignore[attr-defined]
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+    demosaic = find_demosaicer(demosaicer or CLASSICAL[len(frame.cfa)])
+    light = demosaic(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
+    if light.shape[1:] != frame.mosaic_dn.shape:
+        raise ValueError(f"baseline {name} gives {light.shape[1:]} pixels of {frame.mosaic_dn.shape} photosites: no comparison by pixel")
+    record = {
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop, "baseline": name,
+        "evaluations": 0, "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
+    }  # fmt: skip
+    return light, record
