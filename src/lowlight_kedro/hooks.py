@@ -3,6 +3,7 @@
 import logging
 import os
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from click import ClickException
@@ -58,8 +59,8 @@ def calibration_text(table: Any, folder: str) -> str:
     return "\n".join(["", "camera noise:", shown.to_string(index=False), "", f"curves: {folder}"])
 
 
-def _folder(dataset: Any) -> str:
-    return dataset._describe()["path"]  # noqa: SLF001 - there is no public way to a dataset's path
+def _place(dataset: Any, key: str = "path") -> str:
+    return dataset._describe()[key]  # noqa: SLF001 - there is no public way to a dataset's path
 
 
 class ShowResults:
@@ -71,16 +72,42 @@ class ShowResults:
         if "calibration_table" in pipeline.all_outputs():
             measured = catalog.load("calibration_table")
             if len(measured):
-                print(calibration_text(measured, _folder(catalog.get("calibration_figures"))))  # noqa: T201
+                print(calibration_text(measured, _place(catalog.get("calibration_figures"))))  # noqa: T201
         if "method_table" in pipeline.all_outputs():
-            print(methods_text(catalog.load("method_table"), _folder(catalog.get("method_pictures"))))  # noqa: T201
+            print(methods_text(catalog.load("method_table"), _place(catalog.get("method_pictures"))))  # noqa: T201
         if "evaluation_table" in pipeline.all_outputs():
-            table, folder = catalog.load("evaluation_table"), _folder(catalog.get("comparisons"))
+            table, folder = catalog.load("evaluation_table"), _place(catalog.get("comparisons"))
             print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201
 
 
+def lock(folder: Path) -> int | None:
+    """Hold `folder` until the descriptor is closed or the process ends, however it ends; None where the system has no such locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 class OneTraining:
-    """Where `torchrun` started several ranks they train and do nothing else, and the first one logs alone."""
+    """One training at a time in a folder. Ranks that `torchrun` started train and do nothing else; the first one logs alone."""
+
+    def __init__(self) -> None:
+        self._held: int | None = None
 
     @hook_impl
     def after_context_created(self) -> None:
@@ -89,11 +116,11 @@ class OneTraining:
             logging.disable(logging.WARNING)
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Called by Kedro before the first node.
 
         Raises:
-            ValueError: a node would run in every rank, each writing the same files.
+            ValueError: a node would run in every rank, each writing the same files; or another run trains in the same folder.
         """
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         names = {node.name for node in pipeline.nodes}
@@ -104,6 +131,31 @@ class OneTraining:
                 f"torchrun started {ranks} ranks, and each of them would run {', '.join(others)}; "
                 "run what comes before training without it, then torchrun --nproc-per-node N -m kedro run --pipelines training"
             )
+        if TRAIN in names and os.environ.get("RANK", "0") == "0":
+            self._release()  # of a run in this process that ended by a signal
+            folder = Path(_place(catalog.get("training_state"), "filepath")).parent
+            try:
+                self._held = lock(folder)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another run trains in {folder}, and one of the two would be lost; wait for it, or give this one a folder of its own: "
+                    "--params data=FOLDER"
+                ) from None
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Called by Kedro when all nodes are done."""
+        self._release()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Called by Kedro when a node failed."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 class KnownNames:

@@ -37,6 +37,15 @@ def test_what_is_no_raw_is_named(content, tmp_path):
         read_frame(tmp_path / "a.ARW")
 
 
+def test_a_link_to_a_folder_of_raws_is_followed(tmp_path):
+    elsewhere = tmp_path / "disk/Sony"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "a.ARW").write_bytes(b"raw")
+    (tmp_path / "01_raw").mkdir()
+    (tmp_path / "01_raw/Sony").symlink_to(elsewhere)
+    assert list(RawFolderDataset(filepath=str(tmp_path / "01_raw")).load()) == ["Sony/a"]
+
+
 def test_a_folder_lists_raws_of_any_case_below_it_and_ignores_the_rest(rng, tmp_path):
     for name in ("Sony/long/b.DNG", "a.arw", "notes.txt", ".hidden.dng"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """A folder of camera raws as a Kedro dataset."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
         Raises:
             DatasetError: the folder is missing or holds no raw, or two raws differ only in their ending.
         """
-        paths = sorted(p for p in self._folder.rglob("*") if p.suffix.lower() in self._suffixes and p.is_file())
-        paths = [path for path in paths if not path.name.startswith(".")]
+        found = [Path(at, name) for at, _, names in os.walk(self._folder, followlinks=True) for name in names if not name.startswith(".")]
+        paths = sorted(path for path in found if path.suffix.lower() in self._suffixes and path.is_file())
         if not paths:
             state = "holds no raw" if self._folder.is_dir() else "does not exist"
             raise DatasetError(
