@@ -85,6 +85,7 @@ def test_ssim_is_the_formula_over_flat_windows_of_seven(rng):
 def test_the_centre_is_that_of_eld():
     image = np.arange(2 * 7 * 9).reshape(2, 7, 9)
     np.testing.assert_array_equal(centred(image, 4), image[:, 1:5, 2:6])  # 7 // 2 - 2, 9 // 2 - 2
+    np.testing.assert_array_equal(centred(np.arange(8 * 9).reshape(1, 8, 9), 5)[0, 0, 0], 2 * 9 + 2)  # 8 // 2 - 5 // 2, not (8 - 5) // 2
     assert centred(image, None) is image
     with pytest.raises(ValueError, match="4 x 4 does not fit into 3 x 9"):
         centred(image[:, :3], 4)
