@@ -1,6 +1,7 @@
 """Finished work is kept while the version of its stage stands: what each version makes of a small input, in numbers.
 
-A red test here means: results have changed. Raise the stage's number in `jobs.VERSIONS` and put the new numbers beside it.
+A red test here means: results have changed. Raise the stage's number in `jobs.VERSIONS` and put the new numbers beside it. Another shipped prior has other numbers
+under the same version, because its digest is in the keys.
 """
 
 from pathlib import Path
@@ -88,18 +89,18 @@ NUMBERS = {
     "restoration": (
         1,
         [
-            0.397202,
-            0.0815849,
-            1.20298e-05,
-            0.00360025,
+            0.397113,
+            0.0815105,
+            9.93063e-06,
+            0.00356899,
             0.397148,
             0.0789091,
             2.04873e-05,
             0.0140024,
-            0.396713,
-            0.0814206,
-            9.64544e-06,
-            0.00352072,
+            0.396706,
+            0.081421,
+            9.70108e-06,
+            0.00351675,
             0.396334,
             0.0742657,
             2.25759e-05,
