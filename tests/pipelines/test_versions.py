@@ -1,7 +1,7 @@
 """Finished work is kept while the version of its stage stands: what each version makes of a small input, in numbers.
 
-A red test here means: results have changed. Raise the stage's number in `jobs.VERSIONS` and put the new numbers beside it. Another shipped prior has other numbers
-under the same version, because its digest is in the keys.
+A red test here means: results have changed. Raise the stage's number in `jobs.VERSIONS` and put the new numbers beside it.
+Another shipped prior has other numbers under the same version, because its digest is in the keys.
 """
 
 from pathlib import Path
