@@ -82,8 +82,10 @@ def test_a_folder_of_damaged_raws_goes_through_and_each_refused_one_is_named(emp
 
 def test_zero_tiles_is_an_error(empty_project):
     write_raws(empty_project.raw, SMALL)
+    project = replace(empty_project, tile_size=512)
+    project.configure()
     with pytest.raises(ValueError, match=r"zero tiles: .*side of 128 is smaller than the tile size 512"):
-        empty_project.run("preprocessing", preprocessing={"tiles": {"size": 512}})
+        project.run("preprocessing")
 
 
 def spoil(project, pixels):
