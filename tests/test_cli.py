@@ -313,6 +313,7 @@ def writes_for_ever(folder, shared):
 
 
 def test_ctrl_c_stops_all_workers_and_leaves_no_temporary_file(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     folders = [str(tmp_path / name) for name in "abc"]
 
     def interrupt():
@@ -327,6 +328,7 @@ def test_ctrl_c_stops_all_workers_and_leaves_no_temporary_file(tmp_path):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(processes(writes_for_ever, folders, None, workers=2))
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 100
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -1,5 +1,6 @@
 """Results follow from what is there now: order by edges, damage found, failed checks withdrawn."""
 
+import logging
 from itertools import combinations
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_a_damaged_tile_is_found_withdraws_the_statistics_and_is_repaired_by_wha
     with pytest.raises(Exception, match=r"there is no .*statistics\.json; run `kedro run --pipelines validation` first"):
         project.run("training")
     caplog.clear()
+    caplog.set_level(logging.INFO, logger="lowlight_kedro")
     project.run("preprocessing", "validation")
     assert stack.read_bytes() == sound
     assert statistics.read_bytes() == before
