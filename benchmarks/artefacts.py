@@ -110,9 +110,9 @@ def with_addition(shot: Shot, name: str, seed: int) -> Shot:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Those of `lowlight restore`, without a standard deviation and without the parts that are `off`."""
+    """Those of `lowlight restore` and the search for lines, without a standard deviation and without the parts that are `off`."""
     plain = Settings()
-    structure = replace(plain.structure, **{name: False for name in options.off if name != "defects"})
+    structure = replace(plain.structure, **{"lines": True} | {name: False for name in options.off if name != "defects"})
     return replace(
         plain, refreshes=options.refreshes, structure=structure, defects="defects" not in options.off,
         probing=replace(plain.probing, probes=0),

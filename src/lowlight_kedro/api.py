@@ -118,7 +118,7 @@ class Settings:
     symmetries: int = 1
     probing: Probing = field(default_factory=Probing)
     sampling: Sampling = field(default_factory=Sampling)
-    structure: Structure = field(default_factory=lambda: Structure(lines=True))
+    structure: Structure = field(default_factory=Structure)
     defects: bool = True
     window: Window = field(default_factory=Window)
     highlights: Highlights = field(default_factory=Highlights)
