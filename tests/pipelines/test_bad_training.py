@@ -234,6 +234,7 @@ def kill_a_worker(before, deadline):
     while time.monotonic() < deadline:
         time.sleep(0.05)
         for child in set(multiprocessing.active_children()) - before:
+            time.sleep(0.5)  # while it starts its death is told by another error
             os.kill(child.pid, signal.SIGKILL)
             return
 
