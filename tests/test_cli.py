@@ -81,7 +81,7 @@ SLOW = {"matplotlib", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "s
 @pytest.mark.parametrize(
     ("asked", "slow"),
     [("sorted(pipelines)", {*SLOW, "torch", "pandas", "numpy", "scipy", "rawpy", "tifffile"}),
-     ('pipelines["inference"].nodes', {*SLOW, "lowlight_kedro.pipelines.training.nodes"})],
+     ('pipelines["inference"].nodes', {*SLOW, "lowlight_kedro.pipelines.training.nodes"}), ("import lowlight_kedro.api", SLOW)],
 )  # fmt: skip
 def test_a_run_imports_what_its_pipelines_need_and_a_list_of_names_none_of_it(asked, slow):
     start = "from kedro.framework.project import configure_project, pipelines\nconfigure_project('lowlight_kedro')"

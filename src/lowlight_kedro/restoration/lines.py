@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct, idct
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from lowlight_kedro.restoration.measurement import Measurement, strips
@@ -111,6 +109,8 @@ def response(measurement: Measurement, again: Callable[[Measurement], Tensor], g
 
     Rows and columns are tried at once, by random offsets that the sums along lines tell apart, and averaged: D knows no direction.
     """
+    from scipy.fft import dct  # slow to import
+
     side = min(PART, *measurement.y.shape[-2:]) // PERIODS * PERIODS
     rows, columns = (_middle(length, side) for length in measurement.y.shape[-2:])
     part = Measurement(*(field[..., rows, columns] for field in (measurement.y, measurement.mask, measurement.s)))
@@ -129,6 +129,8 @@ def response(measurement: Measurement, again: Callable[[Measurement], Tensor], g
 
 def _fitted(known: NDArray, shown: NDArray, frequency: NDArray) -> Response:
     """Least squares of shown = K known."""
+    from scipy.optimize import least_squares  # slow to import
+
     fit = least_squares(lambda x: Response(np.exp(x[0]), x[1])(frequency) * known - shown, (np.log(0.3), 1.0), bounds=LIMITS)
     return Response(float(np.exp(fit.x[0])), float(fit.x[1]))
 
@@ -149,6 +151,8 @@ def _halves(spectrum: NDArray, root: NDArray, noise: NDArray, share: NDArray) ->
 
     Twice: what is left after the first step is noise of the second, so that a slow band does not pass for a step.
     """
+    from scipy.fft import dct  # slow to import
+
     step = np.where(np.arange(len(root)) < len(root) // 2, -0.5, 0.5)
     shape, size = share * dct(step * root, norm="ortho"), 0.0
     for _ in range(2):
@@ -173,6 +177,8 @@ def _profile(scores: NDArray, gram: NDArray, response: Response, known: float) -
 
     `known`: the variance of lines of their own by the noise model.
     """
+    from scipy.fft import dct, idct  # slow to import
+
     if not (gram > 0).all():
         return np.zeros(len(gram)), np.zeros(len(gram))
     root, spectrum = np.sqrt(gram[:, 0]), dct(scores / np.sqrt(gram), axis=0, norm="ortho")
