@@ -181,16 +181,12 @@ class KnownNames:
             raise ClickException(f"unknown parameters: {', '.join(unknown)}; {hint}The groups are {', '.join(sorted(known))}")
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Called by Kedro before the first node: what is slow to import is checked too, and what several groups must agree on.
-
-        Not for the command, which reads the headers of its files before it imports torch.
 
         Raises:
             ValueError: no such plug-in or option, or the side of the tiles is not that of the catalog.
         """
-        if run_params["env"] == "restore":
-            return
         for name in sorted(name for name in pipeline.inputs() if name.startswith("params:")):
             options = catalog.load(name)
             options.check_plug_ins()

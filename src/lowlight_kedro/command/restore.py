@@ -44,13 +44,12 @@ class Workshop:
     """The settings of the environment `restore` with what the command line says, and the files it reads and writes; no Kedro session."""
 
     def __init__(self, told: Namespace, out: Path) -> None:
-        from kedro.config import OmegaConfigLoader
         from kedro.io import DataCatalog
 
-        from lowlight_kedro.settings import CONFIG_LOADER_ARGS
+        from lowlight_kedro.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
         settings: dict[str, Any] = CONFIG_LOADER_ARGS | {"default_run_env": "restore"}
-        loader = OmegaConfigLoader(str(conf_source()), env="restore", runtime_params=runtime_params(told, out), **settings)
+        loader = CONFIG_LOADER_CLASS(str(conf_source()), env="restore", runtime_params=runtime_params(told, out), **settings)
         self.parameters: dict[str, Any] = loader["parameters"]
         self.files = DataCatalog.from_config(loader["catalog"])
 
