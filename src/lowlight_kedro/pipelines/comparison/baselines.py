@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
-from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
+from lowlight_kedro.pipelines.inference.frames import exposed
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.preprocessing.options import find_demosaicer
-from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
-from lowlight_kedro.sensor.frame import Frame, balanced, crop, normalise, range_dn
+from lowlight_kedro.sensor.frame import Frame, balanced
 
 CLASSICAL = {2: "malvar2004", 6: "lmmse"}  # the demosaicer of a denoiser that names none, by the period of the mosaic
 
@@ -47,16 +46,9 @@ def develop_baseline(
     Raises:
         ValueError: the baseline does not know this mosaic, or its package is missing.
     """
-    begin, options = time.perf_counter(), shared.options
-    frame = raw()
-    frame = crop(frame, *options.crop) if options.crop else frame
-    signal = normalise(frame)
-    saturated_share(signal, options.max_saturated)
-    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
-    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
-    noise, source, _ = shared.sensor.noise_model(
-        frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
-    )  # fmt: skip
+    begin = time.perf_counter()
+    frame, exposure, about = exposed(raw, paired, shared)
+    signal, noise = exposure.signal, exposure.noise
     denoiser, demosaicer = parts_of(name)
     if denoiser is not None:
         if len(frame.cfa) != 2:
@@ -68,11 +60,7 @@ def develop_baseline(
         except ImportError as error:
             raise ValueError(str(error)) from error
     demosaic = find_demosaicer(demosaicer or CLASSICAL[len(frame.cfa)])
-    light = demosaic(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
+    light = demosaic(balanced(signal * np.float32(exposure.exposure_ratio), frame.cfa, frame.white_balance), frame.cfa)
     if light.shape[1:] != frame.mosaic_dn.shape:
         raise ValueError(f"baseline {name} gives {light.shape[1:]} pixels of {frame.mosaic_dn.shape} photosites: no comparison by pixel")
-    record = {
-        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "crop": options.crop, "baseline": name,
-        "evaluations": 0, "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
-    }  # fmt: skip
-    return light, record
+    return light, about | {"baseline": name, "evaluations": 0, "seconds": round(time.perf_counter() - begin, 2)}

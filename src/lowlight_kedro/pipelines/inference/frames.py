@@ -74,12 +74,13 @@ def _weakened(result: Estimate, exposure: Exposure, frame: Frame, options: Infer
     return result.blended(scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer), options.strength)
 
 
-def restore_light(
-    raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration
-) -> tuple[Estimate, Exposure, Frame, dict[str, Any]]:
-    """The restored light of a frame, what it was restored from, and the record of how."""
-    begin, options = time.perf_counter(), shared.options
-    frame = raw()
+def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> tuple[Frame, Exposure, dict[str, Any]]:
+    """A raw ready to be restored or developed: cut, checked, with its exposure ratio and noise; and facts for the record.
+
+    Raises:
+        ValueError: it is over-exposed, or its ratio or its noise cannot be told.
+    """
+    frame, options = raw(), shared.options
     frame = crop(frame, *options.crop) if options.crop else frame
     signal = normalise(frame)
     saturated = saturated_share(signal, options.max_saturated)
@@ -88,23 +89,32 @@ def restore_light(
     noise, source, passed_over = shared.sensor.noise_model(
         frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
     )
-    logger.info("exposure ratio %.4g (%s); noise from %s", ratio, why, source)
+    facts = {
+        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
+        "crop": options.crop, "saturated_share": saturated, "camera": frame.camera, "iso": frame.iso,
+        "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
+    }  # fmt: skip
+    return frame, Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), facts
+
+
+def restore_light(
+    raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration
+) -> tuple[Estimate, Exposure, Frame, dict[str, Any]]:
+    """The restored light of a frame, what it was restored from, and the record of how."""
+    begin, options = time.perf_counter(), shared.options
+    frame, exposure, about = exposed(raw, paired, shared)
+    logger.info("exposure ratio %.4g (%s); noise from %s", exposure.exposure_ratio, about["ratio_from"], about["noise_from"])
     unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
     if unfamiliar:
         logger.warning("%s: %s", name, unfamiliar)
-    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise)
     result, facts = _restored(exposure, shared, name)
     result = _weakened(result, exposure, frame, options)
-    record = {
-        "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
-        "crop": options.crop, "saturated_share": saturated, "warning": unfamiliar, "options": options.describe(),
-        "guidance": options.guidance.name, "strength": options.strength,
+    record = about | {
+        "warning": unfamiliar, "options": options.describe(), "guidance": options.guidance.name, "strength": options.strength,
         "mean_std": None if result.std is None else float(result.std.mean(dtype=np.float64)),
-        "seconds": round(time.perf_counter() - begin, 2), "camera": frame.camera, "iso": frame.iso,
-        "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
+        "seconds": round(time.perf_counter() - begin, 2),
     }  # fmt: skip
-    record |= facts
-    return result, exposure, frame, record
+    return result, exposure, frame, record | facts
 
 
 def valid_json(value: Any) -> Any:
