@@ -17,7 +17,7 @@ from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.colour_tags import Colour, source_colour
 from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
-from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_metadata
+from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
@@ -55,8 +55,7 @@ class LinearPicture:
     @property
     def carried(self) -> Metadata:
         """The metadata, with how the picture was made."""
-        found = self.metadata or (of_frame(self.frame) if self.source is None else read_metadata(self.source, self.frame))
-        return found.saying(history(self.source, self.exposure_ratio))
+        return of_restored(self.source, self.frame, self.exposure_ratio, self.metadata)
 
     @property
     def gains(self) -> NDArray[np.float32]:

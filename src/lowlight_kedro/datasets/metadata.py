@@ -281,3 +281,9 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     carried = {entry.number: entry for entry in _lens(found, xmp)} | told | _small(exif, lost, "EXIF")
     main = artist | _small(main, lost, "first") | dict(own.main)
     return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(lost))
+
+
+def of_restored(source: Path | None, frame: Frame, ratio: float, metadata: Metadata | None = None) -> Metadata:
+    """That of the raw, with how the picture was made; `metadata`: what `read_metadata` gave of the raw, where it was read before."""
+    found = metadata or (of_frame(frame) if source is None else read_metadata(source, frame))
+    return found.saying(history(source, ratio))

@@ -138,16 +138,21 @@ def resized(rgb: NDArray, long_side: int, saturation: float = np.inf) -> NDArray
     return np.stack([np.asarray(plane.resize(size, Image.Resampling.HAMMING)) for plane in planes]).astype(rgb.dtype)
 
 
+def square_shape(shape: tuple[int, int], aspect: float) -> tuple[int, int]:
+    """Height and width of `square`."""
+    height, width = shape
+    return (height, round(width * aspect)) if aspect >= 1 else (round(height / aspect), width)
+
+
 def square(rgb: NDArray, aspect: float) -> NDArray:
     """Light (3, H, W) of photosites `aspect` times as wide as high, with square pixels: the shorter direction is stretched (bilinear)."""
     from PIL import Image
 
     if aspect == 1:
         return rgb
-    height, width = rgb.shape[1:]
-    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    height, width = square_shape((rgb.shape[1], rgb.shape[2]), aspect)
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in rgb]
-    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes]).astype(rgb.dtype)
+    return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]).astype(rgb.dtype)
 
 
 def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:

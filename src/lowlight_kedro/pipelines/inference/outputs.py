@@ -6,13 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.icc import linear_profile
 from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
-from lowlight_kedro.datasets.metadata import Metadata, history, of_frame, read_metadata
+from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.evaluation.page import Page
 from lowlight_kedro.evaluation.pictures import heat, heat_most
 from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
@@ -21,7 +20,7 @@ from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.highlights import faded
-from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square
+from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square, square_shape
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
@@ -36,9 +35,9 @@ def most_bytes(parts: Sequence[str], height: float, width: float) -> int:
     return round(sum(per_pixel * height * width + whole for per_pixel, whole in known))
 
 
-def shape_shown(shape: tuple[int, ...], aspect: float, orientation: int) -> tuple[int, int]:
+def shape_shown(shape: tuple[int, int], aspect: float, orientation: int) -> tuple[int, int]:
     """Height and width of a frame of `shape` as it is shown: square pixels, upright."""
-    height, width = square(np.zeros((1, *shape), np.float32), aspect).shape[1:]
+    height, width = square_shape(shape, aspect)
     return (width, height) if orientation & 4 else (height, width)
 
 
@@ -102,8 +101,7 @@ class Outputs:
     @cached_property
     def _metadata(self) -> Metadata:
         """Of the raw, with how the picture was made."""
-        found = of_frame(self.frame) if self.source is None else read_metadata(self.source, self.frame)
-        return found.saying(history(self.source, self.exposure.exposure_ratio))
+        return of_restored(self.source, self.frame, self.exposure.exposure_ratio)
 
     def _shown(self, light: NDArray, side: int | None = None) -> Picture:
         """A picture in sRGB with the metadata of the raw."""
@@ -122,7 +120,7 @@ class Outputs:
         detail = None if box is None else (self._picture(self._scaled[box]), self._picture(light[box]))
         std = self.result.std
         drawn = None if std is None else (oriented(heat(std), self.frame.orientation), heat_most(std))
-        height, width = shape_shown(light.shape[1:], self.frame.pixel_aspect, self.frame.orientation)
+        height, width = shape_shown((light.shape[1], light.shape[2]), self.frame.pixel_aspect, self.frame.orientation)
         return Page(self.name, (height, width), pair, detail, drawn, record, (*self.options.files, "record"), whole)
 
     def parts(self, record: dict[str, Any]) -> dict[str, Any]:
