@@ -100,7 +100,7 @@ def before_run(context, *groups):
 
     names = KnownNames()
     names.after_context_created(context)
-    names.before_pipeline_run({"env": "base"}, Inputs(), context.catalog)
+    names.before_pipeline_run(Inputs(), context.catalog)
 
 
 @pytest.mark.parametrize(
