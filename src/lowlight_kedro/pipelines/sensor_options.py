@@ -5,14 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from lowlight_kedro.bounds import Fraction, NotNegative, Positive
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _noise_model(name: str) -> str:
@@ -25,7 +24,7 @@ class AssumedOptions(Options):
 
     gain: Positive
     read_noise: Positive
-    slope: Annotated[float, Field(ge=0, le=1)]
+    slope: Fraction
     iso: Positive
 
 
@@ -38,7 +37,7 @@ class NoiseOptions(Options):
     model: Annotated[str, AfterValidator(_noise_model)]
     gain: Positive | None
     read_noise: Positive | None
-    black_error_dn: Annotated[float, Field(ge=0)]
+    black_error_dn: NotNegative
     assumed: AssumedOptions | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from lowlight_kedro.bounds import Count, Fraction, Positive
+from lowlight_kedro.bounds import Count, Fraction, Natural, Positive
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Sampling:
 class Probing:
     """How the standard deviation is found without sampling, see `uncertainty.response_std`; 0 probes: not at all."""
 
-    probes: Annotated[int, Ge(0)] = 1
+    probes: Natural = 1
     spacing: Count = 5
-    reach: Annotated[int, Ge(0)] = 8
+    reach: Natural = 8
     step: Positive = 1.0
 
 

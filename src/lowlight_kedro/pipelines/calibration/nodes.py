@@ -5,14 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import Field
 
+from lowlight_kedro.bounds import Natural
 from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
@@ -29,14 +29,14 @@ class PairOptions(Options):
     """Pairs of exposures that are measured."""
 
     splits: list[Split]
-    max_per_iso: Annotated[int, Field(ge=0)]
+    max_per_iso: Natural
 
 
 class ImageOptions(Options):
     """Single frames that are measured."""
 
     data_types: list[Literal["long", "short"]]
-    max_per_iso: Annotated[int, Field(ge=0)]
+    max_per_iso: Natural
 
 
 class CalibrationOptions(Options):

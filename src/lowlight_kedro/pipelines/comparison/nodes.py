@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import AfterValidator, Field, model_validator
 
+from lowlight_kedro.bounds import Count
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
@@ -54,7 +55,7 @@ class Method(Options):
 
     guidance: Annotated[str, AfterValidator(_guidance)] | None = None
     estimate: Literal["mean", "sample", "mean_of_k"] | None = None
-    evaluations: Annotated[int, Field(ge=1)] | None = None
+    evaluations: Count | None = None
     baseline: Annotated[str, AfterValidator(_baseline)] | None = None
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lowlight_kedro.bounds import Count
 from lowlight_kedro.datasets.stacks import STEP, decode, encode
 from lowlight_kedro.datasets.tiles import TileFolder
 from lowlight_kedro.jobs import Job, Jobs
@@ -22,7 +23,7 @@ class ImportOptions(Options):
     """All of `params:import_tiles`."""
 
     image_size: Annotated[int, Field(ge=16)]
-    tiles_per_stack: Annotated[int, Field(ge=1)]
+    tiles_per_stack: Count
     clip: bool
 
     def tile_sides(self) -> dict[str, int]:

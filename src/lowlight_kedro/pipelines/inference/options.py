@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from lowlight_kedro.bounds import Fraction, Natural, Positive, PositiveFraction, ProperFraction
 from lowlight_kedro.pipelines.options import Choice, Options
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 
-Positive = Annotated[float, Field(gt=0)]
 Part = Literal["linear", "dng", "cfa", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
 
 
@@ -52,12 +52,12 @@ class MeasurementOptions(Options):
 class DisplayOptions(Options):
     """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels; None: all of them."""
 
-    quantile: Annotated[float, Field(gt=0, le=1)]
-    dark: Annotated[float, Field(gt=0, le=1)]
-    lift: Annotated[float, Field(ge=0, le=1)]
-    least: Annotated[float, Field(gt=0, le=1)]
+    quantile: PositiveFraction
+    dark: PositiveFraction
+    lift: Fraction
+    least: PositiveFraction
     most: Annotated[float, Field(ge=1)]
-    knee: Annotated[float, Field(gt=0, lt=1)]
+    knee: ProperFraction
     preview_side: Annotated[int, Field(ge=16)] | None
 
 
@@ -87,13 +87,13 @@ class InferenceOptions(Options):
     crop: tuple[int, int, int, int] | None
     guidance: Choice
     estimate: Literal["mean", "sample", "mean_of_k"]
-    strength: Annotated[float, Field(ge=0, le=1)]
+    strength: Fraction
     demosaicer: FullSizeDemosaicer
-    refreshes: Annotated[int, Field(ge=0)]
+    refreshes: Natural
     symmetries: Literal[1, 2, 4, 8]
     uncertainty: Probing
     sample: Sampling
-    max_saturated: Annotated[float, Field(ge=0, le=1)]
+    max_saturated: Fraction
     highlights: Highlights
     measurement: MeasurementOptions
     window: WindowOptions

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
 from lowlight_kedro.datasets.photographs import Photograph
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
@@ -27,24 +28,24 @@ Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
 class PointOptions(Options):
     """Stars and lamps that are put upon some of the tiles."""
 
-    share: Annotated[float, Field(ge=0, le=1)]
-    count: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-    fwhm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    peak: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    share: Fraction
+    count: tuple[Count, Count]
+    fwhm: tuple[Positive, Positive]
+    peak: tuple[Positive, Positive]
 
 
 class PhotographOptions(Options):
     """All of `params:photographs`."""
 
     size: Annotated[int, Field(ge=16)]
-    stride: Annotated[int, Field(ge=1)]
-    shrink: dict[str, Annotated[int, Field(ge=1)]]
+    stride: Count
+    shrink: dict[str, Count]
     exposures: tuple[float, float]
-    min_std: Annotated[float, Field(ge=0)]
-    lateral_colour: Annotated[float, Field(ge=0)]
+    min_std: NotNegative
+    lateral_colour: NotNegative
     points: PointOptions
     cameras: Annotated[dict[str, Matrix], Field(min_length=1)]
-    shares: dict[Split, Annotated[float, Field(ge=0)]]
+    shares: dict[Split, NotNegative]
     splits: dict[str, Split]
     seed: int
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
+from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
 from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.plugins import choose, code_of
@@ -28,7 +29,7 @@ class SplitOptions(Options):
     """Which scenes train, validate and test."""
 
     rule: Literal["first_digit", "hash"]
-    shares: dict[Split, Annotated[float, Field(ge=0)]]
+    shares: dict[Split, NotNegative]
     scenes: dict[str, Split]
 
 
@@ -36,9 +37,9 @@ class PairingOptions(Options):
     """Which pairs of exposures are good enough; limits as in `sensor.alignment.PairLimits`."""
 
     check: bool
-    max_ratio_error: Annotated[float, Field(gt=0)]
-    max_shift: Annotated[float, Field(ge=0)]
-    max_moving: Annotated[float, Field(ge=0, le=1)]
+    max_ratio_error: Positive
+    max_shift: NotNegative
+    max_moving: Fraction
     exclude: dict[str, str]
 
     @property
@@ -51,7 +52,7 @@ class TileOptions(Options):
     """Geometry and content of tiles."""
 
     size: Annotated[int, Field(ge=16)]
-    stride: Annotated[int, Field(ge=1)]
+    stride: Count
     data_types: list[Literal["long", "short"]]
     storage: Literal["stack", "pt"]
 
@@ -110,7 +111,7 @@ class PreprocessingOptions(Options):
 
     layout: Annotated[str, AfterValidator(_layout)]
     scene_pattern: Annotated[str, AfterValidator(_scene_pattern)]
-    burst_gap_s: Annotated[float, Field(ge=0)] | None
+    burst_gap_s: NotNegative | None
     split: SplitOptions
     pairing: PairingOptions
     tiles: TileOptions

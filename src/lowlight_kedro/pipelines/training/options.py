@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
+from lowlight_kedro.bounds import Count, Fraction, Natural, NotNegative, Positive
 from lowlight_kedro.diffusion.compute import Compute
 from lowlight_kedro.diffusion.ema import EMAS, Keep
 from lowlight_kedro.diffusion.networks import NETWORKS
@@ -21,7 +21,7 @@ COURSE = ("total_kimg", "learning_rate", "ramp_kimg", "decay_kimg", "cooldown", 
 class LoaderOptions(Options):
     """torch's DataLoader."""
 
-    workers: Annotated[int, Field(ge=0)]
+    workers: Natural
     pin_memory: bool
     persistent_workers: bool
     prefetch_factor: Count

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
+from lowlight_kedro.bounds import Fraction, NotNegative
 from lowlight_kedro.datasets.stacks import decode, encode
 from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
@@ -26,8 +27,8 @@ class ValidationOptions(Options):
     """All of `params:validation`."""
 
     image_size: Annotated[int, Field(ge=16)]
-    min_std: Annotated[float, Field(ge=0)]
-    max_saturated: Annotated[float, Field(ge=0, le=1)]
+    min_std: NotNegative
+    max_saturated: Fraction
     on_content: Literal["stop", "drop"]
 
     def tile_sides(self) -> dict[str, int]:
