@@ -10,14 +10,12 @@ FULL = 1 / 5  # share of blown green sites within them from which on a colour co
 BLOWN = 0.99  # of white
 
 
-def _box_sums(values: NDArray, reach: int) -> NDArray:
-    """Sums over (2 reach + 1)^2 values, cut off at the edges."""
-    for axis in (0, 1):
-        length = values.shape[axis]
-        sums = np.concatenate([np.zeros_like(np.take(values, [0], axis)), np.cumsum(values, axis=axis, dtype=np.float64)], axis=axis)
-        low, high = np.maximum(np.arange(length) - reach, 0), np.minimum(np.arange(length) + reach + 1, length)
-        values = np.take(sums, high, axis) - np.take(sums, low, axis)
-    return values
+def _counts(where: NDArray[np.bool_], reach: int) -> NDArray[np.float64]:
+    """How many sites within (2 reach + 1)^2 around each, cut off at the edges."""
+    from scipy.ndimage import uniform_filter  # slow to import
+
+    side = 2 * reach + 1
+    return np.rint(side**2 * uniform_filter(where.astype(np.float64), side, mode="constant"))
 
 
 def unknown_colour(signal: NDArray, cfa: Cfa) -> NDArray[np.float32]:
@@ -28,8 +26,8 @@ def unknown_colour(signal: NDArray, cfa: Cfa) -> NDArray[np.float32]:
         cfa: their filters.
     """
     green = masks(cfa, signal.shape)[1]
-    blown = _box_sums((green & (signal >= BLOWN)).astype(np.float32), REACH)
-    return np.clip(blown / (FULL * np.maximum(_box_sums(green.astype(np.float32), REACH), 1)), 0, 1).astype(np.float32)
+    blown = _counts(green & (signal >= BLOWN), REACH)
+    return np.clip(blown / (FULL * np.maximum(_counts(green, REACH), 1)), 0, 1).astype(np.float32)
 
 
 def faded(light: NDArray, signal: NDArray, cfa: Cfa) -> NDArray:
