@@ -47,17 +47,16 @@ def versions() -> dict[str, str]:
 
 def write_report(
     title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame,
-    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+    scores: pd.DataFrame, frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
 ) -> tuple[str, str]:  # fmt: skip
-    """The page, and its tables for LaTeX.
+    """The page, and its tables for LaTeX; pictures of frames that are not among the scores, as of an older run, are not shown.
 
     Raises:
         ValueError: there are no scores.
     """
     if summary.empty:
         raise ValueError("no frame was scored, so there is nothing to report; see the warnings above and evaluation.protocols")
-    told = sorted(set(residuals.get("frame", [])) | set(frames))
-    shown = [frames[name]() for name in told if name in frames]
+    shown = [frames[name]() for name in sorted(set(scores["frame"]) & set(frames))]
     report = Report(
         title=title, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         made=f"{datetime.now():%Y-%m-%d %H:%M}, lowlight_kedro {__version__}",
@@ -72,9 +71,9 @@ def report_evaluation(
     summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame, scores: pd.DataFrame,
     frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
 ) -> tuple[str, str]:  # fmt: skip
-    """`write_report` of the frames of this evaluation; pictures that an older one left beside them are not shown."""
-    current = {name: frames[name] for name in dict.fromkeys(scores["frame"]) if name in frames}
-    return write_report("Restored frames against their long exposures", summary, differences, residuals, uncertainty, current, parameters)
+    """`write_report` of the frames of this evaluation."""
+    title = "Restored frames against their long exposures"
+    return write_report(title, summary, differences, residuals, uncertainty, scores, frames, parameters)
 
 
 def report_methods(
@@ -82,6 +81,6 @@ def report_methods(
     frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
 ) -> tuple[str, str]:  # fmt: skip
     """`write_report` of several methods on the same frames."""
-    current = {name: frames[name] for name in dict.fromkeys(scores["frame"]) if name in frames}
     title = f"Methods side by side: {', '.join(dict.fromkeys(scores['method']))}"
-    return write_report(title, summary, differences, residuals, pd.DataFrame(columns=["frame", "kind", "at", "value"]), current, parameters)
+    none = pd.DataFrame(columns=["frame", "kind", "at", "value"])
+    return write_report(title, summary, differences, residuals, none, scores, frames, parameters)
