@@ -1,6 +1,6 @@
 """What all typed parameters have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -53,14 +53,24 @@ class Choice(Options):
         configured(kind, table, self.name, self.chosen)
 
 
+def checked(check: Callable[[Any], object]) -> AfterValidator:
+    """Beside a type in an annotation: a value for which `check` raises no ValueError."""
+
+    def unchanged(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(unchanged)
+
+
+def known(kind: str, table: Mapping[str, Any]) -> AfterValidator:
+    """Beside `str` in an annotation: the name of a plug-in of this kind."""
+    return checked(lambda name: choose(kind, table, name))
+
+
 def of(kind: str, table: Mapping[str, Any]) -> AfterValidator:
-    """Beside `Choice` in an annotation: a plug-in of this kind, checked with the parameters."""
-
-    def check(choice: Choice) -> Choice:
-        choice.check(kind, table)
-        return choice
-
-    return AfterValidator(check)
+    """Beside `Choice` in an annotation: a plug-in of this kind with its options."""
+    return checked(lambda choice: choice.check(kind, table))
 
 
 def _dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -3,20 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lowlight_kedro.bounds import Fraction, NotNegative, Positive
-from lowlight_kedro.pipelines.options import Options
+from lowlight_kedro.pipelines.options import Options, known
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
-
-
-def _noise_model(name: str) -> str:
-    choose("noise_model", NOISE_MODELS, name)
-    return name
 
 
 class AssumedOptions(Options):
@@ -34,7 +29,7 @@ class NoiseOptions(Options):
     `black_error_dn` (no table has it) is an option of `camera`.
     """
 
-    model: Annotated[str, AfterValidator(_noise_model)]
+    model: Annotated[str, known("noise_model", NOISE_MODELS)]
     gain: Positive | None
     read_noise: Positive | None
     black_error_dn: NotNegative

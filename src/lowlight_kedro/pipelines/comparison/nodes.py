@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lowlight_kedro.bounds import Count
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
@@ -21,42 +21,30 @@ from lowlight_kedro.pipelines.evaluation.scores import ABOUT, SCORE, pairs_of, p
 from lowlight_kedro.pipelines.inference.frames import restore_light
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.pipelines.options import ExecutorOptions, Options
+from lowlight_kedro.pipelines.options import ExecutorOptions, Options, checked, known
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.sensor.frame import Frame
 
 TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
 
 
-def _free(name: str) -> str:
+def _require_free(name: str) -> None:
     if name in TAKEN:
         raise ValueError(f"a method must not be called {' or '.join(TAKEN)}: these stand beside it; got {name}")
-    return name
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_free)]  # a folder of results
-
-
-def _guidance(name: str) -> str:
-    choose("guidance", GUIDANCE, name)
-    return name
-
-
-def _baseline(name: str) -> str:
-    parts_of(name)
-    return name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), checked(_require_free)]  # a folder of results
 
 
 class Method(Options):
     """One way to restore: a guidance and its estimate, or a baseline. Whatever it does not say is as in `inference`."""
 
-    guidance: Annotated[str, AfterValidator(_guidance)] | None = None
+    guidance: Annotated[str, known("guidance", GUIDANCE)] | None = None
     estimate: Literal["mean", "sample", "mean_of_k"] | None = None
     evaluations: Count | None = None
-    baseline: Annotated[str, AfterValidator(_baseline)] | None = None
+    baseline: Annotated[str, checked(parts_of)] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "Method":

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.coverage import coverage, reference_variance, verdict
@@ -19,29 +19,23 @@ from lowlight_kedro.evaluation.reference import refer
 from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
-from lowlight_kedro.pipelines.options import Options
+from lowlight_kedro.pipelines.options import Options, checked, known
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
 
 
-def _known_metric(name: str) -> str:
-    choose("metric", METRICS, name)
-    return name
-
-
-def _known_protocol(name: str) -> str:
+def _require_protocol(name: str) -> None:
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}; choose of: {', '.join(PROTOCOLS)}")
-    return name
 
 
 class EvaluationOptions(Options):
     """All of `params:evaluation`."""
 
-    metrics: Annotated[list[Annotated[str, AfterValidator(_known_metric)]], Field(min_length=1)]
-    protocols: list[Annotated[str, AfterValidator(_known_protocol)]]
+    metrics: Annotated[list[Annotated[str, known("metric", METRICS)]], Field(min_length=1)]
+    protocols: list[Annotated[str, checked(_require_protocol)]]
     ratio: Literal["measured", "nominal", "restored"]
     mask: bool
     picture_crop: Annotated[int, Field(ge=16)]

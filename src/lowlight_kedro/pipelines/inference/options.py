@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from lowlight_kedro.bounds import Fraction, Natural, Positive, PositiveFraction, ProperFraction
-from lowlight_kedro.pipelines.options import Choice, Options
+from lowlight_kedro.pipelines.options import Choice, Options, checked
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
@@ -61,13 +61,12 @@ class DisplayOptions(Options):
     preview_side: Annotated[int, Field(ge=16)] | None
 
 
-def _keeps_size(demosaicer: DemosaicerOptions) -> DemosaicerOptions:
+def _require_size(demosaicer: DemosaicerOptions) -> None:
     if any(demosaicer.scale(cfa) != 1 for cfa in (BAYER_RGGB, XTRANS)):
         raise ValueError("before and after must have one size: choose a demosaicer other than superpixel in inference.demosaicer")
-    return demosaicer
 
 
-FullSizeDemosaicer = Annotated[DemosaicerOptions, AfterValidator(_keeps_size)]
+FullSizeDemosaicer = Annotated[DemosaicerOptions, checked(_require_size)]
 
 
 class PageOptions(Options):

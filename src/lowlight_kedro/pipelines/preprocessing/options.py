@@ -4,11 +4,11 @@ import re
 from typing import Annotated, Literal
 
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
 from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
-from lowlight_kedro.pipelines.options import Options
+from lowlight_kedro.pipelines.options import Options, checked, known
 from lowlight_kedro.plugins import choose, code_of
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.cfa import Cfa
@@ -19,10 +19,9 @@ from lowlight_kedro.sensor.scenes import LAYOUTS
 Split = Literal["train", "val", "test"]
 
 
-def _scene_pattern(pattern: str) -> str:
+def _require_scene(pattern: str) -> None:
     if "scene" not in re.compile(pattern).groupindex:
         raise ValueError(f"scene_pattern must have a group (?P<scene>...), got {pattern!r}")
-    return pattern
 
 
 class SplitOptions(Options):
@@ -70,12 +69,7 @@ def find_demosaicer(name: str) -> Demosaicer:
     return choose("demosaicer", DEMOSAICERS, name)
 
 
-def _demosaicer_name(name: str) -> str:
-    find_demosaicer(name)
-    return name
-
-
-DemosaicerName = Annotated[str, AfterValidator(_demosaicer_name)]
+DemosaicerName = Annotated[str, checked(find_demosaicer)]
 
 
 class DemosaicerOptions(Options):
@@ -101,16 +95,11 @@ class DemosaicerOptions(Options):
         return demosaic(frame, self.chosen(frame.cfa))
 
 
-def _layout(name: str) -> str:
-    choose("layout", LAYOUTS, name)
-    return name
-
-
 class PreprocessingOptions(Options):
     """All of `params:preprocessing`."""
 
-    layout: Annotated[str, AfterValidator(_layout)]
-    scene_pattern: Annotated[str, AfterValidator(_scene_pattern)]
+    layout: Annotated[str, known("layout", LAYOUTS)]
+    scene_pattern: Annotated[str, checked(_require_scene)]
     burst_gap_s: NotNegative | None
     split: SplitOptions
     pairing: PairingOptions
