@@ -15,7 +15,7 @@ from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.restoration.settings import Probing, Sampling
-from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, sample
 from tests.conftest import ROOT, make_frame
 
 QUICK = Settings(refreshes=0, probing=Probing(probes=0))
@@ -56,6 +56,24 @@ def test_a_frame_is_its_own_mosaic(prior):
     parts = ll.restore(signal, prior, cfa=frame.cfa, white_balance=frame.white_balance, **NOISE, ratio=2, settings=QUICK)
     np.testing.assert_allclose(whole.light, parts.light, atol=2e-4)
     assert whole.record["noise_from"] == "given"
+
+
+def test_of_three_values_a_pixel_nothing_is_unknown(prior):
+    """Without noise they are the answer; with noise it is better than they are, and than what a mosaic of them tells."""
+    rng = np.random.default_rng(0)
+    clean = np.kron(rng.uniform(0.1, 0.8, (3, 4, 4)), np.ones((24, 24)))
+    clean[1, :8] = 1.2  # clipped below: at least white
+    options = {"ratio": 1.0, "white_balance": (2.0, 1.0, 1.5), "settings": QUICK}
+    gains = np.array(options["white_balance"])[:, None, None]
+    quiet = ll.restore(np.minimum(clean, 1), prior, cfa="rgb", gain=1e-9, read_noise=1e-6, **options)
+    np.testing.assert_allclose((quiet.light / gains)[:, 12:], clean[:, 12:], atol=2e-3)
+    assert (quiet.light[1, :8] > 0.99).all()
+    noisy = clean + rng.normal(0, np.sqrt(3e-3 * clean + 1e-4))
+    noise = {"gain": 3e-3, "read_noise": 1e-2}
+    full = ll.restore(noisy, prior, cfa="rgb", **noise, **options)
+    mosaic = ll.restore(sample(noisy, BAYER_RGGB), prior, cfa="RGGB", **noise, **options)
+    error = [np.sqrt(np.mean(np.square((x / gains - clean)[:, 12:]))) for x in (full.light, mosaic.light, noisy * gains)]
+    assert error[0] < 0.8 * min(error[1:])
 
 
 def test_guidance_by_name_is_the_function_and_may_be_ones_own(mosaic, prior, restored):
@@ -124,9 +142,10 @@ def test_the_defaults_are_those_of_the_command():
     ("changes", "message"),
     [
         ({"raw": np.zeros((3, 96, 96))}, r"array \(H, W\) of at least 16 x 16, got \(3, 96, 96\)"),
+        ({"cfa": "rgb"}, r"array \(3, H, W\) of at least 16 x 16, got \(96, 96\)"),
         ({"raw": np.zeros((96, 96), np.uint16)}, "must be floating point, black 0 and white 1, got uint16"),
         ({"raw": np.full((96, 96), np.nan)}, r"must be finite, got NaN or infinity at \[0, 0\]"),
-        ({"cfa": "RGBG"}, "cfa must be one of RGGB, BGGR, GRBG, GBRG or xtrans, got 'RGBG'"),
+        ({"cfa": "RGBG"}, "cfa must be one of RGGB, BGGR, GRBG, GBRG, xtrans, rgb, got 'RGBG'"),
         ({"cfa": None}, "needs its colour filter pattern"),
         ({"gain": None, "read_noise": None}, "needs its noise: gain and read_noise"),
         ({"gain": None}, "give both gain and read_noise"),

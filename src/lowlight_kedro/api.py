@@ -42,7 +42,7 @@ from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, W
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
-from lowlight_kedro.sensor.cfa import XTRANS, Cfa
+from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
 from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
@@ -53,6 +53,7 @@ from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 SHIPPED = Path(__file__).parent / "priors" / "photographs.safetensors"
 TARGET_BRIGHTNESS = 0.1  # mean light of a result whose exposure ratio nobody tells
 BAYER_NAMES = ("RGGB", "BGGR", "GRBG", "GBRG")
+NAMED = {"xtrans": XTRANS, "rgb": UNFILTERED}
 NEUTRAL = (1.0, 1.0, 1.0)
 
 Progress = Callable[[float], object]
@@ -180,21 +181,22 @@ def read_raw(path: str | Path) -> Frame:
 
 
 def _pattern(cfa: str | Cfa) -> Cfa:
-    """Letters of a Bayer pattern row by row, `xtrans`, or the pattern itself."""
+    """Letters of a Bayer pattern row by row, `xtrans`, `rgb` for three values a pixel, or the pattern itself."""
     if not isinstance(cfa, str):
         return tuple(tuple(row) for row in cfa)
-    if cfa.lower() == "xtrans":
-        return XTRANS
+    if cfa.lower() in NAMED:
+        return NAMED[cfa.lower()]
     if cfa.upper() not in BAYER_NAMES:
-        raise ValueError(f"cfa must be one of {', '.join(BAYER_NAMES)} or xtrans, got {cfa!r}")
+        raise ValueError(f"cfa must be one of {', '.join((*BAYER_NAMES, *NAMED))}, got {cfa!r}")
     first, second = ("RGB".index(letter) for letter in cfa.upper()[:2]), ("RGB".index(letter) for letter in cfa.upper()[2:])
     return tuple(first), tuple(second)
 
 
-def _checked_mosaic(mosaic: NDArray) -> NDArray[np.float32]:
+def _checked_mosaic(mosaic: NDArray, cfa: Cfa) -> NDArray[np.float32]:
     """The array as float32, 0 = black, 1 = white."""
-    if not isinstance(mosaic, np.ndarray) or mosaic.ndim != 2 or min(mosaic.shape) < LEAST_SIDE:
-        raise ValueError(f"a mosaic must be an array (H, W) of at least {LEAST_SIDE} x {LEAST_SIDE}, got {np.shape(mosaic)}")
+    planes, wanted = ((3,), "(3, H, W)") if cfa == UNFILTERED else ((), "(H, W)")
+    if not isinstance(mosaic, np.ndarray) or mosaic.ndim < 2 or mosaic.shape[:-2] != planes or min(mosaic.shape[-2:]) < LEAST_SIDE:
+        raise ValueError(f"a mosaic must be an array {wanted} of at least {LEAST_SIDE} x {LEAST_SIDE}, got {np.shape(mosaic)}")
     if mosaic.dtype.kind != "f":
         raise ValueError(f"a mosaic must be floating point, black 0 and white 1, got {mosaic.dtype}; give (DN - black) / (white - black)")
     if not np.isfinite(mosaic).all():
@@ -215,7 +217,9 @@ def noise_of(frame: Frame) -> tuple[NoiseModel, str]:
     """
     table, assumed = _configured("base/globals.yml")["cameras"], _configured("restore/parameters.yml")["sensor"]["noise"]["assumed"]
     own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
-    values, source, _ = choose_noise(frame.camera, frame.iso, range_dn(frame), Sources(table=table, own=own, assumed=Assumed(**assumed)))
+    values, source, _ = choose_noise(
+        frame.noise_known_as, frame.iso, range_dn(frame), Sources(table=table, own=own, assumed=Assumed(**assumed))
+    )
     return PoissonGaussian(values["gain"], values["read_noise"]), source
 
 
@@ -231,7 +235,8 @@ def _exposure(
     elif cfa is None:
         raise ValueError("an array needs its colour filter pattern: cfa='RGGB' or another")
     else:
-        signal, pattern, balance, matrix = _checked_mosaic(raw), _pattern(cfa), white_balance or NEUTRAL, np.eye(3, dtype=np.float32)
+        pattern = _pattern(cfa)
+        signal, balance, matrix = _checked_mosaic(raw, pattern), white_balance or NEUTRAL, np.eye(3, dtype=np.float32)
     source = "given"
     if noise is None:
         if not isinstance(raw, Frame):
@@ -296,7 +301,7 @@ def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
-    if settings.defects and exposure.defects is None:
+    if settings.defects and exposure.defects is None and exposure.cfa != UNFILTERED:
         exposure = replace(exposure, defects=outliers(exposure.signal, exposure.cfa, exposure.noise))
     asked = familiar_ratio(exposure, settings.highlights)
     total = expected_evaluations(
@@ -328,10 +333,10 @@ def restore(
     """The clean light behind a raw, P(x_clean | y_noisy): its mean in one to three evaluations of the prior, or draws.
 
     Args:
-        raw: a frame of `read_raw`, or a mosaic (H, W), floating point, 0 = black, 1 = white.
+        raw: a frame of `read_raw`, or a mosaic (H, W), floating point, 0 = black, 1 = white; (3, H, W) with `cfa="rgb"`.
         prior: see `load_prior`; None: the one that comes with the package.
         ratio: how many times longer the exposure is that the result should look like; None: so that its mean is 0.1.
-        cfa: of an array: RGGB, BGGR, GRBG, GBRG, xtrans, or a pattern of 0 R, 1 G, 2 B.
+        cfa: of an array: RGGB, BGGR, GRBG, GBRG, xtrans, rgb (three values a pixel), or a pattern of 0 R, 1 G, 2 B.
         gain: Var = gain * signal + read_noise^2 in the raw's own units of white. Of a frame both are found where they are not
             given, see `noise_of`.
         read_noise: see `gain`.

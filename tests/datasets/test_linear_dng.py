@@ -19,9 +19,10 @@ from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.linear_dng import FINEST, HIGHEST, Levels, LinearDngDataset, LinearPicture, fitted
 from lowlight_kedro.datasets.metadata import fractions as rational_entry
 from lowlight_kedro.datasets.metadata import of_frame
-from lowlight_kedro.datasets.tags import EXPOSURE_TIME, FOCAL_LENGTH, Tags, read_tags
+from lowlight_kedro.datasets.tags import Tags, read_tags
+from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.demosaic.interpolation import superpixel
-from lowlight_kedro.sensor.frame import balanced, normalise
+from lowlight_kedro.sensor.frame import balanced, crop, normalise, same_white
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65, camera_to_srgb, oriented
 from tests.conftest import SHARED, make_frame
 
@@ -72,17 +73,6 @@ def with_tags(path: Path, tags: list, frame) -> Path:
     return path
 
 
-def header(path):
-    """What a file of ours says, as `read_header` would: that refuses it, because it has no mosaic."""
-    tags = read_tags(path)
-    with rawpy.imread(str(path)) as raw:
-        told = {"orientation": raw.sizes.flip}
-    return told | {
-        "exposure_s": tags.number(EXPOSURE_TIME), "iso": tags.iso, "focal_mm": tags.number(FOCAL_LENGTH), "camera": tags.camera,
-        "taken_at": tags.taken_at,
-    }  # fmt: skip
-
-
 def fractions(matrix) -> list[int]:
     return [part for value in np.ravel(matrix) for part in (round(value * 10_000), 10_000)]
 
@@ -98,6 +88,34 @@ def test_libraw_reads_the_numbers_and_they_are_the_light(rng, tmp_path):
     half = 0.51 * 2**exposure / (white - black[0]) * gains.max()
     assert np.abs(light - content.light).max() < half < 1e-4
     np.testing.assert_allclose(loaded, light, atol=1e-6)
+
+
+def test_it_is_read_as_a_raw_of_three_values_a_pixel(rng, tmp_path):
+    content = picture(rng, high=1.0, orientation=5)
+    saved(tmp_path / "a.dng", content)
+    frame = read_frame(tmp_path / "a.dng")
+    assert (frame.cfa, frame.shape, frame.orientation, frame.camera) == (UNFILTERED, (40, 60), 5, content.frame.camera)
+    np.testing.assert_allclose(balanced(normalise(frame), frame.cfa, frame.white_balance), content.light, atol=1e-4)
+    part = normalise(crop(frame, 5, 7, 20, 30))
+    np.testing.assert_array_equal(part, normalise(frame)[:, 5:25, 7:37])
+    with pytest.raises(ValueError, match=r"three values \(linear DNG, sRAW\), no mosaic: it can be restored, but not compared"):
+        same_white((frame, frame))
+
+
+def test_a_finished_files_own_levels_are_taken(tmp_path, rng):
+    """One black level a channel, a white level; rows of their own are refused."""
+    pixels = rng.integers(500, 4000, (64, 80, 3), dtype=np.uint16)
+    levels = [(50706, "B", 4, bytes((1, 4, 0, 0)), True), (50714, "H", 3, (100, 200, 300), True), (50717, "H", 3, (4095,) * 3, True)]
+    with tifffile.TiffWriter(tmp_path / "a.dng") as writer:
+        writer.write(pixels, photometric=34892, planarconfig="contig", extratags=levels, metadata=None)
+    signal = normalise(read_frame(tmp_path / "a.dng"))
+    black = np.array([100, 200, 300])
+    np.testing.assert_allclose(signal, ((pixels - black) / (4095 - black)).transpose(2, 0, 1), atol=1e-6)
+    with tifffile.TiffWriter(tmp_path / "b.dng") as writer:
+        rows = (50716, "2i", 64, [part for row in range(64) for part in (row, 1)], True)
+        writer.write(pixels, photometric=34892, planarconfig="contig", extratags=[*levels, rows], metadata=None)
+    with pytest.raises(RawReadError, match="a black level for each row or column"):
+        read_frame(tmp_path / "b.dng")
 
 
 def test_black_is_zero_and_values_above_white_survive(rng, tmp_path, caplog):
@@ -161,7 +179,7 @@ def test_libraw_shows_a_real_raw_as_it_shows_its_mosaic(bracket, tmp_path, name,
     shown = (mosaic.max(axis=2) < 0.9 * 2**exposure) & (mosaic.min(axis=2) > 0.02)
     assert shown.mean() > 0.1
     assert np.abs(linear - mosaic)[shown].max() < 1e-3 * 2**exposure
-    original, written = read_header(source), header(tmp_path / "a.dng")
+    original, written = read_header(source), read_header(tmp_path / "a.dng")
     same = ("exposure_s", "iso", "focal_mm", "camera", "taken_at", "orientation")
     assert {key: original[key] for key in same} == {key: written[key] for key in same}
 
@@ -266,13 +284,13 @@ def test_a_camera_that_libraw_has_no_matrix_for(rng, tmp_path):
     saved(tmp_path / "a.dng", LinearPicture(np.full((3, 40, 60), 0.5, np.float32), frame, 10.0, source))
     np.testing.assert_allclose(developed(tmp_path / "a.dng"), 0.5, atol=2e-3)
     assert np.linalg.matrix_rank(np.reshape(read_tags(tmp_path / "a.dng").find(50721), (3, 3))) == 3
-    assert header(tmp_path / "a.dng")["camera"] == frame.camera
+    assert read_header(tmp_path / "a.dng")["camera"] == frame.camera
 
 
 def test_the_exposure_told_is_the_cameras_own(rng, tmp_path):
     content = picture(rng, exposure_s=0.04, iso=102400.0, orientation=6)
     saved(tmp_path / "a.dng", content)
-    told = header(tmp_path / "a.dng")
+    told = read_header(tmp_path / "a.dng")
     assert (told["exposure_s"], told["iso"], told["orientation"], told["camera"]) == (0.04, 102400, 6, "test ILCE-7SM2")
     with tifffile.TiffFile(tmp_path / "a.dng") as file:
         tags, raw = file.pages.first.tags, file.pages.first.pages[0]
@@ -299,15 +317,9 @@ def test_names_of_any_language_and_the_same_bytes_again(rng, tmp_path):
     saved(tmp_path / "a.dng", content)
     saved(tmp_path / "b.dng", content)
     assert (tmp_path / "a.dng").read_bytes() == (tmp_path / "b.dng").read_bytes()
-    assert header(tmp_path / "a.dng")["taken_at"] == "2024-02-29T23:59:59"
+    assert read_header(tmp_path / "a.dng")["taken_at"] == "2024-02-29T23:59:59"
     assert read_tags(tmp_path / "a.dng").camera == "カメラ 一"
     assert "dämmerung.dng".encode() in (tmp_path / "a.dng").read_bytes()
-
-
-def test_it_is_no_raw_to_restore(rng, tmp_path):
-    saved(tmp_path / "a.dng", picture(rng))
-    with pytest.raises(RawReadError, match="it has no mosaic"):
-        read_frame(tmp_path / "a.dng")
 
 
 def test_impossible_limits_are_refused():

@@ -66,7 +66,9 @@ def record(night, name):
 def test_bad_files_do_not_stop_good_ones_and_the_status_tells(night):
     here, status, ended, _ = night
     assert status == 1
-    assert {name for name, outcome in ended.items() if outcome["state"] == "done"} == {"good", "no_exposure", "no_iso_stranger", "no_black"}
+    assert {name for name, outcome in ended.items() if outcome["state"] == "done"} == {
+        "good", "no_exposure", "no_iso_stranger", "no_black", "three_colours"
+    }  # fmt: skip
     assert (here / "out/good_restored.jpg").is_file()
     assert not list((here / "out").rglob(".*"))
 
@@ -81,11 +83,18 @@ def test_what_cannot_be_restored_says_why(night, name, words):
 
 
 def test_files_that_are_no_raws_are_listed_with_the_reason(night):
-    assert night[3].count("it has no mosaic (monochrome, sRAW or linear DNG)") == 2  # three_colours, grey
+    assert "grey.dng: it is monochrome or has more than three colours" in night[3]
     assert "finished.jpg: LibRaw cannot read it" in night[3]
     assert "gone.arw: there is no such file" in night[3]
     assert "empty.arw: the file is empty" in night[3]
     assert f"{night[0]}/out/good_restored.jpg" in night[3]
+
+
+def test_a_linear_dng_is_restored_without_the_photosites_noise(night):
+    """What tables tell of a camera's photosites does not hold for its finished pixels; there is no mosaic to be written."""
+    assert not record(night, "three_colours")["noise_from"].startswith("table")
+    assert record(night, "good")["noise_from"].startswith("table")
+    assert any("three values a pixel" in reason for reason in record(night, "three_colours")["noise_not_from"])
 
 
 def test_without_exposure_tags_the_noise_is_found_elsewhere_and_said(night):

@@ -5,7 +5,7 @@ import torch
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import measurement
 from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_levels, observe
-from lowlight_kedro.sensor.cfa import masks
+from lowlight_kedro.sensor.cfa import UNFILTERED, masks, sample
 from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from tests.conftest import CFAS
@@ -20,16 +20,17 @@ def operator_of(cfa):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("cfa", CFAS)
+@pytest.mark.parametrize("cfa", [*CFAS, UNFILTERED])
 def test_the_adjoint_is_the_adjoint(cfa, shape):
     """<A x, m> = <x, A^T m>, with a batch axis."""
     operator = operator_of(cfa)
-    x, m = torch.randn(2, 3, *shape, dtype=torch.float64), torch.randn(2, *shape, dtype=torch.float64)
+    x = torch.randn(2, 3, *shape, dtype=torch.float64)
+    m = torch.randn_like(operator.apply(x))
     torch.testing.assert_close((operator.apply(x) * m).sum(), (x * operator.adjoint(m)).sum())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("cfa", CFAS)
+@pytest.mark.parametrize("cfa", [*CFAS, UNFILTERED])
 def test_embedding_undoes_the_operator_where_it_measures(cfa, shape):
     operator, x = operator_of(cfa), torch.randn(3, *shape, dtype=torch.float64)
     mask = operator.mask(shape)
@@ -37,13 +38,13 @@ def test_embedding_undoes_the_operator_where_it_measures(cfa, shape):
     assert np.array_equal(mask.numpy().astype(bool), masks(cfa, shape))
 
 
-@pytest.mark.parametrize("cfa", CFAS)
+@pytest.mark.parametrize("cfa", [*CFAS, UNFILTERED])
 def test_the_operator_divides_light_by_ratio_and_white_balance(cfa, rng):
     """What the long exposure would show, from the signal by the sensor's own white balance."""
-    operator, signal = operator_of(cfa), rng.uniform(size=(12, 18)).astype(np.float32)
+    operator, signal = operator_of(cfa), sample(rng.uniform(size=(3, 12, 18)).astype(np.float32), cfa)
     y, _ = observe(signal, operator)
     light = (SCALING.to_tile(y) + 1) / 2
-    seen = (light[0].numpy() * masks(cfa, signal.shape)).sum(0)
+    seen = sample(light[0].numpy(), cfa)
     np.testing.assert_allclose(seen, RATIO * balanced(signal, cfa, WHITE_BALANCE), rtol=1e-4, atol=1e-4)
 
 

@@ -5,9 +5,10 @@ from lowlight_kedro.sensor import cfa
 from tests.conftest import CFAS
 
 
-@pytest.mark.parametrize("pattern", CFAS)
+@pytest.mark.parametrize("pattern", [*CFAS, cfa.UNFILTERED])
 def test_embed_is_the_adjoint_of_sample(pattern, rng):
-    x, y = rng.normal(size=(3, 13, 17)), rng.normal(size=(13, 17))
+    x = rng.normal(size=(3, 13, 17))
+    y = rng.normal(size=cfa.sample(x, pattern).shape)
     assert np.vdot(cfa.sample(x, pattern), y) == pytest.approx(np.vdot(x, cfa.embed(y, pattern)), rel=1e-12)
 
 

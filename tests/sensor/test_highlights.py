@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, XTRANS, masks
 from lowlight_kedro.sensor.highlights import faded, unknown_colour
 
 
@@ -29,6 +29,14 @@ def test_away_from_blown_sites_nothing_changes(rng):
     np.testing.assert_array_equal(shown[:, :, 22:26], light[:, :, 22:26])
     signal = np.full((48, 48), 0.98, np.float32)
     assert faded(light, signal, BAYER_RGGB) is light
+
+
+def test_of_three_values_a_pixel_green_alone_tells_what_is_blown():
+    light = np.full((3, 48, 48), 1.0, np.float32)
+    light[1, :, 17:19] = 0.4
+    signal = np.stack([np.full((48, 48), 0.2, np.float32), sky(BAYER_RGGB)[0], np.full((48, 48), 1.0, np.float32)])
+    np.testing.assert_allclose(faded(light, signal, UNFILTERED)[[0, 2], :, 17:19], 0.4, atol=1e-6)
+    assert faded(light, np.roll(signal, 1, 0), UNFILTERED) is light
 
 
 @pytest.mark.parametrize("channel", [0, 2])

@@ -84,6 +84,22 @@ def _tagged(tags: Tags, sizes: Any, levels: NDArray) -> NDArray[np.float64] | No
     return pattern if pattern is not None and abs(pattern.min() - levels.min()) <= 1 else None
 
 
+def black_of_planes(raw: Any, tags: Tags) -> NDArray[np.float32]:
+    """DN of no light of three values a pixel, (3, 1, 1): BlackLevel of a DNG, the mean of its pattern; else LibRaw's numbers.
+
+    Raises:
+        ValueError: levels differ by row or column, which such files do not have.
+    """
+    directory = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) or {}
+    if any(np.any(directory.get(number, 0)) for number in (BLACK_DELTA_H, BLACK_DELTA_V)):
+        raise ValueError("it has three values a pixel and a black level for each row or column, which is not read")
+    values = np.asarray(directory.get(BLACK_LEVEL, raw.black_level_per_channel[:3]), float)
+    if directory.get(SAMPLE_FORMAT, (1,))[0] == FLOAT or (values.size % 3 and values.size != 1):
+        values = np.asarray(raw.black_level_per_channel[:3], float)
+    planes = values.reshape(-1, 3).mean(axis=0) if values.size % 3 == 0 else np.repeat(values, 3)
+    return planes[:, None, None].astype(np.float32)
+
+
 def black_level(raw: Any, tags: Tags, period: int) -> NDArray[np.float32]:
     """DN of no light, a pattern with phase 0 at the top left of the visible area: as a rule of the CFA's `period`.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.black import black_level, colours
+from lowlight_kedro.datasets.black import black_level, black_of_planes, colours
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
     COLOR_MATRICES,
@@ -23,19 +23,18 @@ from lowlight_kedro.datasets.tags import (
     EXPOSURE_TIME,
     FOCAL_LENGTH,
     NOISE_PROFILE,
-    PHOTOMETRIC,
     STRIPS,
     TILES,
     Tags,
     read_tags,
 )
-from lowlight_kedro.sensor.cfa import from_colours
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, from_colours
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, checked, with_white
 from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
-NOT_MOSAIC = "it has no mosaic (monochrome, sRAW or linear DNG); only Bayer and X-Trans raws can be used"
-LINEAR_RAW, VC5, JPEG_XL = 34892, 9, ((50002,), (52546,))  # PhotometricInterpretation; Compression of GPR, and of DNG 1.7
+NO_COLOUR = "it is monochrome or has more than three colours; Bayer, X-Trans and three values a pixel can be used"
+VC5, JPEG_XL = 9, ((50002,), (52546,))  # Compression of GPR, and of DNG 1.7
 MAX_PHOTOSITES = 1 << 29  # five times the largest sensor sold
 PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosite
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
@@ -88,7 +87,7 @@ def _named(path: Path) -> str:
 
 
 def _refuse_by_name(path: Path, tags: Tags) -> None:
-    """What LibRaw cannot decode, or decodes to something else than a mosaic, as its directories tell: before anything is decoded.
+    """What LibRaw cannot decode, as the directories tell: before anything is decoded.
 
     Raises:
         ValueError: as said, with what can be done.
@@ -96,12 +95,8 @@ def _refuse_by_name(path: Path, tags: Tags) -> None:
     code = tags.picture.get(COMPRESSION)
     if path.suffix.lower() == ".gpr" or code == (VC5,):
         raise ValueError("it is a GoPro raw (GPR, VC-5), which LibRaw does not decode; convert it to DNG first")
-    if tags.find(DNG_VERSION) is None:
-        return
-    if code in JPEG_XL:
+    if tags.find(DNG_VERSION) is not None and code in JPEG_XL:
         raise ValueError("its image is compressed by JPEG XL (DNG 1.7), which this LibRaw does not decode; write it as lossless JPEG first")
-    if tags.picture.get(PHOTOMETRIC) == (LINEAR_RAW,):
-        raise ValueError(f"{NOT_MOSAIC} (its directory says LinearRaw, as in ProRAW, sRAW and already demosaiced files)")
 
 
 def _refuse_torn(raw: Any, tags: Tags, held: int) -> None:
@@ -144,6 +139,8 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
                 tags, held = read_tags(path), path.stat().st_size
                 _refuse_by_name(path, tags)
                 raw.open_file(str(path))
+                if raw.num_colors != 3:
+                    raise ValueError(NO_COLOUR)
                 _refuse_torn(raw, tags, held)
                 _refuse_absurd(raw, held)
                 if unpack:
@@ -253,31 +250,42 @@ def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 
+def _values(raw: Any) -> tuple[NDArray[np.uint16], Cfa]:
+    """Photosites (H, W) and their filters; or three values a pixel (3, H, W), of which a black corner may be what it should.
+
+    Raises:
+        ValueError: other filters than Bayer's and X-Trans's, or decoding stopped before the end.
+    """
+    visible = raw.raw_image_visible
+    if visible.ndim == 3:
+        return np.moveaxis(visible[..., :3], 2, 0).copy(), UNFILTERED
+    _refuse_unfinished(raw)
+    return visible.copy(), from_colours(colours(raw, 12))
+
+
 def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
-    """Decode the visible area of a Bayer or X-Trans raw.
+    """Decode the visible area of a Bayer or X-Trans raw, or of one with three values a pixel (linear DNG, sRAW).
 
     Args:
         path: the file.
-        white: whether saturation seen in the photosites overrules the file's white level (`measured_white`).
+        white: whether saturation seen in the photosites of a mosaic overrules the file's white level (`measured_white`).
 
     Raises:
-        RawReadError: LibRaw cannot decode the file, it holds no colour mosaic, or what it tells contradicts itself.
+        RawReadError: LibRaw cannot decode the file, it has other colours, or what it tells contradicts itself.
     """
     with _opened(path, unpack=True) as (raw, tags):
-        if raw.raw_image_visible.ndim != 2 or raw.num_colors != 3:
-            raise ValueError(NOT_MOSAIC)
-        _refuse_unfinished(raw)
-        cfa, (exposure_s, iso) = from_colours(colours(raw, 12)), _shot(raw, tags)
+        (values, cfa), (exposure_s, iso) = _values(raw), _shot(raw, tags)
+        black = black_of_planes(raw, tags) if cfa == UNFILTERED else black_level(raw, tags, len(cfa))
         (balance, as_shot), matrix = _white_balance(raw), _matrix(raw, tags)
         as_shot = as_shot and not (matrix is None and balance == (1.0, 1.0, 1.0))  # LibRaw's default, where it knows nothing
         frame = checked(Frame(
-            mosaic_dn=raw.raw_image_visible.copy(), cfa=cfa, black_level=black_level(raw, tags, len(cfa)),
+            mosaic_dn=values, cfa=cfa, black_level=black,
             white_level=float(raw.white_level), white_balance=balance, camera=tags.camera,
             camera_to_srgb=np.eye(3, dtype=np.float32) if matrix is None else matrix, noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
             pixel_aspect=_pixel_aspect(raw),
             guessed=(*([] if as_shot else ["white balance"]), *(["colour matrix"] if matrix is None else [])),
         ))  # fmt: skip
-    if white == "tag":
+    if white == "tag" or cfa == UNFILTERED:
         return frame
     return with_white(frame, *measured_white(frame.mosaic_dn, frame.cfa, frame.white_level))

@@ -143,7 +143,7 @@ def file_tags(picture: LinearPicture, metadata: Metadata, colour: Colour, exposu
 
 def area_tags(frame: Frame, height: int, width: int) -> list[Any]:
     """Of the directory that holds the picture: which part of it counts, and the shape of its pixels."""
-    whole = frame.mosaic_dn.shape == (height, width)
+    whole = frame.shape == (height, width)
     top, left, rows, columns = frame.default_crop if frame.default_crop and whole else (0, 0, height, width)
     return [
         (50718, "2I", 2, rationals((frame.pixel_aspect, 1)), True),  # DefaultScale

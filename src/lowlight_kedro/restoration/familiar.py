@@ -4,7 +4,7 @@ import numpy as np
 
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import Highlights
-from lowlight_kedro.sensor.cfa import tile_pattern
+from lowlight_kedro.sensor.cfa import UNFILTERED, tile_pattern
 from lowlight_kedro.sensor.frame import balanced
 
 BLOCK = 24  # photosites, whole periods of Bayer and X-Trans: its mean hardly knows noise
@@ -21,13 +21,16 @@ def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
     Judged by means over BLOCK x BLOCK photosites. The noise of black stays below `LOUDEST`, so a black frame is not lifted without
     end. The wanted ratio itself for frames that are smaller than a block.
     """
-    rows, columns = (side // BLOCK for side in exposure.signal.shape)
+    rows, columns = (side // BLOCK for side in exposure.signal.shape[-2:])
     if not rows or not columns:
         return exposure.exposure_ratio
-    signal = exposure.signal[: rows * BLOCK, : columns * BLOCK]
-    light = balanced(signal, exposure.cfa, exposure.white_balance).reshape(rows, BLOCK, columns, BLOCK)
-    pattern = tile_pattern(np.asarray(exposure.cfa), (BLOCK, BLOCK))
-    means = [np.einsum("aibj,ij->ab", light, (pattern == channel) / (pattern == channel).sum()) for channel in range(3)]
+    signal = exposure.signal[..., : rows * BLOCK, : columns * BLOCK]
+    light = balanced(signal, exposure.cfa, exposure.white_balance).reshape(*signal.shape[:-2], rows, BLOCK, columns, BLOCK)
+    if exposure.cfa == UNFILTERED:
+        means = list(light.mean((-3, -1)))
+    else:
+        pattern = tile_pattern(np.asarray(exposure.cfa), (BLOCK, BLOCK))
+        means = [np.einsum("aibj,ij->ab", light, (pattern == channel) / (pattern == channel).sum()) for channel in range(3)]
     brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.share)) / highlights.white
     noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
     return 1 / max(brightest, noise / LOUDEST)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.sums import box_sum
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
@@ -42,7 +43,7 @@ class Operator:
     """A: light of the long exposure, network units -> signal of the photosites of the short one, and its adjoint.
 
     (A x)_i = x_{c(i), i} / g_c and signal = A (x0 - zero) + noise, c(i) the channel that photosite i measures.
-    A A^T = diag(1 / g^2): every inverse is diagonal.
+    A A^T = diag(1 / g^2): every inverse is diagonal. Without filters A x = x / g, and what is (H, W) below is (3, H, W).
 
     Attributes:
         gains: g of R, G, B, network units per unit of signal: ratio * white balance * slope of both affine maps.
@@ -59,26 +60,34 @@ class Operator:
         red, green, blue = (gain * exposure_ratio * TILE_SLOPE / scaling.scale for gain in white_balance)
         return cls(cfa, (red, green, blue), scaling.to_network(-1.0))
 
-    def _sites(self) -> Iterator[tuple[int, slice, slice]]:
-        """Channel, rows and columns of each place of the colour filter's period: no index arrays as large as the frame."""
+    def _sites(self) -> Iterator[tuple[int, tuple[Any, ...], tuple[Any, ...]]]:
+        """Of each place of the colour filter's period the channel, and where it lies in a mosaic and in an image: strided views."""
         period = len(self.cfa)
         for row, channels in enumerate(self.cfa):
             for column, channel in enumerate(channels):
-                yield channel, slice(row, None, period), slice(column, None, period)
+                places = slice(row, None, period), slice(column, None, period)
+                yield channel, (..., *places), (..., channel, *places)
+        if self.cfa == UNFILTERED:
+            whole = slice(None), slice(None)
+            yield from ((channel, (..., channel, *whole), (..., channel, *whole)) for channel in range(3))
 
     def apply(self, x: Tensor) -> Tensor:
         """A x: (..., 3, H, W) -> (..., H, W)."""
-        mosaic = x.new_empty((*x.shape[:-3], *x.shape[-2:]))
-        for channel, rows, columns in self._sites():
-            mosaic[..., rows, columns] = x[..., channel, rows, columns] / self.gains[channel]
+        mosaic = torch.empty_like(x if self.cfa == UNFILTERED else x[..., 0, :, :])
+        for channel, site, here in self._sites():
+            mosaic[site] = x[here] / self.gains[channel]
         return mosaic
 
     def adjoint(self, mosaic: Tensor) -> Tensor:
         """A^T m: (..., H, W) -> (..., 3, H, W), 0 where nothing is measured."""
-        x = mosaic.new_zeros((*mosaic.shape[:-2], 3, *mosaic.shape[-2:]))
-        for channel, rows, columns in self._sites():
-            x[..., channel, rows, columns] = mosaic[..., rows, columns] / self.gains[channel]
+        x = self._nothing(mosaic)
+        for channel, site, here in self._sites():
+            x[here] = mosaic[site] / self.gains[channel]
         return x
+
+    def _nothing(self, mosaic: Tensor) -> Tensor:
+        """An image of zeros for a mosaic."""
+        return torch.zeros_like(mosaic) if self.cfa == UNFILTERED else mosaic.new_zeros((*mosaic.shape[:-2], 3, *mosaic.shape[-2:]))
 
     def signal(self, x0: Tensor) -> Tensor:
         """What the photosites would show of `x0` without noise: A (x0 - zero)."""
@@ -86,16 +95,16 @@ class Operator:
 
     def embed(self, signal: Tensor) -> Tensor:
         """The measured values in network units, A^T (A A^T)^-1 signal + zero; 0 where nothing was measured."""
-        y = signal.new_zeros((*signal.shape[:-2], 3, *signal.shape[-2:]))
-        for channel, rows, columns in self._sites():
-            y[..., channel, rows, columns] = signal[..., rows, columns] * self.gains[channel] + self.zero
+        y = self._nothing(signal)
+        for channel, site, here in self._sites():
+            y[here] = signal[site] * self.gains[channel] + self.zero
         return y
 
     def mask(self, shape: tuple[int, ...]) -> Tensor:
         """(3, H, W) uint8, 1 where a channel is measured."""
         mask = torch.zeros((3, *shape), dtype=torch.uint8)
-        for channel, rows, columns in self._sites():
-            mask[channel, rows, columns] = 1
+        for _, _, here in self._sites():
+            mask[here] = 1
         return mask
 
     def channels(self, rows: Tensor, columns: Tensor) -> Tensor:
@@ -105,9 +114,12 @@ class Operator:
 
 
 def observe(signal: NDArray, operator: Operator) -> tuple[Tensor, Tensor]:
-    """A mosaic (H, W), 0 = black, 1 = white of the short exposure, not clipped, as `y` and `mask`, both (1, 3, H, W)."""
+    """A mosaic (H, W), 0 = black, 1 = white of the short exposure, not clipped, as `y` and `mask`, both (1, 3, H, W).
+
+    Of three values a pixel (3, H, W) nothing is unknown.
+    """
     y = operator.embed(torch.from_numpy(np.asarray(signal, np.float32)))
-    return y[None], operator.mask(signal.shape)[None]
+    return y[None], operator.mask(signal.shape[-2:])[None]
 
 
 def strips(height: int) -> Iterator[slice]:

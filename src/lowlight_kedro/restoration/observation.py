@@ -45,7 +45,7 @@ class Exposure:
     """A short exposure ready to be restored.
 
     Attributes:
-        signal: mosaic (H, W), 0 = black, 1 = white of the short exposure.
+        signal: mosaic (H, W), 0 = black, 1 = white of the short exposure; (3, H, W) where `cfa` is UNFILTERED.
         white_balance: gains of R, G, B; the result is balanced.
         exposure_ratio: how much longer the exposure is that the result should look like.
         noise: the noise of the short exposure, in units of `signal`.

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Operator
+from lowlight_kedro.sensor.cfa import UNFILTERED
 
+SEEN_WITHIN = {0: 0, 2: 1, 6: 2}  # pixels within which each channel has a site, by the period of the mosaic; 0: no filters
 FAR = 1e3  # standard deviations, beyond which the hazard of the Gaussian is its asymptote
 
 
@@ -22,7 +24,9 @@ def level(noise: Any) -> float:
 
 
 def clipped(signal: Tensor, operator: Operator, at_least: float) -> Tensor:
-    """Places (K,) of the clipped photosites of `signal` (H, W) in a flattened y (3 H W,)."""
+    """Places (K,) of the clipped photosites of `signal` (H, W), or of three values a pixel, in a flattened y (3 H W,)."""
+    if operator.cfa == UNFILTERED:
+        return torch.nonzero(signal.reshape(-1) >= at_least)[:, 0]
     width = signal.shape[1]
     sites = torch.nonzero(signal.reshape(-1) >= at_least)[:, 0]
     rows = torch.div(sites, width, rounding_mode="floor")
@@ -79,7 +83,7 @@ def at_least_level(x: Tensor, places: Tensor, operator: Operator, white: float) 
     hit = torch.zeros(x[0].shape, dtype=torch.bool, device=x.device)
     hit.view(-1)[places] = True
     measured = operator.mask(tuple(x.shape[-2:])).to(x.device)
-    reach = 1 if len(operator.cfa) == 2 else 2  # within which each channel has a site
+    reach = SEEN_WITHIN[len(operator.cfa)]
     for channel, gain in enumerate(operator.gains):
         blown = _dilated(hit[channel], reach) & ~_dilated(measured[channel].bool() & ~hit[channel], reach)
         blown |= hit[channel]

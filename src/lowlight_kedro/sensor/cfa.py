@@ -1,10 +1,14 @@
-"""Colour filter arrays as data: a small periodic table of channel numbers (0 R, 1 G, 2 B)."""
+"""Colour filter arrays as data: a small periodic table of channel numbers (0 R, 1 G, 2 B), or none at all.
+
+A mosaic is (H, W). Without filters, `UNFILTERED`, every pixel tells all three values, and what is a mosaic elsewhere is (3, H, W).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Cfa = tuple[tuple[int, ...], ...]
 
+UNFILTERED: Cfa = ()  # linear DNG, sRAW, sensors in layers
 BAYER_RGGB: Cfa = ((0, 1), (1, 2))
 XTRANS: Cfa = (
     (1, 1, 0, 1, 1, 2),
@@ -17,7 +21,9 @@ XTRANS: Cfa = (
 
 
 def name(cfa: Cfa) -> str:
-    """`"xtrans"` for a 6x6 pattern, else its letters row by row, e.g. `"RGGB"`."""
+    """`"xtrans"` for a 6x6 pattern, `"rgb"` without filters, else its letters row by row, e.g. `"RGGB"`."""
+    if cfa == UNFILTERED:
+        return "rgb"
     return "xtrans" if len(cfa) == 6 else "".join("RGB"[channel] for row in cfa for channel in row)
 
 
@@ -28,18 +34,22 @@ def tile_pattern(pattern: NDArray, shape: tuple[int, int]) -> NDArray:
 
 
 def masks(cfa: Cfa, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which channel each photosite measures, as (3, H, W); exactly one channel per site."""
+    """Which channel each photosite measures, as (3, H, W); exactly one channel per site of a mosaic."""
+    if cfa == UNFILTERED:
+        return np.ones((3, *shape), bool)
     return tile_pattern(np.asarray(cfa), shape)[None] == np.arange(3)[:, None, None]
 
 
 def sample(rgb: NDArray, cfa: Cfa) -> NDArray:
-    """The mosaic (H, W) that a sensor with `cfa` sees of an image `rgb` (3, H, W)."""
+    """The mosaic (H, W) that a sensor with `cfa` sees of an image `rgb` (3, H, W); without filters the image itself."""
+    if cfa == UNFILTERED:
+        return rgb
     return np.where(masks(cfa, rgb.shape[1:]), rgb, 0).sum(axis=0, dtype=rgb.dtype)
 
 
 def embed(mosaic: NDArray, cfa: Cfa) -> NDArray:
     """The adjoint of `sample`: (H, W) into (3, H, W), zero where nothing was measured."""
-    return masks(cfa, mosaic.shape) * mosaic[None]
+    return mosaic if cfa == UNFILTERED else masks(cfa, mosaic.shape) * mosaic[None]
 
 
 def from_colours(colours: NDArray) -> Cfa:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, tile_pattern
 from lowlight_kedro.sensor.levels import WhiteFrom
 
 UNKNOWN_CAMERA = "unknown camera"  # of a file that does not name its own
@@ -21,10 +21,11 @@ class Frame:
     """The visible area of one raw file, in digital numbers (DN), with what is needed to read it.
 
     Attributes:
-        mosaic_dn: (H, W) photosites as recorded.
-        cfa: colour filter pattern, phase 0 at the top left.
+        mosaic_dn: (H, W) photosites as recorded; (3, H, W) where each pixel has three values.
+        cfa: colour filter pattern, phase 0 at the top left; `cfa.UNFILTERED` where each pixel has three values.
         black_level: DN of no light, a pattern (p, q) that repeats over the mosaic, phase 0 at the top left; as a rule of
-            the period of `cfa`, but any other, up to the whole mosaic, where rows, columns or other patterns differ.
+            the period of `cfa`, but any other, up to the whole mosaic, where rows, columns or other patterns differ; (3, 1, 1) where
+            each pixel has three values.
         white_level: DN of saturation.
         exposure_s: exposure time, seconds; nan where the file does not say.
         iso: ISO speed; nan where the file does not say.
@@ -56,13 +57,25 @@ class Frame:
     pixel_aspect: float = 1.0
     guessed: tuple[str, ...] = ()
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.mosaic_dn.shape[-2:]
+        return height, width
+
+    @property
+    def noise_known_as(self) -> str:
+        """The name under which calibrations and tables may know its noise: what they measure at photosites holds for mosaics only."""
+        return f"{self.camera}, three values a pixel" if self.cfa == UNFILTERED else self.camera
+
 
 def _inconsistencies(frame: Frame) -> Iterator[str]:
     """What cannot be true of a photograph, in words that follow a file's name."""
-    if frame.mosaic_dn.ndim != 2 or min(frame.mosaic_dn.shape) < LEAST_SIDE:
+    planes = (3,) if frame.cfa == UNFILTERED else ()
+    if frame.mosaic_dn.shape[:-2] != planes or min(frame.shape) < LEAST_SIDE:
         yield f"its visible area is {' x '.join(map(str, frame.mosaic_dn.shape))}, expected at least {LEAST_SIDE} x {LEAST_SIDE}"
     counts = tuple(int(np.sum(np.asarray(frame.cfa) == channel)) for channel in range(3))
-    if COUNTS.get(len(frame.cfa)) != counts or (len(frame.cfa) == 2 and frame.cfa[0].count(1) != 1):
+    if frame.cfa != UNFILTERED and (COUNTS.get(len(frame.cfa)) != counts or (len(frame.cfa) == 2 and frame.cfa[0].count(1) != 1)):
         yield f"its colour filter array {frame.cfa} is neither Bayer (two greens on a diagonal) nor X-Trans (20 greens of 36)"
     black, white = frame.black_level, frame.white_level
     if not (np.isfinite(black).all() and np.isfinite(white) and white >= black.max() + LEAST_RANGE):
@@ -82,6 +95,19 @@ def checked(frame: Frame) -> Frame:
     return frame
 
 
+def mosaic_only(frame: Frame) -> Frame:
+    """`frame` itself, for work that compares photosites.
+
+    Raises:
+        ValueError: each of its pixels has three values.
+    """
+    if frame.cfa == UNFILTERED:
+        raise ValueError(
+            "each of its pixels has three values (linear DNG, sRAW), no mosaic: it can be restored, but not compared or calibrated"
+        )
+    return frame
+
+
 def with_white(frame: Frame, white_level: float, white_from: WhiteFrom) -> Frame:
     """`frame` in units of another white level, its noise profile with it: signal scales by c, slope by c, offset by c^2."""
     black = float(frame.black_level.mean())
@@ -91,8 +117,12 @@ def with_white(frame: Frame, white_level: float, white_from: WhiteFrom) -> Frame
 
 
 def lowest_white(frames: Iterable[Frame]) -> float | None:
-    """The lowest white level that was measured in any of them, DN; None where none shows its own. Keeps no frame."""
-    return min((frame.white_level for frame in frames if frame.white_from == "measured"), default=None)
+    """The lowest white level that was measured in any of them, DN; None where none shows its own. Keeps no frame.
+
+    Raises:
+        ValueError: one is no mosaic.
+    """
+    return min((frame.white_level for frame in map(mosaic_only, frames) if frame.white_from == "measured"), default=None)
 
 
 def in_white(frame: Frame, measured: float | None) -> Frame:
@@ -120,8 +150,10 @@ def _lines(height: int, period: int) -> Iterator[tuple[int, slice]]:
 def normalise(frame: Frame) -> NDArray[np.float32]:
     """Signal (H, W) of each photosite: 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
 
-    s = (DN - black) / (white - black)
+    s = (DN - black) / (white - black); (3, H, W) where each pixel has three values.
     """
+    if frame.cfa == UNFILTERED:
+        return (frame.mosaic_dn - frame.black_level) / (np.float32(frame.white_level) - frame.black_level)
     height, width = frame.mosaic_dn.shape
     period = len(frame.black_level)
     black = tile_pattern(frame.black_level.astype(np.float32), (period, width))
@@ -134,7 +166,9 @@ def normalise(frame: Frame) -> NDArray[np.float32]:
 
 
 def balanced(signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Each photosite of `signal` (H, W) times the white-balance gain of its channel."""
+    """Each photosite of `signal` (H, W) times the white-balance gain of its channel; (3, H, W) without filters."""
+    if cfa == UNFILTERED:
+        return (signal * np.asarray(white_balance, np.float32)[:, None, None]).astype(np.float32)
     gains = tile_pattern(np.asarray(white_balance, np.float32)[np.asarray(cfa)], (len(cfa), signal.shape[1]))
     result = np.empty(signal.shape, np.float32)
     for phase, rows in _lines(len(signal), len(cfa)):
@@ -153,11 +187,11 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     Raises:
         ValueError: the part does not lie inside the frame.
     """
-    period = len(frame.cfa)
+    period = max(len(frame.cfa), 1)
     top, left = top - top % period, left - left % period
-    rows, columns = frame.mosaic_dn.shape
+    rows, columns = frame.shape
     if min(top, left) < 0 or min(height, width) < 1 or top + height > rows or left + width > columns:
         raise ValueError(f"crop [{top}, {left}, {height}, {width}] must lie inside the frame of {rows} x {columns}")
-    black = np.roll(frame.black_level, (-top, -left), (0, 1))
-    part = frame.mosaic_dn[top : top + height, left : left + width]
+    black = np.roll(frame.black_level, (-top, -left), (-2, -1))
+    part = frame.mosaic_dn[..., top : top + height, left : left + width]
     return replace(frame, mosaic_dn=part, black_level=black, default_crop=None)

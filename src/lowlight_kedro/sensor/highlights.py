@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.cfa import Cfa, masks
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, masks
 
 REACH = 4  # pixels around a blown site: red and blue are interpolated over so many
 FULL = 1 / 5  # share of blown green sites within them from which on a colour counts as unknown
@@ -22,11 +22,11 @@ def unknown_colour(signal: NDArray, cfa: Cfa) -> NDArray[np.float32]:
     """How far the colour of a pixel is unknown, 0 to 1 (H, W): by the share of blown green sites within REACH.
 
     Args:
-        signal: of the photosites (H, W), 1 = white.
+        signal: of the photosites (H, W), 1 = white, or of three values a pixel (3, H, W).
         cfa: their filters.
     """
-    green = masks(cfa, signal.shape)[1]
-    blown = _counts(green & (signal >= BLOWN), REACH)
+    green = masks(cfa, signal.shape[-2:])[1]
+    blown = _counts(green & ((signal[1] if cfa == UNFILTERED else signal) >= BLOWN), REACH)
     return np.clip(blown / (FULL * np.maximum(_counts(green, REACH), 1)), 0, 1).astype(np.float32)
 
 

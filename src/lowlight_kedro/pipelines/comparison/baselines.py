@@ -15,7 +15,7 @@ from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
 from lowlight_kedro.pipelines.inference.frames import exposed
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.preprocessing.options import find_demosaicer
-from lowlight_kedro.sensor.frame import Frame, balanced
+from lowlight_kedro.sensor.frame import Frame, balanced, mosaic_only
 
 CLASSICAL = {2: "malvar2004", 6: "lmmse"}  # the demosaicer of a denoiser that names none, by the period of the mosaic
 
@@ -47,7 +47,7 @@ def develop_baseline(
         ValueError: the baseline does not know this mosaic, or its package is missing.
     """
     begin = time.perf_counter()
-    frame, exposure, about = exposed(raw, paired, shared)
+    frame, exposure, about = exposed(lambda: mosaic_only(raw()), paired, shared)
     signal, noise = exposure.signal, exposure.noise
     denoiser, demosaicer = parts_of(name)
     if denoiser is not None:

@@ -12,7 +12,7 @@ Box = tuple[slice, slice, slice]
 
 
 def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: DemosaicerOptions) -> NDArray[np.float32]:
-    """White-balanced linear RGB (3, H, W) of `ratio` times the signal (H, W), demosaiced, noise and all."""
+    """White-balanced linear RGB (3, H, W) of `ratio` times the signal, demosaiced, noise and all."""
     return demosaicer.chosen(frame.cfa)(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
 
 

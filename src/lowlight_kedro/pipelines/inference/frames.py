@@ -18,6 +18,7 @@ from lowlight_kedro.pipelines.inference.outputs import Outputs
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
 from lowlight_kedro.sensor.noise_sources import ASSUMED
 
@@ -87,7 +88,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
     own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
     noise, source, passed_over = shared.sensor.noise_model(
-        frame.camera, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
+        frame.noise_known_as, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
     )
     facts = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
@@ -132,5 +133,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     result, exposure, frame, record = restore_light(raw, paired, name, shared)
     outputs = Outputs(name, result, exposure, frame, getattr(raw, "path", None), shared.options)
     notes = [*(f"{what} guessed" for what in frame.guessed), *(["noise assumed"] if record["noise_from"] == ASSUMED else [])]
+    if frame.cfa == UNFILTERED and "cfa" in shared.options.files:
+        notes.append("no cfa: the raw has three values a pixel")
     record = outputs.facts | record | {"notes": notes, "seconds": round(time.perf_counter() - begin, 2)}
     return outputs.parts(record) | {"record": valid_json(record)}

@@ -21,7 +21,7 @@ from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.restoration.settings import Window
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.noise import NOISE_MODELS
 
 TIMED_SIDE, TIMED_LEVEL = 256, 0.1  # pixels, and noise in network units: of no influence on the time
@@ -30,7 +30,7 @@ TIMED_SIDE, TIMED_LEVEL = 256, 0.1  # pixels, and noise in network units: of no 
 def unfamiliar_mosaic(description: Mapping[str, Any], cfa: Cfa) -> str | None:
     """What to be told where a prior with `description` was trained on mosaics, but none like `cfa`; None = nothing."""
     trained = description["corruption"].get("options", {}).get("mosaics")
-    if trained is None or len(cfa) in {len(MOSAICS[name]) for name in trained if name in MOSAICS}:
+    if trained is None or cfa == UNFILTERED or len(cfa) in {len(MOSAICS[name]) for name in trained if name in MOSAICS}:
         return None
     here = next(name for name, known in MOSAICS.items() if len(known) == len(cfa))
     return f"the prior was trained on mosaics {', '.join(trained) or 'of no kind'}, this frame is {here}: expect a worse result"

@@ -18,6 +18,7 @@ from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
+from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.highlights import faded
 from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square, square_shape
@@ -131,12 +132,13 @@ class Outputs:
         known: dict[str, Callable[[], Any]] = {
             "linear": lambda: Picture(self.light, self._metadata, linear_profile(self.frame.camera_to_srgb)),
             "dng": lambda: linear,
-            "cfa": lambda: mosaic,
             "srgb": lambda: self._shown(self.light),
             "preview": lambda: self._shown(self.light, side),
             "before": lambda: self._shown(self._scaled, side),
             "page": lambda: self._page(record),
         }
+        if self.frame.cfa != UNFILTERED:
+            known["cfa"] = lambda: mosaic
         if result.std is not None:
             std = result.std
             known |= {"std": lambda: std, "std_preview": lambda: oriented(heat(std), self.frame.orientation)}

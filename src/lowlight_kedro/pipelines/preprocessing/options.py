@@ -11,7 +11,7 @@ from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
 from lowlight_kedro.pipelines.options import Options, checked, known
 from lowlight_kedro.plugins import choose, code_of
 from lowlight_kedro.sensor.alignment import PairLimits
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS, Demosaicer, demosaic, scale_of
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.scenes import LAYOUTS
@@ -79,7 +79,9 @@ class DemosaicerOptions(Options):
     xtrans: DemosaicerName
 
     def chosen(self, cfa: Cfa) -> Demosaicer:
-        """The demosaicer for a pattern."""
+        """The demosaicer for a pattern; without filters there is nothing to do."""
+        if cfa == UNFILTERED:
+            return lambda light, _: light
         return find_demosaicer(self.xtrans if len(cfa) == 6 else self.bayer)
 
     def code(self) -> dict[str, str]:

@@ -5,12 +5,20 @@ from lowlight_kedro.sensor.alignment.registration import overlap
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, noise_profile
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.calibration.single_image import from_image
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, sample
 from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
 
 
 def image_estimate(frame: Frame) -> NoiseEstimate:
-    """From the frame alone; see `from_image`."""
-    return from_image(normalise(frame), frame.cfa, step=1 / range_dn(frame))
+    """From the frame alone; see `from_image`.
+
+    Of three values a pixel one is taken as a Bayer mosaic would: values of one colour are then two pixels apart, where interpolation
+    correlates their noise less.
+    """
+    signal, cfa = normalise(frame), frame.cfa
+    if cfa == UNFILTERED:
+        signal, cfa = sample(signal, BAYER_RGGB), BAYER_RGGB
+    return from_image(signal, cfa, step=1 / range_dn(frame))
 
 
 def tag_estimate(frame: Frame) -> NoiseEstimate | None:
