@@ -196,6 +196,34 @@ def test_a_minolta_keeps_its_tiff_in_a_block(tmp_path):
     assert read_tags(tmp_path / "a.mrw").camera == "Min"
 
 
+def x3f(properties, jpeg=b""):
+    """A Sigma file of a header, properties, if any a JPEG, and the list of both."""
+    texts, places = "", b""
+    for pair in properties.items():
+        for word in pair:
+            places += struct.pack("<I", len(texts))
+            texts += word + "\0"
+    told = b"SECp" + struct.pack("<5I", 0x20000, len(properties), 0, 0, len(texts)) + places + texts.encode("utf-16-le")
+    sections, body = [(b"PROP", told)] + ([(b"IMA2", b"SECi" + bytes(24) + jpeg)] if jpeg else []), b"FOVb" + bytes(36)
+    listed = b"SECd" + struct.pack("<2I", 0x20000, len(sections))
+    for kind, content in sections:
+        listed += struct.pack("<2I4s", len(body), len(content), kind)
+        body += content
+    return body + listed + struct.pack("<I", len(body))
+
+
+def test_a_sigma_tells_its_name_in_its_jpeg_or_its_properties(tmp_path):
+    told = {"ISO": "100", "CAMMANUF": "SIGMA", "CAMMODEL": "SD10"}
+    (tmp_path / "a.x3f").write_bytes(x3f(told))
+    assert read_tags(tmp_path / "a.x3f").camera == "SIGMA SD10"
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(picture, "jpeg", exif=blob(Metadata(numbered([text(271, "SIGMA"), text(272, "SIGMA DP2")]), {}, {})))
+    (tmp_path / "b.x3f").write_bytes(x3f(told, picture.getvalue()))
+    assert read_tags(tmp_path / "b.x3f").camera == "SIGMA DP2"
+    (tmp_path / "c.x3f").write_bytes(x3f(told)[:-9])
+    assert read_tags(tmp_path / "c.x3f").camera == UNKNOWN_CAMERA
+
+
 def test_cameras_without_a_name_share_no_calibration():
     entry = {"iso": 100, "method": "flats", "verdict": "good"}
     values, told = noise_from_calibrations(UNKNOWN_CAMERA, 100, [{"camera": UNKNOWN_CAMERA, "entries": [entry]}], "good")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -13,8 +14,11 @@ from kedro.framework.session import KedroSession
 from PIL import Image
 
 from lowlight_kedro.command.arguments import main
+from lowlight_kedro.datasets import dng
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
+from lowlight_kedro.datasets.metadata import Metadata, fractions, of_frame, text
+from lowlight_kedro.datasets.tags import Entry
 from lowlight_kedro.pipelines.inference import frames as inference_frames
 from lowlight_kedro.pipelines.inference import nodes
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -41,6 +45,7 @@ def night(tmp_path_factory):
     write_dng(here / "all_black.dng", dark(mosaic_dn=np.full((64, 64), 512, np.uint16)))
     write_dng(here / "all_white.dng", dark(mosaic_dn=np.full((64, 64), 16383, np.uint16)))
     write_linear_dng(here / "three_colours.dng", LinearPicture(np.full((3, 64, 64), 0.2, np.float32), frame, 1.0), headroom=8)
+    with_bad_metadata(here / "torn.dng", frame)
     Image.new("RGB", (64, 64)).save(here / "finished.jpg")
     (here / "empty.arw").touch()
     monochrome(here / "grey.dng")
@@ -48,6 +53,24 @@ def night(tmp_path_factory):
     with redirect_stdout(StringIO()) as told:
         status = main(["restore", *named, "--out", str(here / "out")])
     return here, status, json.loads((here / "out/details/last_run.json").read_text()), told.getvalue()
+
+
+def with_bad_metadata(path, frame):
+    """5 MB of maker notes, a latitude of 400 degrees, an XMP that is no XML, and a value that lies beyond the end of the file."""
+
+    def told(*given):
+        own = of_frame(*given)
+        notes, lens = Entry(37500, 7, 5_000_000, bytes(5_000_000)), text(42036, "Sonnar T* 55mm")
+        places = [text(1, "S"), fractions(2, [400, 0, 0], 100), text(3, "E"), fractions(4, [151, 12, 40], 100)]
+        return Metadata(own.main, own.exif | {37500: notes, 42036: lens}, {entry.number: entry for entry in places}, b"<x:xmpmeta")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dng, "of_frame", told)
+        write_dng(path, frame)
+    held = bytearray(path.read_bytes())
+    at = held.index(struct.pack("<HHI", 42036, 2, 15)) + 8
+    held[at : at + 4] = struct.pack("<I", len(held) + 100)
+    path.write_bytes(held)
 
 
 def monochrome(path):
@@ -67,7 +90,7 @@ def test_bad_files_do_not_stop_good_ones_and_the_status_tells(night):
     here, status, ended, _ = night
     assert status == 1
     assert {name for name, outcome in ended.items() if outcome["state"] == "done"} == {
-        "good", "no_exposure", "no_iso_stranger", "no_black", "three_colours"
+        "good", "no_exposure", "no_iso_stranger", "no_black", "three_colours", "torn",
     }  # fmt: skip
     assert (here / "out/good_restored.jpg").is_file()
     assert not list((here / "out").rglob(".*"))
@@ -88,6 +111,18 @@ def test_files_that_are_no_raws_are_listed_with_the_reason(night):
     assert "gone.arw: there is no such file" in night[3]
     assert "empty.arw: the file is empty" in night[3]
     assert f"{night[0]}/out/good_restored.jpg" in night[3]
+
+
+def test_torn_metadata_cost_only_themselves_and_are_told(night):
+    here, _, _, said = night
+    lost = record(night, "torn")["metadata_lost"]
+    assert len(lost) == 4
+    for words in ("maker notes", "latitude of its GPS position cannot be", "its XMP (it is no XML", "1 values that lie beyond the end"):
+        assert any(words in what for what in lost)
+        assert words.replace("its XMP (", "") in (here / "out/torn_restored.html").read_text()
+    assert record(night, "torn")["notes"] == ["metadata partly lost"]
+    assert "restored, metadata partly lost" in said
+    assert record(night, "good")["metadata_lost"] == []
 
 
 def test_a_linear_dng_is_restored_without_the_photosites_noise(night):

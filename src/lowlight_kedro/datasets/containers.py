@@ -1,7 +1,9 @@
-"""Where raws keep their TIFF structures: TIFF itself, Fuji RAF, Canon CR3 and CRW, Minolta MRW, JPEG. Bounded on any bytes.
+"""Where raws keep their TIFF structures: TIFF itself, Fuji RAF, Canon CR3, Minolta MRW, Sigma X3F, JPEG; and what CRW and X3F say without.
+
+Bounded on any bytes.
 
 Sources: Exif 2.32 (JPEG); ISO/IEC 14496-12 (boxes of CR3) with the names of lclevy's canon_cr3 description; CIFF 1.0 (CRW); dcraw's
-reader (RAF, MRW).
+reader (RAF, MRW); Foveon's X3F_Format.pdf as exiftool reads it (X3F).
 """
 
 import os
@@ -67,9 +69,9 @@ def cr3_xmp(file: BinaryIO, most: int) -> bytes:
     return b""
 
 
-def _jpeg(file: BinaryIO) -> Iterator[Structure]:
-    """Exif in the segment APP1."""
-    at = 2
+def _jpeg(file: BinaryIO, start: int = 0) -> Iterator[Structure]:
+    """Exif in the segment APP1 of a JPEG at byte `start`."""
+    at = start + 2
     for _ in range(MAX_BLOCKS):
         file.seek(at)
         marker, length = struct.unpack(">HH", file.read(4))
@@ -104,6 +106,40 @@ def _mrw(file: BinaryIO) -> Iterator[Structure]:
         at += 8 + length
 
 
+def _x3f_sections(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Kind and first byte of each section of an X3F; its last four bytes say where the list of them lies."""
+    file.seek(-4, os.SEEK_END)
+    file.seek(struct.unpack("<I", file.read(4))[0])
+    name, _, count = struct.unpack("<4sII", file.read(12))
+    listed = file.read(12 * min(count, MAX_BLOCKS)) if name == b"SECd" else b""
+    for place in range(0, len(listed) - 11, 12):
+        offset, _, kind = struct.unpack_from("<II4s", listed, place)
+        yield kind, offset
+
+
+def _x3f(file: BinaryIO) -> Iterator[Structure]:
+    """Exif in its JPEG, behind 28 bytes of the section's own."""
+    for kind, at in list(_x3f_sections(file)):
+        file.seek(at + 28)
+        if kind == b"IMA2" and file.read(3) == b"\xff\xd8\xff":
+            yield from _jpeg(file, at + 28)
+
+
+def _x3f_names(file: BinaryIO) -> tuple[str, ...]:
+    """Maker and model of the properties, which are UTF-16 texts: all that the first Sigmas tell."""
+    for kind, at in list(_x3f_sections(file)):
+        if kind != b"PROP":
+            continue
+        file.seek(at)
+        _, _, count, _, _, letters = struct.unpack("<4s5I", file.read(24))
+        places = file.read(8 * min(count, MAX_BLOCKS))
+        texts = file.read(2 * min(letters, 1 << 16)).decode("utf-16-le", "replace")
+        pairs = (struct.unpack_from("<II", places, place) for place in range(0, len(places) - 7, 8))
+        told = {texts[name:].partition("\0")[0]: texts[value:].partition("\0")[0] for name, value in pairs}
+        return tuple(told.get(name, "") for name in ("CAMMANUF", "CAMMODEL"))
+    return ()
+
+
 def structures(file: BinaryIO) -> Iterator[Structure]:
     """The TIFF structures of a file, the one with maker and model first; none where the container is not known."""
     file.seek(0)
@@ -116,6 +152,8 @@ def structures(file: BinaryIO) -> Iterator[Structure]:
         yield from _cr3(file)
     elif start.startswith(b"\0MRM"):
         yield from _mrw(file)
+    elif start.startswith(b"FOVb"):
+        yield from _x3f(file)
     elif start.startswith(b"\xff\xd8\xff"):
         yield from _jpeg(file)
 
@@ -141,10 +179,12 @@ def _heap(file: BinaryIO, start: int, end: int, order: str, depth: int) -> tuple
     return ()
 
 
-def canon_names(file: BinaryIO) -> tuple[str, ...]:
-    """Maker and model of a Canon CRW, which holds no TIFF structure; empty where it is none."""
+def names_without_tiff(file: BinaryIO) -> tuple[str, ...]:
+    """Maker and model of a Canon CRW or a Sigma X3F, which may hold no TIFF structure; empty where it is neither."""
     file.seek(0)
     head = file.read(14)
+    if head.startswith(b"FOVb"):
+        return _x3f_names(file)
     if head[6:] != b"HEAPCCDR":
         return ()
     order = "<" if head.startswith(b"II") else ">"

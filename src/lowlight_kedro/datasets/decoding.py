@@ -49,7 +49,7 @@ class RawReadError(ValueError):
 
 
 @contextmanager
-def _without_libraws_lines() -> Iterator[None]:
+def without_libraws_lines() -> Iterator[None]:
     """LibRaw writes its complaints to the process's stderr besides raising them: drop these lines, pass on all others."""
     with _stderr, tempfile.TemporaryFile() as caught:
         sys.stderr.flush()
@@ -135,7 +135,7 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
             raise ValueError("the file is empty")
         raw = rawpy.RawPy()
         try:
-            with _without_libraws_lines():
+            with without_libraws_lines():
                 tags, held = read_tags(path), path.stat().st_size
                 _refuse_by_name(path, tags)
                 raw.open_file(str(path))
@@ -169,7 +169,7 @@ def _shot(raw: Any, tags: Tags) -> tuple[float, float]:
     exposure, iso = tags.number(EXPOSURE_TIME), tags.iso
     if exposure > 0 and iso > 0:
         return exposure, iso
-    with _without_libraws_lines():
+    with without_libraws_lines():
         decoded = raw.other
     return _or_else(exposure, decoded.shutter_speed), _or_else(iso, decoded.iso_speed)
 

@@ -17,12 +17,14 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lowlight_kedro.datasets.containers import cr3_xmp, structures
+from lowlight_kedro.datasets.decoding import without_libraws_lines
 from lowlight_kedro.datasets.tags import (
     F_NUMBER,
     FOCAL_LENGTH,
     FORMATS,
     ISO_OVERFLOW,
     MAKE,
+    MAX_BYTES,
     MODEL,
     TAKEN_AT,
     Entry,
@@ -54,6 +56,7 @@ LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 TIME_FORMAT = "%Y:%m:%d %H:%M:%S"
 DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|\s+darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
+MAKER_NOTES = "maker notes"  # lost of every raw that has any, see above
 Numbered = dict[int, Entry]
 
 
@@ -194,6 +197,11 @@ def _xmp(path: Path, embedded: bytes) -> tuple[bytes, list[str]]:
         return b"", [*lost, f"its XMP ({error})"]
 
 
+def _too_long(number: int, role: str) -> str:
+    """What to tell of a value that was not even read."""
+    return MAKER_NOTES if number == MAKER_NOTE else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
+
+
 def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str]]:
     """The entries of the first, the EXIF and the GPS directory, the embedded XMP, and what is damaged."""
     found: dict[str, Numbered] = {"main": {}, "exif": {}, "gps": {}}
@@ -204,6 +212,7 @@ def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str]]:
             for read in directories(file, at):
                 if read.role in found:
                     torn += read.torn
+                    lost += [_too_long(number, read.role) for number in read.too_long if read.role != "main" or number in MAIN]
                     for entry in read.entries:
                         found[read.role].setdefault(entry.number, _little(entry, read.order))
     if torn:
@@ -226,11 +235,12 @@ def _by_libraw(path: Path, held: Numbered) -> Iterator[Entry]:
 
     raw = rawpy.RawPy()
     try:
-        raw.open_file(str(path))
+        with without_libraws_lines():
+            raw.open_file(str(path))
+            shot = None if TAKEN_AT in held else raw.other  # it decodes the picture to tell
         if raw.lens.model:
             yield text(LENS_MODEL, raw.lens.model)
-        if TAKEN_AT not in held:  # it decodes the picture to tell
-            shot = raw.other
+        if shot is not None:
             for number, value in ((F_NUMBER, shot.aperture), (FOCAL_LENGTH, shot.focal_length)):
                 if 0 < value < 10_000:
                     yield fractions(number, [value], 100)
@@ -268,8 +278,8 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     own = of_frame(frame, read_tags(path))
     xmp, wrong = _xmp(path, embedded)
     lost += wrong
-    if MAKER_NOTE in found["exif"]:
-        lost.append("maker notes")
+    if MAKER_NOTE in found["exif"] and MAKER_NOTES not in lost:
+        lost.append(MAKER_NOTES)
     main = {number: entry for number, entry in found["main"].items() if number in MAIN}
     exif = {number: entry for number, entry in found["exif"].items() if number not in LEFT_OUT}
     gps, problem = found["gps"], _gps_is_wrong(found["gps"])

@@ -14,7 +14,7 @@ from lowlight_kedro.sensor.levels import WhiteFrom
 
 RAW_SUFFIXES = (
     ".arw", ".raf", ".dng", ".nef", ".cr2", ".cr3", ".orf", ".rw2", ".pef", ".srw", ".kdc", ".raw", ".nrw", ".crw", ".rwl", ".3fr", ".fff",
-    ".iiq", ".mos", ".mef", ".mrw", ".erf", ".dcr", ".sr2", ".srf", ".gpr",
+    ".iiq", ".mos", ".mef", ".mrw", ".erf", ".dcr", ".sr2", ".srf", ".gpr", ".x3f",
 )  # fmt: skip
 
 

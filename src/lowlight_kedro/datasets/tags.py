@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lowlight_kedro.datasets.containers import MAGIC, Role, Structure, canon_names, structures
+from lowlight_kedro.datasets.containers import MAGIC, Role, Structure, names_without_tiff, structures
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 
 MAKE, MODEL, EXPOSURE_TIME, ISO, TAKEN_AT, FOCAL_LENGTH = 271, 272, 33434, 34855, 36867, 37386
@@ -107,17 +107,18 @@ class Entry:
     data: bytes
 
 
-def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[Entry], int, int]:
-    """All of the directory at `base + start` that are whole, where the next one begins (0: nowhere), and how many are torn."""
+def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[Entry], int, int, list[int]]:
+    """All of the directory at `base + start` that are whole, where the next one begins (0: nowhere), how many are torn, which too long."""
     file.seek(base + start)
     (count,) = struct.unpack(order + "H", file.read(2))
     body = file.read(12 * min(count, MAX_ENTRIES) + 4)
-    found, torn = [], max(min(count, MAX_ENTRIES) - len(body) // 12, 0)
+    found, too_long, torn = [], list[int](), max(min(count, MAX_ENTRIES) - len(body) // 12, 0)
     for at in range(0, 12 * min(count, MAX_ENTRIES, len(body) // 12), 12):
         number, kind, length = struct.unpack_from(order + "HHI", body, at)
         size = struct.calcsize("=" + FORMATS.get(kind, "")) * length
+        if size > MAX_BYTES:
+            too_long.append(number)
         if not 0 < size <= MAX_BYTES:
-            torn += length > 0 and kind in FORMATS and size <= MAX_BYTES
             continue
         data = body[at + 8 : at + 8 + size]
         if size > 4:
@@ -128,16 +129,17 @@ def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[En
         else:
             torn += 1
     whole = count <= MAX_ENTRIES and len(body) == 12 * count + 4
-    return found, struct.unpack(order + "I", body[-4:])[0] if whole else 0, torn
+    return found, struct.unpack(order + "I", body[-4:])[0] if whole else 0, torn, too_long
 
 
 class Directories(NamedTuple):
-    """One directory: what it is, its entries, their byte order, and how many entries are torn."""
+    """One directory: what it is, its entries, their byte order, how many are torn, and the numbers of those longer than MAX_BYTES."""
 
     role: Role
     entries: list[Entry]
     order: str
     torn: int
+    too_long: list[int]
 
 
 def directories(file: BinaryIO, at: Structure) -> Iterator[Directories]:
@@ -155,8 +157,8 @@ def directories(file: BinaryIO, at: Structure) -> Iterator[Directories]:
             continue
         seen.add(start)
         with suppress(struct.error):
-            found, following, torn = _entries(file, at.base, start, order)
-            yield Directories(role, found, order, torn)
+            found, following, torn, too_long = _entries(file, at.base, start, order)
+            yield Directories(role, found, order, torn, too_long)
             waiting.append((following, "below"))
             for entry in found:
                 if entry.number in SUB_DIRECTORIES and entry.kind in (4, 13):
@@ -180,6 +182,6 @@ def read_tags(path: Path) -> Tags:
     with path.open("rb") as file, suppress(struct.error, OverflowError, ValueError):
         for at in structures(file):
             found += map(_directory, directories(file, at))
-        names = () if found else canon_names(file)
+        names = () if found else names_without_tiff(file)
         found += [dict(zip((MAKE, MODEL), names, strict=False))] if names else []
     return Tags(tuple(found))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.api import restore_exposure
+from lowlight_kedro.datasets.metadata import MAKER_NOTES
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.inference.before import scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
@@ -135,5 +136,8 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     notes = [*(f"{what} guessed" for what in frame.guessed), *(["noise assumed"] if record["noise_from"] == ASSUMED else [])]
     if frame.cfa == UNFILTERED and "cfa" in shared.options.files:
         notes.append("no cfa: the raw has three values a pixel")
-    record = outputs.facts | record | {"notes": notes, "seconds": round(time.perf_counter() - begin, 2)}
+    facts = outputs.facts
+    if set(facts["metadata_lost"]) - {MAKER_NOTES}:
+        notes.append("metadata partly lost")
+    record = facts | record | {"notes": notes, "seconds": round(time.perf_counter() - begin, 2)}
     return outputs.parts(record) | {"record": valid_json(record)}
