@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
-from lowlight_kedro.command.arguments import main
+from lowlight_kedro.command.arguments import main, parser
+from lowlight_kedro.command.restore import Workshop
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
@@ -147,12 +148,26 @@ def test_a_file_that_is_not_ours_is_not_replaced(photos, capfd):
     assert "IMG_0001_restored.jpg is there and not from here" in (photos / "elsewhere/restored.html").read_text()
 
 
-def test_a_file_where_a_folder_belongs_and_a_folder_without_calibrations_are_told_at_once(photos, capsys):
+def test_a_file_where_a_folder_belongs_no_calibrations_and_no_prior_are_told_at_once(photos, capsys):
     (photos / "full").mkdir()
     (photos / "full/details").touch()
-    for wrong, reason in ((["--out", "full"], "cannot write to"), (["--calibrations", "night"], "holds no calibration")):
+    for wrong, reason in (
+        (["--out", "full"], "cannot write to"),
+        (["--calibrations", "night"], "holds no calibration"),
+        (["--prior", "my.safetensors"], "no such file; --prior takes"),
+    ):
         assert main(["restore", "IMG_0001.dng", *wrong]) == 2
         assert reason in capsys.readouterr().err
+
+
+def test_a_prior_of_ones_own_takes_the_place_of_the_packages(photos):
+    def prior(*options):
+        return (
+            Workshop(parser().parse_args(["restore", "IMG_0001.dng", *options]), photos / "out").files.get("prior")._describe()["filepath"]
+        )
+
+    assert prior() == str(ROOT / "src/lowlight_kedro/priors/photographs.safetensors")
+    assert prior("--prior", "mine.safetensors") == str(photos / "mine.safetensors")
 
 
 def test_strength_is_a_blend_in_linear_light_from_the_scaled_input(photos):

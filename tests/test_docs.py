@@ -10,6 +10,7 @@ from kedro.framework.startup import bootstrap_project
 
 from lowlight_kedro.cli import read_params
 from lowlight_kedro.command.arguments import parser
+from lowlight_kedro.config_loader import LAID_OVER
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.options import _dotted
 from tests.conftest import ROOT
@@ -66,8 +67,8 @@ def test_every_kedro_run_names_what_exists(command):
     known = parameters(environment if environment and not PLACEHOLDER.search(environment) else "base")
     for name, value in _dotted(told).items():
         group, *path = name.split(".")
-        if not path:  # a global, or the machine
-            assert group in (*GLOBALS, "machine", "events")
+        if not path:  # a global, or what is laid over the environment
+            assert group in (*GLOBALS, *LAID_OVER, "events")
         elif group != "restore" and not PLACEHOLDER.search(name):  # of the catalog, and of what comes from somewhere else
             options = changed(known[group], path, value)
             if not PLACEHOLDER.search(str(value)):

@@ -1,4 +1,4 @@
-"""One training at a time in a folder, whatever became of the one before."""
+"""One training at a time in a folder, whatever became of the one before; parameters as other plug-ins see them."""
 
 import subprocess
 import sys
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.hooks import TRAIN, OneTraining, lock
+from lowlight_kedro.hooks import TRAIN, OneTraining, PlainParameters, lock
+from lowlight_kedro.pipelines.options import Choice
 
 HOLD = """
 import sys, time
@@ -55,3 +56,12 @@ def test_what_is_locked_is_told_and_released_by_closing(tmp_path):
     with pytest.raises(BlockingIOError):
         lock(tmp_path)
     assert held is not None
+
+
+def test_other_plug_ins_see_plain_mappings_and_the_node_its_typed_parameters():
+    typed = Choice(name="dps", options={"dps": {"scale": 0.5}})
+    given = {"params:sampler": typed, "parameters": {"sampler": {}}, "tiles": typed}
+    seen = dict(given)
+    PlainParameters().before_node_run(seen)
+    assert seen == {"params:sampler": {"name": "dps", "options": {"dps": {"scale": 0.5}}}, "tiles": typed}
+    assert given["params:sampler"] is typed

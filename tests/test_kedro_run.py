@@ -1,4 +1,4 @@
-"""`kedro run` of this project: what `--params` and `--config` may say, a machine beside an environment, errors as sentences."""
+"""`kedro run` of this project: what `--params` and `--config` may say, machine and tracker beside an environment, errors as sentences."""
 
 import click
 import pytest
@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from lowlight_kedro.cli import read_params, run, sentence, split_items, told
 from lowlight_kedro.hooks import KnownNames
+from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.options import Choice
 from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
 from tests.conftest import ROOT
@@ -83,6 +84,23 @@ def test_data_and_machine_are_two_choices_and_the_command_line_wins():
 def test_a_machine_that_is_none_is_told_with_those_there_are():
     with pytest.raises(ValueError, match=r"machine must be an environment with parameters.* got 'h200'; there are: a40, cpu"):
         session("sid", machine="h200")
+
+
+def test_a_tracker_is_a_third_choice_that_replaces_entries_of_the_catalog_and_is_none_by_itself():
+    plain, tracked = session("sid").config_loader, session("sid", tracker="mlflow", machine="h100").config_loader
+    assert tracked["parameters"]["training"]["batch_size"] == 256
+    assert (
+        plain["catalog"]["prior"]["filepath"]
+        == tracked["catalog"]["prior"]["dataset"]["filepath"]
+        == "data/sid/06_models/prior.safetensors"
+    )
+    others = {"prior", "training_history", "training_curves", "evaluation_summary", "report"}
+    assert {name for name, entry in plain["catalog"].items() if tracked["catalog"][name] != entry} == others
+    assert tracked["mlflow"]["server"] == {"mlflow_tracking_uri": "sqlite:///data/sid/mlflow.db"}
+    assert set(plain["mlflow"]["tracking"]["disable_tracking"]["pipelines"]) == set(register_pipelines())
+    assert "disable_tracking" not in tracked["mlflow"]["tracking"]
+    with pytest.raises(ValueError, match=r"tracker must be an environment with catalog.* got 'wandb'; there are: .*mlflow"):
+        session("sid", tracker="wandb")
 
 
 def test_folders_and_the_tile_size_are_parameters_too():

@@ -74,7 +74,11 @@ class RunError(KedroCliError):
         click.secho(f"Error: {self.message}", err=True)
 
 
-PYDANTIC = (  # what it says for programmers, and what is said instead
+FOR_PROGRAMMERS = (  # what pydantic and Kedro say, and what is said instead
+    (
+        r"(?s)No module named 'kedro_mlflow'.*",
+        "kedro-mlflow is not installed: pip install 'lowlight-kedro[mlflow]', or run without tracker=mlflow",
+    ),
     (r"\n +For further information visit \S+", ""),
     (r"- Parameter '(\w+)': Failed to instantiate \w+ for parameter '\w+': \d+ validation errors? for \w+", r"in \1:"),
     (r" \[type=\w+, input_value=\{.*, input_type=\w+\]", ""),
@@ -85,9 +89,9 @@ PYDANTIC = (  # what it says for programmers, and what is said instead
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, without what pydantic adds for programmers."""
+    """What an error says, without what pydantic and Kedro add for programmers."""
     text = str(error).strip()
-    for said, instead in PYDANTIC:
+    for said, instead in FOR_PROGRAMMERS:
         text = re.sub(said, instead, text)
     return text
 

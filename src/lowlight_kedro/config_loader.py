@@ -1,64 +1,67 @@
-"""How the configuration is read: environments as Kedro has them, and globals and a machine by `--params`."""
+"""How the configuration is read: environments as Kedro has them, and globals, a machine and a tracker by `--params`."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
-MACHINE = "machine"
+LAID_OVER = {"machine": "parameters", "tracker": "catalog"}  # names of environments, and what such an environment must hold
 NAMED_IN_CATALOG = re.compile(r"(?:runtime_params|globals):(\w+)")
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, with two more things that `--params` may name.
+    """Kedro's loader, with more that `--params` may name.
 
-    A global (`raw`, `data`, `tile_size`, `photograph_folder`, ...): it wins over globals.yml. `machine`: an environment whose parameters
-    are laid over those of `--env`, so that data and machine are two choices; globals.yml may name it too. All other parameters
-    of `--params` win over both.
+    A global (`raw`, `data`, `tile_size`, `photograph_folder`, ...): it wins over globals.yml. `machine` and `tracker`: environments
+    that are laid over that of `--env`, so that data, machine and tracker are three choices; globals.yml may name them too. Parameters
+    are merged key by key, entries of a catalog replaced. All other parameters of `--params` win over them.
     """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """See `OmegaConfigLoader`.
 
         Raises:
-            ValueError: the machine is no environment with parameters.
+            ValueError: the machine or the tracker is no such environment.
         """
         found = super().__getitem__(key)
         if key == "globals":
             return _merged(found, self.runtime_params)
-        if key == "parameters" and (machine := self.machine()):
-            return _merged(found, self._parameters_of(machine), self.runtime_params)
+        for environment in self._laid_over(key):
+            over = self._merge_and_resolve(key, self._raw(environment, key))
+            found = _merged(found, over) if key == "parameters" else found | over
         return found
 
-    def machine(self) -> str | None:
-        """The environment that holds what the machine wants."""
-        return (self.runtime_params or {}).get(MACHINE, self._globals.get(MACHINE))
+    def _laid_over(self, key: str) -> Iterator[str]:
+        """The environments that `machine` and `tracker` name, where they have configuration of this kind."""
+        for choice, needed in LAID_OVER.items():
+            name = (self.runtime_params or {}).get(choice, self._globals.get(choice))
+            if name is None:
+                continue
+            if not self._raw(name, needed):
+                folder = Path(self.conf_source)
+                names = sorted({file.parent.name for file in folder.glob(f"*/{needed}*.yml")} - {self.base_env})
+                raise ValueError(
+                    f"{choice} must be an environment with {needed}, a folder of {folder}, got {name!r}; there are: {', '.join(names)}"
+                )
+            if self._raw(name, key):
+                yield name
 
-    def _raw(self, environment: str, key: str) -> list[Any]:
+    def _raw(self, environment: str, key: str) -> dict[Path, Any]:
         """The files of an environment, unresolved; none where there is no such folder."""
         path = self._get_conf_env_path(environment)
         if not self._fs.exists(path):
-            return []
-        return list(self._read_dir_configs(path, [*self.config_patterns[key]], key, set(), False).values())
-
-    def _parameters_of(self, machine: str) -> dict[str, Any]:
-        files = self._raw(machine, "parameters")
-        if not files:
-            folder = Path(self.conf_source)
-            names = sorted(file.parent.name for file in folder.glob("*/parameters.yml") if file.parent.name != self.base_env)
-            raise ValueError(
-                f"machine must be an environment with parameters, a folder of {folder}, got {machine!r}; there are: {', '.join(names)}"
-            )
-        return OmegaConf.to_container(OmegaConf.merge(*files), resolve=True)  # type: ignore[return-value]
+            return {}
+        return self._read_dir_configs(path, [*self.config_patterns[key]], key, set(), False)
 
     def known_names(self) -> set[str]:
         """Groups that mean something: those in conf/base, and what the configuration asks for by `runtime_params:` or `globals:`."""
         environments = {self.base_env, self.env or self.default_run_env}
-        groups = {str(name) for key in ("parameters", "globals") for file in self._raw(self.base_env, key) for name in file}
-        texts = [OmegaConf.to_yaml(file) for name in environments for key in ("catalog", "parameters") for file in self._raw(name, key)]
-        return groups | {name for text in texts for name in NAMED_IN_CATALOG.findall(text)} | {MACHINE}
+        groups = {str(name) for key in ("parameters", "globals") for file in self._raw(self.base_env, key).values() for name in file}
+        files = [file for name in environments for key in self.config_patterns for file in self._raw(name, key).values()]
+        return groups | {name for file in files for name in NAMED_IN_CATALOG.findall(OmegaConf.to_yaml(file))} | LAID_OVER.keys()
 
 
 def _merged(*configs: Any) -> dict[str, Any]:

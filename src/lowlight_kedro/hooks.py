@@ -1,4 +1,4 @@
-"""What a run shows at its end, what several ranks of one training must not do, and names that are nothing's."""
+"""What a run shows at its end and to other plug-ins, what several ranks of one training must not do, and names that are nothing's."""
 
 import logging
 import os
@@ -156,6 +156,16 @@ class OneTraining:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+class PlainParameters:
+    """Hooks of other plug-ins, as kedro-mlflow's, see the parameters of a node as plain nested mappings; the node gets them typed."""
+
+    @hook_impl(tryfirst=True)
+    def before_node_run(self, inputs: dict[str, Any]) -> None:
+        """Called by Kedro with a mapping that only hooks see. `parameters`, which is all of them, is no parameter of the node."""
+        inputs.pop("parameters", None)
+        inputs |= {name: options.model_dump(mode="json", by_alias=True) for name, options in inputs.items() if name.startswith("params:")}
 
 
 class KnownNames:

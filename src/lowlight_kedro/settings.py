@@ -6,14 +6,16 @@ from pathlib import Path
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
 from lowlight_kedro.config_loader import ConfigLoader
-from lowlight_kedro.hooks import KnownNames, OneTraining, ShowResults
+from lowlight_kedro.hooks import KnownNames, OneTraining, PlainParameters, ShowResults
 
-HOOKS = (KnownNames(), ShowResults(), OneTraining())
+HOOKS = (KnownNames(), PlainParameters(), ShowResults(), OneTraining())
+DISABLE_HOOKS_FOR_PLUGINS = () if os.environ.get("RANK", "0") == "0" else ("kedro_mlflow",)  # of several ranks the first one tracks alone
 CONFIG_LOADER_CLASS = ConfigLoader
 PACKAGE = Path(__file__).parent
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
+    "config_patterns": {"mlflow": ["mlflow.yml"]},
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "custom_resolvers": {"package": lambda path: (PACKAGE / path).as_posix()},  # a file that comes with the package
 }

@@ -220,12 +220,6 @@ def test_a_missing_one_says_what_to_run_and_a_folder_is_no_file(tmp_path):
         CheckpointDataset(filepath=str(tmp_path)).load()
 
 
-def test_a_frozen_one_is_never_written(dataset):
-    with pytest.raises(DatasetError, match="is not to be written"):
-        CheckpointDataset(filepath=str(dataset._filepath), frozen=True).save(state(2))
-    assert holds(dataset, 1)
-
-
 def test_a_checkpoint_may_be_read_by_whom_other_new_files_may(tmp_path):
     (tmp_path / "other").touch()
     CheckpointDataset(filepath=str(tmp_path / "prior.safetensors")).save(Checkpoint({"w": torch.zeros(1)}, {}))

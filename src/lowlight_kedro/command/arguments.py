@@ -90,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument("--strength", type=share, default=1.0, metavar="S", help="0: the input, scaled; 1: all noise removed (default)")
     restore.add_argument("--symmetries", type=int, choices=(1, 2, 4, 8), default=1,
                          help="mirrored and turned copies to average over: so many times the time, up to 0.4 dB; default: 1")  # fmt: skip
+    restore.add_argument(
+        "--prior", metavar="FILE", help="a prior of your own, 06_models/prior.safetensors of a training (default: the package's)"
+    )
     restore.add_argument("--calibrations", metavar="DIR", help="noise of your cameras as `kedro run --pipelines calibration` measured it")
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: auto")
     restore.add_argument("--workers", type=count, default=1, metavar="N", help="files at once, each in a process (default: 1)")

@@ -37,7 +37,8 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
         inference["display"] = {"preview_side": told.preview}
     if told.ratio is not None:
         inference["exposure_ratio"] = {"value": told.ratio}
-    return {"inference": inference, "restore": restore, "executor": executor}
+    told_prior = {"prior": Path(told.prior).expanduser().resolve().as_posix()} if told.prior else {}
+    return {"inference": inference, "restore": restore, "executor": executor} | told_prior
 
 
 class Workshop:
@@ -102,6 +103,8 @@ def _wrong(told: Namespace, out: Path) -> str | None:
     """What keeps the command from beginning; None = nothing."""
     if told.calibrations and not any(Path(told.calibrations).expanduser().glob("[!.]*.json")):
         return f"{told.calibrations} holds no calibration (*.json); give the folder that `kedro run --pipelines calibration` wrote"
+    if told.prior and not Path(told.prior).expanduser().is_file():
+        return f"{told.prior}: no such file; --prior takes the prior.safetensors that `kedro run --pipelines training` wrote"
     return _unwritable(out) or _unwritable(out / "details")
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # torch takes a second to import; a catalog is made before an
     from lowlight_kedro.diffusion.checkpoint import Checkpoint
 
 
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
 def remove_leftovers(target: Path) -> None:
     """Temporary files that killed writers of `target` left beside it; a state may be gigabytes."""
     for path in target.parent.glob(f".*.{target.name}"):
@@ -35,11 +38,11 @@ def _is_running(process: int) -> bool:
 
 
 class CheckpointDataset(AbstractDataset[Any, Any]):
-    """A `Checkpoint` in a safetensors file. With `optional: true` a missing file loads as None; `frozen: true` is never written."""
+    """A `Checkpoint` in a safetensors file. `optional: true`: a missing file loads as None. What comes with the package is never written."""
 
-    def __init__(self, *, filepath: str, optional: bool = False, frozen: bool = False, metadata: dict | None = None) -> None:
+    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict | None = None) -> None:
         self._filepath = Path(filepath)
-        self._optional, self._frozen = optional, frozen
+        self._optional = optional
         self.metadata = metadata
 
     def load(self) -> "Checkpoint | None":
@@ -59,13 +62,14 @@ class CheckpointDataset(AbstractDataset[Any, Any]):
         """Write atomically.
 
         Raises:
-            DatasetError: the catalog says that the file is frozen. OutputError: it cannot be written; the old one stays.
+            DatasetError: the file is one of the package. OutputError: it cannot be written; the old one stays.
         """
         from safetensors.torch import save_file
 
-        if self._frozen:
-            raise DatasetError(f"{self._filepath} is not to be written; train in another environment, with its own `prior`")
-
+        if self._filepath.resolve().is_relative_to(PACKAGE):
+            raise DatasetError(
+                f"{self._filepath} comes with the package and is not to be written; train in another environment, with its own `prior`"
+            )
         remove_leftovers(self._filepath)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
         with atomic_path(self._filepath, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
