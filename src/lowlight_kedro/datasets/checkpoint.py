@@ -38,7 +38,7 @@ def _is_running(process: int) -> bool:
 
 
 class CheckpointDataset(AbstractDataset[Any, Any]):
-    """A `Checkpoint` in a safetensors file. `optional: true`: a missing file loads as None. What comes with the package is never written."""
+    """A `Checkpoint` in a safetensors file. With `optional` a missing file loads as None; what comes with the package is never written."""
 
     def __init__(self, *, filepath: str, optional: bool = False, metadata: dict | None = None) -> None:
         self._filepath = Path(filepath)
