@@ -1,4 +1,4 @@
-"""Channel medians of raw editors' pictures of a raw and of the linear DNG of its demosaiced light: a table for docs/outputs.md.
+"""Channel percentiles of raw editors' pictures of a raw and of the linear DNG of its demosaiced light: a table for docs/outputs.md.
 
 python benchmarks/editors.py RAW...
 """
@@ -16,7 +16,8 @@ from tests.datasets.test_editors import EDITORS, linear_of
 
 
 def main(raws: list[str]) -> None:
-    print("| editor | file | linear DNG | original, R / G / B | linear DNG over original |\n|---|---|---|---|---|")
+    print("| editor | file | linear DNG | original, medians R / G / B | linear DNG over original | and of the 10 % quantiles |")
+    print("|---|---|---|---|---|---|")
     for raw in map(Path, raws):
         with tempfile.TemporaryDirectory() as place:
             linear = linear_of(raw, Path(place))
@@ -26,11 +27,11 @@ def main(raws: list[str]) -> None:
                 try:
                     pictures = [develop(path, Path(place)) for path in (raw, linear)]
                 except (subprocess.CalledProcessError, OSError) as error:
-                    print(f"| {program} | {raw.name} | {size} | {type(error).__name__}: it does not open the original | |")
+                    print(f"| {program} | {raw.name} | {size} | {type(error).__name__}: it does not open the original | | |")
                     continue
-                there, here = (np.median(picture[20:-20, 20:-20], axis=(0, 1)) for picture in pictures)
-                shown = " / ".join(f"{value:.3f}" for value in there)
-                print(f"| {program} | {raw.name} | {size} | {shown} | {' / '.join(f'{value:.3f}' for value in here / there)} |", flush=True)
+                there, here = (np.percentile(picture[20:-20, 20:-20], (10, 50), axis=(0, 1)) for picture in pictures)
+                cells = [" / ".join(f"{value:.3f}" for value in row) for row in (there[1], here[1] / there[1], here[0] / there[0])]
+                print(f"| {program} | {raw.name} | {size} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

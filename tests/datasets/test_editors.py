@@ -53,6 +53,8 @@ def darktable(raw, folder):
         "--core",
         "--conf",
         "plugins/imageio/format/tiff/bpp=16",
+        "--conf",
+        "plugins/darkroom/workflow=none",  # 4.2 switches filmic rgb on by itself for mosaics, and not for linear files
         "--configdir",
         str(folder / "darktable"),
         "--library",
@@ -102,15 +104,15 @@ EDITORS = {"rawtherapee-cli": (rawtherapee, [*range(8), "raw_bracket/sample2.dng
 
 
 @pytest.mark.parametrize(("program", "file"), [(program, file) for program, (_, files) in EDITORS.items() for file in files])
-def test_medians_are_those_of_the_raw(folder, program, file):
+def test_shadows_medians_and_lights_are_those_of_the_raw(folder, program, file):
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     raw = made_up(folder, file) if isinstance(file, int) else real(file)
     there, here = (EDITORS[program][0](path, folder) for path in (raw, linear_of(raw, folder)))
     assert np.abs(np.subtract(here.shape, there.shape)).max() <= 16  # upright, but for the editors' own borders
-    medians = [np.median(picture[20:-20, 20:-20], axis=(0, 1)) for picture in (there, here)]
-    assert medians[0].min() > 0.05
-    np.testing.assert_allclose(medians[1], medians[0], rtol=0.02)
+    shares = [np.percentile(picture[20:-20, 20:-20], (10, 50, 90), axis=(0, 1)) for picture in (there, here)]
+    assert shares[0][1].min() > 0.05
+    np.testing.assert_allclose(shares[1], shares[0], rtol=0.02, atol=0.002)
 
 
 @pytest.mark.parametrize(("program", "develop"), [(program, develop) for program, (develop, _) in EDITORS.items()])

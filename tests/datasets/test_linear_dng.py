@@ -16,7 +16,7 @@ from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import neutral_tag, write_dng
 from lowlight_kedro.datasets.exif import append_directories, first_tags
-from lowlight_kedro.datasets.linear_dng import FINEST, HIGHEST, Levels, LinearDngDataset, LinearPicture, fitted
+from lowlight_kedro.datasets.linear_dng import CODES, HIGHEST, Levels, LinearDngDataset, LinearPicture, fitted, linearization
 from lowlight_kedro.datasets.metadata import fractions as rational_entry
 from lowlight_kedro.datasets.metadata import of_frame
 from lowlight_kedro.datasets.tags import Tags, read_tags
@@ -73,6 +73,13 @@ def with_tags(path: Path, tags: list, frame) -> Path:
     return path
 
 
+def half_step(content: LinearPicture, headroom=8.0) -> np.ndarray:
+    """By how much a file may miss light (3, H, W): half of what lies between two of its codes, and half a DN."""
+    levels, table = fitted(content, headroom), linearization().astype(float)
+    codes = levels.to_codes(content.light / content.gains)
+    return (0.51 * np.diff(table, append=table[-1])[codes.clip(1) - 1] + 1) / levels.scale * content.gains
+
+
 def fractions(matrix) -> list[int]:
     return [part for value in np.ravel(matrix) for part in (round(value * 10_000), 10_000)]
 
@@ -85,8 +92,7 @@ def test_libraw_reads_the_numbers_and_they_are_the_light(rng, tmp_path):
     exposure = read_tags(tmp_path / "a.dng").find(50730)[0]
     gains = np.array(content.frame.white_balance)
     light = ((numbers - black) / (white - np.array(black)) * 2**exposure * gains).transpose(2, 0, 1)
-    half = 0.51 * 2**exposure / (white - black[0]) * gains.max()
-    assert np.abs(light - content.light).max() < half < 1e-4
+    assert (np.abs(light - content.light) < half_step(content)).all()
     np.testing.assert_allclose(loaded, light, atol=1e-6)
 
 
@@ -95,7 +101,7 @@ def test_it_is_read_as_a_raw_of_three_values_a_pixel(rng, tmp_path):
     saved(tmp_path / "a.dng", content)
     frame = read_frame(tmp_path / "a.dng")
     assert (frame.cfa, frame.shape, frame.orientation, frame.camera) == (UNFILTERED, (40, 60), 5, content.frame.camera)
-    np.testing.assert_allclose(balanced(normalise(frame), frame.cfa, frame.white_balance), content.light, atol=1e-4)
+    assert (np.abs(balanced(normalise(frame), frame.cfa, frame.white_balance) - content.light) < half_step(content)).all()
     part = normalise(crop(frame, 5, 7, 20, 30))
     np.testing.assert_array_equal(part, normalise(frame)[:, 5:25, 7:37])
     with pytest.raises(ValueError, match=r"three values \(linear DNG, sRAW\), no mosaic: it can be restored, but not compared"):
@@ -124,7 +130,7 @@ def test_black_is_zero_and_values_above_white_survive(rng, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         loaded = saved(tmp_path / "a.dng", content).load()
     assert not caplog.records
-    np.testing.assert_allclose(loaded, content.light.clip(0), atol=2e-4)
+    assert (np.abs(loaded - content.light.clip(0)) < half_step(content)).all()
     with tifffile.TiffFile(tmp_path / "a.dng") as file:
         assert file.pages.first.pages[0].tags["BlackLevel"].value == (0, 0, 0)
 
@@ -133,7 +139,7 @@ def test_what_does_not_fit_is_clipped_and_said(rng, tmp_path, caplog):
     content = picture(rng, low=-1.0, high=12.0)
     loaded = saved(tmp_path / "a.dng", content, headroom=4.0).load()
     gains = np.array(content.frame.white_balance)[:, None, None]
-    np.testing.assert_allclose(loaded, content.light.clip(0, 4 * gains), atol=1e-4)
+    assert (np.abs(loaded - content.light.clip(0, 4 * gains)) < half_step(content, 4.0)).all()
     above = (content.light > 4 * gains).mean()
     assert f"of the values {above:.2g} lie above what it holds (headroom)" in caplog.text
 
@@ -142,11 +148,21 @@ def test_what_does_not_fit_is_clipped_and_said(rng, tmp_path, caplog):
 def test_levels_hold_what_they_should(highest, saturation):
     levels = Levels.of(highest, saturation, headroom=8.0)
     top, shown = np.clip(highest, 1, 8), min(np.clip(highest, 1, 8), saturation)
-    assert top - 1e-6 <= levels.highest == pytest.approx(max(top, HIGHEST / FINEST), rel=1e-4)
-    assert levels.to_dn(np.float32(top)) == round(min(FINEST * top, HIGHEST))
-    assert levels.to_dn(np.zeros(1, np.float32)) == 0
-    assert abs(levels.to_dn(np.float32(shown)) - levels.white) <= 1
-    assert 2**levels.baseline_exposure == pytest.approx(shown, rel=1e-4)
+    assert levels.highest == pytest.approx(top)
+    assert linearization()[levels.to_codes(np.float32([0, top]))].tolist() == [0, HIGHEST]
+    assert linearization()[levels.to_codes(np.float32(shown))] == levels.white
+    assert 2**levels.baseline_exposure == pytest.approx(shown, rel=4e-4)
+
+
+def test_steps_lie_below_the_noise_of_light(rng):
+    """Of the quietest camera of the table, gain 6e-6 of white, a quarter of it, and one DN of 16 bits in black; dcraw reads 4096 codes."""
+    table = linearization().astype(float) / HIGHEST
+    assert len(table) == CODES == 4096
+    assert (np.diff(table) < np.sqrt(6e-6 * table[1:]) / 4 + 2 / HIGHEST).all()
+    assert np.diff(linearization()[:100]).max() <= 2
+    light = rng.random(1000, dtype=np.float32)
+    least = np.abs(table[:, None] - light).min(0)
+    assert (np.abs(table[Levels(HIGHEST, HIGHEST).to_codes(light)] - light) < least + 1 / HIGHEST).all()
 
 
 def test_levels_fit_camera_values_not_balanced_ones(rng):
@@ -165,7 +181,7 @@ def test_libraw_shows_it_as_it_shows_the_mosaic(orientation, rng, tmp_path):
     saved(tmp_path / "linear.dng", LinearPicture(light, frame, 1.0, tmp_path / "mosaic.dng"))
     mosaic, linear = developed(tmp_path / "mosaic.dng", half_size=True), developed(tmp_path / "linear.dng")
     assert linear.shape == oriented(light, orientation).transpose(1, 2, 0).shape
-    np.testing.assert_allclose(linear, mosaic, atol=5e-4)
+    np.testing.assert_allclose(linear, mosaic, atol=8e-4)
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("sample1", 1.0), ("sample2", 4.0)])
@@ -191,7 +207,7 @@ def test_saturated_light_is_white_and_brighter_light_survives(rng, tmp_path):
     content.light[:, 5] = 4 * gains
     content.light[:, 6] = 6 * gains
     dataset = saved(tmp_path / "a.dng", content)
-    np.testing.assert_allclose(dataset.load()[:, 6], np.broadcast_to(6 * gains, (3, 60)), rtol=1e-4)
+    np.testing.assert_allclose(dataset.load()[:, 6], np.broadcast_to(6 * gains, (3, 60)), rtol=4e-4)
     assert developed(tmp_path / "a.dng", user_flip=0)[5:7].min() > 1 - 1e-4
 
 

@@ -27,11 +27,12 @@ logger = logging.getLogger(__name__)
 
 LINEAR_RAW = 34892
 HIGHEST = 65535
-FINEST = 20_000  # DN for camera RGB of 1: finer than any camera of 14 bits counts; each bit more is 4.6 MB of 12.4 MP
+CODES = 4096  # values that are told apart, as many as dcraw reads: steps of 1 DN in black, 31 in white
 PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the first image, which is what viewers show; its size at most
+BEND = (HIGHEST - (CODES - 1)) / (CODES - 1) ** 2
 TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
 JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
-WHITE_LEVEL, EXPOSURE, NEUTRAL = 50717, 50730, 50728
+WHITE_LEVEL, EXPOSURE, NEUTRAL, LINEARIZATION = 50717, 50730, 50728, 50712
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,23 @@ class LinearPicture:
         return np.asarray(self.frame.white_balance, np.float32)[:, None, None]
 
 
+def _codes(dn: NDArray) -> NDArray[np.uint16]:
+    """The code whose DN is nearest."""
+    return np.rint((np.sqrt(1 + 4 * BEND * np.clip(dn, 0, HIGHEST)) - 1) / (2 * BEND)).astype(np.uint16)
+
+
+def linearization() -> NDArray[np.uint16]:
+    """DN of each code (CODES,), see `Levels`."""
+    codes = np.arange(CODES)
+    return np.rint(codes + BEND * codes**2.0).astype(np.uint16)
+
+
 @dataclass(frozen=True)
 class Levels:
     """How camera RGB c becomes digital numbers: DN = scale c; `white` is the DN that editors show as white.
+
+    The file holds codes k of them, DN = k + BEND k^2, and the table that says so: steps grow with the light as its noise does, and with
+    the square root of it, so that shadows keep every DN and highlights no bits that are noise.
 
     Black is 0: RawTherapee 5.9 and darktable 4.2 do not subtract BlackLevel from linear files, and a few DN of it tint the shadows.
     """
@@ -75,14 +90,15 @@ class Levels:
 
     @classmethod
     def of(cls, highest: float, saturation: float, headroom: float) -> "Levels":
-        """The finest scale up to `FINEST` at which 16 bits hold [0, highest], up to `headroom`.
+        """The finest scale at which 16 bits hold [0, highest], up to `headroom`.
 
-        Up to c = HIGHEST / FINEST all pictures have one scale. White is the highest value, at least 1, or where the photosites
-        saturated if that is lower: above it the colour of a light is not known.
+        White is the highest value, at least 1, or where the photosites saturated if that is lower: above it the colour of a light is
+        not known.
         """
         top = float(np.clip(highest, 1, headroom))
-        scale = min(HIGHEST / top, FINEST)
-        return cls(round(scale * min(top, saturation)), scale)
+        scale = HIGHEST / top
+        white = linearization()[_codes(np.float64(scale * min(top, saturation)))]  # one of the codes: what is as bright is no darker
+        return cls(int(white), scale)
 
     @property
     def baseline_exposure(self) -> float:
@@ -94,9 +110,9 @@ class Levels:
         """Greatest camera RGB that a file can hold."""
         return HIGHEST / self.scale
 
-    def to_dn(self, camera: NDArray) -> NDArray[np.uint16]:
-        """Rounded; what a file cannot hold goes to its end."""
-        return np.clip(np.rint(camera * np.float32(self.scale)), 0, HIGHEST).astype(np.uint16)
+    def to_codes(self, camera: NDArray) -> NDArray[np.uint16]:
+        """The nearest codes; what a file cannot hold goes to its end."""
+        return _codes(camera * np.float32(self.scale))
 
 
 def fitted(picture: LinearPicture, headroom: float) -> Levels:
@@ -111,13 +127,13 @@ def _tile_side(height: int, width: int) -> int:
 
 
 def _tiles(picture: LinearPicture, levels: Levels, side: int) -> Iterator[bytes]:
-    """Digital numbers as lossless JPEG (ITU-T T.81, process 14) of `side` x `side` pixels, edges continued, row by row."""
+    """Codes as lossless JPEG (ITU-T T.81, process 14) of `side` x `side` pixels, edges continued, row by row."""
     from imagecodecs import jpeg8_encode
 
     height, width = picture.light.shape[1:]
     for top, left in product(range(0, height, side), range(0, width, side)):
-        dn = levels.to_dn(picture.light[:, top : top + side, left : left + side] / picture.gains).transpose(1, 2, 0)
-        whole = np.pad(dn, ((0, side - dn.shape[0]), (0, side - dn.shape[1]), (0, 0)), mode="edge")
+        codes = levels.to_codes(picture.light[:, top : top + side, left : left + side] / picture.gains).transpose(1, 2, 0)
+        whole = np.pad(codes, ((0, side - codes.shape[0]), (0, side - codes.shape[1]), (0, 0)), mode="edge")
         yield bytes(jpeg8_encode(whole, lossless=True, predictor=PREDICTOR, bitspersample=16, colorspace="rgb", outcolorspace="rgb"))
 
 
@@ -155,6 +171,7 @@ def area_tags(frame: Frame, height: int, width: int) -> list[Any]:
 
 def _level_tags(levels: Levels) -> list[Any]:
     return [
+        (LINEARIZATION, "H", CODES, linearization(), True),
         (BLACK_REPEAT, "H", 2, (1, 1), True),
         (BLACK_LEVEL, "H", 3, (0, 0, 0), True),
         (WHITE_LEVEL, "H", 3, (levels.white,) * 3, True),
@@ -201,7 +218,7 @@ def read_linear_dng(path: str | Path) -> NDArray[np.float32]:
         first, raw = file.pages.first, file.pages.first.pages[0]
         white = np.asarray(raw.tags[WHITE_LEVEL].value, float)[:, None, None]
         (exposure, unit), neutral = first.tags[EXPOSURE].value, np.reshape(first.tags[NEUTRAL].value, (3, 2))
-        pixels = raw.asarray().transpose(2, 0, 1)
+        pixels = np.asarray(raw.tags[LINEARIZATION].value)[raw.asarray()].transpose(2, 0, 1)
     gains = (neutral[:, 1] / neutral[:, 0])[:, None, None]
     return (pixels * (2 ** (exposure / unit) * gains / white)).astype(np.float32)
 
