@@ -36,13 +36,6 @@ def test_what_stands_for_a_clipped_photosite_does_not_count_twice(observation, k
     torch.testing.assert_close(measurement.s.view(-1)[observation.places].double(), told, rtol=1e-3, atol=1e-3)
 
 
-def test_clipped_photosites_that_told_nothing_are_remembered_so(observation):
-    measurement = observation.measurement(torch.zeros(1, 3, 16, 16))
-    measurement.mask.view(-1)[observation.places[0]] = 0
-    clipped = observation._clipped(measurement, torch.zeros(1, 3, 16, 16))
-    assert torch.isinf(clipped.s).tolist() == [True, False, False, False]
-
-
 def test_clipped_photosites_do_not_show_offsets(observation):
     measurement = observation.measurement(torch.zeros(1, 3, 16, 16))
     seen = observation._unclipped(measurement)

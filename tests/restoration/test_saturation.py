@@ -7,7 +7,7 @@ import torch
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Operator
-from lowlight_kedro.restoration.saturation import at_least_level, clipped, level, one_sided, replace_clipped
+from lowlight_kedro.restoration.saturation import LOOSEST, at_least_level, clipped, level, one_sided, replace_clipped, stand_in
 from lowlight_kedro.sensor.cfa import sample
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.conftest import CFAS
@@ -103,9 +103,18 @@ def test_brighter_estimates_are_kept():
     assert sample(x[0].numpy(), CFAS[0]).min() == 9.0
 
 
-def test_what_tells_nothing_becomes_unmeasured():
-    y, mask, s = torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.ones(1, 3, 2, 2)
-    replace_clipped(y, mask, s, torch.tensor([1, 5]), *tensors([2.0, 3.0], [0.5, float("inf")]))
-    assert y.flatten()[:6].tolist() == [1, 2, 1, 1, 1, 0]
-    assert mask.flatten()[:6].tolist() == [1, 1, 1, 1, 1, 0]
-    assert s.flatten()[:6].tolist() == [1, 0.5, 1, 1, 1, 1]
+def test_what_would_tell_nothing_is_a_loose_measurement_of_what_is_believed():
+    """Far above the bound, and where all else is sure; near and below it the exact stand-in counts."""
+    bound, s, centre, variance = tensors([1.0] * 4, [0.1] * 4, [60.0, 2.0, 0.5, 1.0], [0.04, 0.0, 0.04, 0.04])
+    y, told = stand_in(bound, s, centre, variance)
+    torch.testing.assert_close(y[:2], centre[:2])
+    torch.testing.assert_close(told[:2], LOOSEST * s[:2])
+    exact = one_sided(bound, s, centre, variance)
+    torch.testing.assert_close(torch.stack([y[2:], told[2:]]), torch.stack([part[2:] for part in exact]))
+
+
+def test_stand_ins_are_written_where_they_belong():
+    y, s = torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    replace_clipped(y, s, torch.tensor([1, 5]), *tensors([2.0, 3.0], [0.5, 4.0]))
+    assert y.flatten()[:6].tolist() == [1, 2, 1, 1, 1, 3]
+    assert s.flatten()[:6].tolist() == [1, 0.5, 1, 1, 1, 4]

@@ -62,7 +62,7 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Clipped:
-    """At the clipped photosites (K,): an estimate of x0, and what it was computed from (s infinite = nothing)."""
+    """At the clipped photosites (K,): an estimate of x0, and what it was computed from."""
 
     x: Tensor
     y: Tensor
@@ -145,18 +145,18 @@ class Observation:
             for rows in strips(y.shape[-2]):
                 y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(self._gains, rows)
         if learned.clipped is not None:
-            self._replace_clipped(y, mask, s, learned.clipped, learned.h)
+            self._replace_clipped(y, s, learned.clipped, learned.h)
         if learned.factor is not None:
             for rows in strips(s.shape[-2]):
                 s[..., rows, :] *= learned.factor[..., rows, :].sqrt()
         return Measurement(y, mask, s)
 
-    def _replace_clipped(self, y: Tensor, mask: Tensor, s: Tensor, before: Clipped, h: float) -> None:
+    def _replace_clipped(self, y: Tensor, s: Tensor, before: Clipped, h: float) -> None:
         at, level = s.view(-1)[self.places], y.view(-1)[self.places]
         others = at.square() * h / (1 - h)  # variance of what all other photosites say of this one
         centre = before.x + others / before.s.square() * (before.x - before.y)
-        value, spread = saturation.one_sided(level, at, centre, others)
-        saturation.replace_clipped(y, mask, s, self.places, value, spread)
+        value, spread = saturation.stand_in(level, at, centre, others)
+        saturation.replace_clipped(y, s, self.places, value, spread)
 
     def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING, again: Again | None = None) -> Learned:
         """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`.
@@ -197,8 +197,7 @@ class Observation:
     def _clipped(self, measurement: Measurement, mean: Tensor) -> Clipped | None:
         if not len(self.places):
             return None
-        x, y, s, mask = (t.reshape(-1)[self.places] for t in (mean, measurement.y, measurement.s, measurement.mask))
-        return Clipped(x, y, torch.where(mask > 0, s, torch.inf))
+        return Clipped(*(t.reshape(-1)[self.places] for t in (mean, measurement.y, measurement.s)))
 
     def _unclipped(self, measurement: Measurement) -> Measurement:
         """Without the clipped photosites, which do not show their offset."""

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Operator
 from lowlight_kedro.sensor.cfa import UNFILTERED
 
 SEEN_WITHIN = {0: 0, 2: 1, 6: 2}  # pixels within which each channel has a site, by the period of the mosaic; 0: no filters
+LOOSEST = 10.0  # standard deviations of its noise; 3 and 30 show the same twigs
 FAR = 1e3  # standard deviations, beyond which the hazard of the Gaussian is its asymptote
 
 
@@ -60,6 +60,16 @@ def one_sided(bound: Tensor, s: Tensor, centre: Tensor, variance: Tensor) -> tup
     return y, torch.maximum(spread, s.square()).sqrt()
 
 
+def stand_in(bound: Tensor, s: Tensor, centre: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """`one_sided`, but never looser than LOOSEST s: what would tell less is a measurement of what is believed anyway.
+
+    A network knows mosaics. Before a blown sky all red and blue sites would tell nothing, and of green ones alone it makes a lattice.
+    """
+    y, spread = one_sided(bound, s, centre, variance)
+    loosest = LOOSEST * s.double()
+    return torch.where(spread > loosest, torch.maximum(centre, bound).double(), y), torch.minimum(spread, loosest)
+
+
 def _dilated(where: Tensor, reach: int) -> Tensor:
     """Whether there is one within `reach` rows and columns; booleans (H, W), shifted, so that it costs bytes and not floats."""
     for axis in (0, 1):
@@ -91,9 +101,7 @@ def at_least_level(x: Tensor, places: Tensor, operator: Operator, white: float) 
     return x
 
 
-def replace_clipped(y: Tensor, mask: Tensor, s: Tensor, places: Tensor, value: Tensor, spread: Tensor) -> None:
-    """Write one-sided measurements into y, mask and s (1, 3, H, W), in place; those that tell nothing become unmeasured."""
-    known = spread < SIGMA_UNKNOWN
-    y.view(-1)[places] = torch.where(known, value, 0.0).to(y)
-    mask.view(-1)[places] = known.to(mask)
-    s.view(-1)[places] = torch.where(known, spread, s.view(-1)[places]).to(s)
+def replace_clipped(y: Tensor, s: Tensor, places: Tensor, value: Tensor, spread: Tensor) -> None:
+    """Write measurements that stand for clipped photosites into y and s (1, 3, H, W), in place."""
+    y.view(-1)[places] = value.to(y)
+    s.view(-1)[places] = spread.to(s)
