@@ -10,7 +10,7 @@
 Light is linear and white-balanced, (3, H, W), 1 = white of the exposure that is asked for. Nothing here knows Kedro.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -43,6 +43,8 @@ from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
+from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
+from lowlight_kedro.sensor.dark_signal import DarkSignal, choose_darks, dark_signal, known
 from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
@@ -223,9 +225,27 @@ def noise_of(frame: Frame) -> tuple[NoiseModel, str]:
     return PoissonGaussian(values["gain"], values["read_noise"]), source
 
 
+def _dark_of(raw: Frame | NDArray, darks: Sequence[Frame] | DarkMap, noise: NoiseModel) -> DarkSignal:
+    """What a frame shows without light.
+
+    Raises:
+        ValueError: a dark cannot be used, or does not fit the frame.
+    """
+    if not isinstance(raw, Frame):
+        raise ValueError("darks are for frames of `read_raw`; take them off an array yourself")
+    if not isinstance(darks, DarkMap):
+        darks, left_out = measure_dark_map([partial(replace, dark) for dark in darks], [str(number) for number in range(len(darks))])
+        if left_out:
+            raise ValueError("; ".join(left_out))
+    chosen = choose_darks([known(darks)], raw.noise_known_as, raw.iso, raw.exposure_s, raw.shape)
+    if chosen.darks is None:
+        raise ValueError(f"no darks fit: {chosen.why}")
+    return dark_signal(darks, raw, noise)
+
+
 def _exposure(
     raw: Frame | NDArray, cfa: str | Cfa | None, noise: NoiseModel | None, white_balance: tuple[float, float, float] | None,
-    ratio: float | None,
+    ratio: float | None, darks: Sequence[Frame] | DarkMap | None,
 ) -> tuple[Exposure, str, NDArray]:  # fmt: skip
     """What was measured, where its noise is from, and the matrix that shows it."""
     if isinstance(raw, Frame):
@@ -242,13 +262,17 @@ def _exposure(
         if not isinstance(raw, Frame):
             raise ValueError("an array needs its noise: gain and read_noise, in its own units (Var = gain * signal + read_noise^2)")
         noise, source = noise_of(raw)
+    dark = None if darks is None else _dark_of(raw, darks, noise)
+    if dark is not None:
+        signal = dark.taken_off(signal)
     if ratio is None:
         ratio = max(TARGET_BRIGHTNESS / max(float(signal.mean()), 1e-9), 1.0)
     if not (np.isfinite(ratio) and ratio > 0):
         raise ValueError(f"ratio must be a positive number, got {ratio}")
     if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
         raise ValueError(f"white_balance must be three positive gains, got {balance}")
-    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise), source, matrix
+    added_std = None if dark is None else dark.std
+    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise, added_std=added_std), source, matrix
 
 
 def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, options: Mapping[str, Any] | None = None) -> Guidance:
@@ -326,9 +350,9 @@ def restore_exposure(
 def restore(
     raw: Frame | NDArray, prior: LoadedPrior | None = None, *, ratio: float | None = None, cfa: str | Cfa | None = None,
     gain: float | None = None, read_noise: float | None = None, noise: NoiseModel | None = None,
-    white_balance: tuple[float, float, float] | None = None, guidance: str | Guidance = "noise_map",
-    guidance_options: Mapping[str, Any] | None = None, settings: Settings | None = None, name: str = "frame",
-    progress: Progress = lambda share: None,
+    white_balance: tuple[float, float, float] | None = None, darks: Sequence[Frame] | DarkMap | None = None,
+    guidance: str | Guidance = "noise_map", guidance_options: Mapping[str, Any] | None = None, settings: Settings | None = None,
+    name: str = "frame", progress: Progress = lambda share: None,
 ) -> Restored:  # fmt: skip
     """The clean light behind a raw, P(x_clean | y_noisy): its mean in one to three evaluations of the prior, or draws.
 
@@ -342,6 +366,8 @@ def restore(
         read_noise: see `gain`.
         noise: any noise model instead of the two.
         white_balance: gains of R, G, B; those of a frame, 1 of an array.
+        darks: frames of the same camera, ISO and size with the lens cap on, or what `measure_dark_map` makes of them: what they show is
+            taken off a frame, and what is not known of it counts as noise.
         guidance: by name, or a function (denoiser, measurement) -> `Posterior`.
         guidance_options: keyword arguments of the guidance.
         settings: everything else.
@@ -355,7 +381,7 @@ def restore(
         raise ValueError("give both gain and read_noise, or noise, or none of them")
     prior, settings = prior or load_prior(), settings or Settings()
     noise = PoissonGaussian(gain, read_noise) if gain is not None and read_noise is not None else noise
-    exposure, source, matrix = _exposure(raw, cfa, noise, white_balance, ratio)
+    exposure, source, matrix = _exposure(raw, cfa, noise, white_balance, ratio, darks)
     bound = checked_guidance(guidance, prior, settings.estimate, guidance_options)
     result, facts = restore_exposure(exposure, prior, bound, settings, name, progress)
     record = {"exposure_ratio": exposure.exposure_ratio, "noise": vars(exposure.noise), "noise_from": source} | facts

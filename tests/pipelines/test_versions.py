@@ -4,6 +4,8 @@ A red test here means: results have changed. Raise the stage's number in `jobs.V
 Another shipped prior has other numbers under the same version, because its digest is in the keys.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from lowlight_kedro.pipelines.preprocessing.pairing import check_files
 from lowlight_kedro.sensor.calibration.frames import image_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
+from lowlight_kedro.sensor.dark_map import measure_dark_map
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from tests.conftest import ROOT, make_frame
 
@@ -71,6 +74,15 @@ def calibration(parameters):
     return [flats.gain, flats.read_noise, flats.gain_error, image.gain, image.read_noise]
 
 
+def darks(parameters):
+    rng = np.random.default_rng(0)
+    shown = np.where(rng.random((96, 108)) < 0.01, 300, 0) + np.arange(96)[:, None] // 4
+    frames = [make_frame(rng, shape=(96, 108), light=0) for _ in range(3)]
+    frames = [replace(frame, mosaic_dn=(frame.mosaic_dn + shown).astype(np.uint16)) for frame in frames]
+    found, _ = measure_dark_map([partial(replace, frame) for frame in frames], "abc")
+    return [float(len(found.sites)), float(found.excess.mean()), found.shared_std, *numbers_of(found.shared(slice(None)))]
+
+
 def restoration(parameters):
     rng, found, prior = np.random.default_rng(0), [], ll.load_prior(device="cpu", precision="fp32")
     for name in ("RGGB", "xtrans"):
@@ -86,6 +98,7 @@ NUMBERS = {
     "pairs": (1, [20.0017, 0.020647, 0.0, 0.0, -0.0, -0.0, 0.0]),
     "photographs": (1, [6567.56, 8326.93, 74060000.0]),
     "calibration": (1, [0.000997031, 0.00400288, 1.04041e-05, 1.70136e-07, 0.000245562]),
+    "darks": (1, [93.0, 300.08, 0.0683556, 11.5182, 6.84549, 0.00789983]),
     "restoration": (
         1,
         [

@@ -94,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "--prior", metavar="FILE", help="a prior of your own, 06_models/prior.safetensors of a training (default: the package's)"
     )
     restore.add_argument("--calibrations", metavar="DIR", help="noise of your cameras as `kedro run --pipelines calibration` measured it")
+    restore.add_argument(
+        "--darks", metavar="DIR", help="raws taken with the lens cap on, same camera and ISO: repairs hot sites, glow, columns"
+    )
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: auto")
     restore.add_argument("--workers", type=count, default=1, metavar="N", help="files at once, each in a process (default: 1)")
     restore.add_argument("--overwrite", action="store_true", help="do again what is there; without it, finished files are left alone")

@@ -26,6 +26,8 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
     restore: dict[str, Any] = {"out": out.as_posix(), "overwrite": told.overwrite}
     if told.calibrations:
         restore["calibrations"] = Path(told.calibrations).expanduser().resolve().as_posix()
+    if told.darks:
+        restore["darks"] = Path(told.darks).expanduser().resolve().as_posix()
     inference: dict[str, Any] = {
         "input": [Path(raw).expanduser().absolute().as_posix() for raw in told.raws],
         "estimate": told.estimate, "strength": told.strength, "symmetries": told.symmetries,
@@ -53,6 +55,7 @@ class Workshop:
         loader = CONFIG_LOADER_CLASS(str(conf_source()), env="restore", runtime_params=runtime_params(told, out), **settings)
         self.parameters: dict[str, Any] = loader["parameters"]
         self.files = DataCatalog.from_config(loader["catalog"])
+        self.darks = bool(told.darks)
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """How each frame of this run ended."""
@@ -62,6 +65,7 @@ class Workshop:
 def restore_all(work: Workshop) -> list[dict[str, str]]:
     """Read the headers, restore one frame after the other, write the index; returns the files that cannot be read, with the reason."""
     from lowlight_kedro.datasets.pairs import NO_PAIRS
+    from lowlight_kedro.pipelines.calibration.darks import named_darks
     from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames
     from lowlight_kedro.pipelines.inference.options import InferenceOptions
     from lowlight_kedro.pipelines.options import ExecutorOptions
@@ -72,10 +76,12 @@ def restore_all(work: Workshop) -> list[dict[str, str]]:
     files, told = work.files, work.parameters
     options, raws = InferenceOptions.model_validate(told["inference"]), files.load("inference_raws")
     frames, unreadable = index_frames(raws, {}, PreprocessingOptions.model_validate(told["preprocessing"]))
-    selected = select_frames(frames, options)
+    selected, darks = select_frames(frames, options), files.load("darks")
+    if work.darks:
+        darks = [*named_darks(files.load("dark_raws"), selected), *darks]
     jobs = restore_frames(
-        raws, selected, NO_PAIRS, files.load("prior"), files.load("calibrations"), SensorOptions.model_validate(told["sensor"]), options,
-        ExecutorOptions.model_validate(told["executor"]),
+        raws, selected, NO_PAIRS, files.load("prior"), files.load("calibrations"), darks, SensorOptions.model_validate(told["sensor"]),
+        options, ExecutorOptions.model_validate(told["executor"]),
     )  # fmt: skip
     files.save("restored", jobs)
     files.save("restored_index", index_pages(files.load("restored"), selected, options))
@@ -105,6 +111,8 @@ def _wrong(told: Namespace, out: Path) -> str | None:
         return f"{told.calibrations} holds no calibration (*.json); give the folder that `kedro run --pipelines calibration` wrote"
     if told.prior and not Path(told.prior).expanduser().is_file():
         return f"{told.prior}: no such file; --prior takes the prior.safetensors that `kedro run --pipelines training` wrote"
+    if told.darks and not Path(told.darks).expanduser().exists():
+        return f"{told.darks} does not exist; give a folder of dark frames (raws taken with the lens cap on) by --darks"
     return _unwritable(out) or _unwritable(out / "details")
 
 

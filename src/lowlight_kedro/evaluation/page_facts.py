@@ -62,7 +62,16 @@ def _noise(record: Mapping[str, Any]) -> list[Fact]:
     if {"gain", "read_noise"} <= noise.keys():
         black, grey = (f"{100 * noise_at(signal, noise, ratio):.2g} %" for signal in (0, GREY))
         facts.append(("Before", f"noise of {black} of white in black, {grey} in middle grey, when brightened"))
-    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values))]
+    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values)), *_darks(record)]
+
+
+def _darks(record: Mapping[str, Any]) -> list[Fact]:
+    darks = record.get("darks")
+    if not darks:
+        return []
+    count = len(darks["frames"])
+    taken = f"taken off, as {count} dark frame{'s' if count > 1 else ''} of {seconds(darks['exposure_s'])} told it"
+    return [("What the sensor shows without light", f"{taken}; {darks['sites']} hot or restless photosites")]
 
 
 def _brightness(record: Mapping[str, Any]) -> list[Fact]:
@@ -112,7 +121,7 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """What the record warns of."""
-    told = [record["warning"]] if record.get("warning") else []
+    told = [record[name] for name in ("warning", "darks_warning") if record.get(name)]
     if record.get("colour_guessed"):
         missing = " and no ".join(record["colour_guessed"])
         told.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")

@@ -50,6 +50,7 @@ class Exposure:
         exposure_ratio: how much longer the exposure is that the result should look like.
         noise: the noise of the short exposure, in units of `signal`.
         defects: photosites (H, W) that do not tell the light, see `sensor.defects`; None: none is known.
+        added_std: standard deviation (H, W) of what single photosites have beyond `noise`, see `sensor.dark_signal`; None: nothing.
     """
 
     signal: NDArray
@@ -58,6 +59,7 @@ class Exposure:
     exposure_ratio: float
     noise: NoiseModel
     defects: NDArray | None = None
+    added_std: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,11 @@ class Observation:
         noise: Any = exposure.noise
         if apart:
             noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
-        return noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        s = noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        if exposure.added_std is not None:
+            for rows in strips(s.shape[-2]):
+                s[..., rows, :] = torch.hypot(s[..., rows, :], self._gains * torch.from_numpy(exposure.added_std[rows]).to(s))
+        return s
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
         """What was measured, with the noise level that belongs to `clean` and all that was learned."""

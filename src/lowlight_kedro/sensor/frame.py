@@ -181,8 +181,8 @@ def range_dn(frame: Frame) -> float:
     return frame.white_level - float(frame.black_level.mean())
 
 
-def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
-    """A part of the frame; `top` and `left` move up to the start of a colour filter period.
+def part_of(frame: Frame, top: int, left: int, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a part; `top` and `left` move up to the start of a colour filter period.
 
     Raises:
         ValueError: the part does not lie inside the frame.
@@ -192,6 +192,15 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     rows, columns = frame.shape
     if min(top, left) < 0 or min(height, width) < 1 or top + height > rows or left + width > columns:
         raise ValueError(f"crop [{top}, {left}, {height}, {width}] must lie inside the frame of {rows} x {columns}")
-    black = np.roll(frame.black_level, (-top, -left), (-2, -1))
-    part = frame.mosaic_dn[..., top : top + height, left : left + width]
-    return replace(frame, mosaic_dn=part, black_level=black, default_crop=None)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
+    """The `part_of` a frame.
+
+    Raises:
+        ValueError: the part does not lie inside the frame.
+    """
+    rows, columns = part_of(frame, top, left, height, width)
+    black = np.roll(frame.black_level, (-rows.start, -columns.start), (-2, -1))
+    return replace(frame, mosaic_dn=frame.mosaic_dn[..., rows, columns], black_level=black, default_crop=None)

@@ -1,7 +1,8 @@
-"""raw frames -> noise of each set of flats, pair and image -> calibrations per camera, table and figures."""
+"""raw frames -> noise of each set of flats, pair and image -> calibrations per camera, table and figures; and maps of darks."""
 
 from kedro.pipeline import Node, Pipeline
 
+from lowlight_kedro.pipelines.calibration.darks import collect_darks, measure_darks
 from lowlight_kedro.pipelines.calibration.nodes import collect_calibrations, measure_noise, plot_calibrations
 from lowlight_kedro.pipelines.preprocessing.pairing import index_frames, pair_frames
 
@@ -24,5 +25,7 @@ def create_pipeline() -> Pipeline:
             name="measure_noise",
         ),
         Node(collect_calibrations, "noise_measurements", ["calibrations", "calibration_table"], name="collect_calibrations"),
+        Node(measure_darks, ["raw_frames", "calibration_frames", "params:executor"], "dark_measurements", name="measure_darks"),
+        Node(collect_darks, "dark_measurements", "darks", name="collect_darks"),
         Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations", tags="report"),
     ])  # fmt: skip

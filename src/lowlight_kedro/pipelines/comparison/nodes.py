@@ -25,6 +25,7 @@ from lowlight_kedro.pipelines.options import ExecutorOptions, Options, checked, 
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
+from lowlight_kedro.sensor.dark_signal import Darks
 from lowlight_kedro.sensor.frame import Frame
 
 TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
@@ -86,14 +87,14 @@ def _restore_by(
 
 def restore_by_methods(
     raw_frames: dict[str, Any], selected: pd.DataFrame, pairs: pd.DataFrame, prior: Checkpoint, calibrations: list[dict],
-    sensor: SensorOptions, inference: InferenceOptions, options: ComparisonOptions, executor: ExecutorOptions,
+    darks: list[Darks], sensor: SensorOptions, inference: InferenceOptions, options: ComparisonOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame that has a long exposure, and each method, the job to restore it.
 
     Raises:
         ValueError: a method does not go with the prior, or no frame has a long exposure.
     """
-    shared = {name: Restoration(prior, sensor, method.of(inference), calibrations) for name, method in options.methods.items()}
+    shared = {name: Restoration(prior, sensor, method.of(inference), calibrations, darks) for name, method in options.methods.items()}
     for name, restoration in shared.items():
         if options.methods[name].baseline is None:
             _ = restoration.guidance  # what does not go together is said before any frame
@@ -101,7 +102,7 @@ def restore_by_methods(
     frames = [name for name in selected["frame"] if name in ratios]
     if not frames:
         raise ValueError("nothing to compare: no selected frame has a long exposure (see pairs)")
-    settings = [digest(prior), calibrations, sensor.model_dump()]
+    settings = [digest(prior), calibrations, [known.digest() for known in darks], sensor.model_dump()]
     jobs = [
         Job(
             f"{method}/{name}", "restoration",

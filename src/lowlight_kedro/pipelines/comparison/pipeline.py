@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline([
         Node(
             restore_by_methods,
-            ["raw_frames", "selected_frames", "pairs", "prior", "calibrations",
+            ["raw_frames", "selected_frames", "pairs", "prior", "calibrations", "darks",
              "params:sensor", "params:inference", "params:comparison", "params:executor"],
             "restored_by_method",
             name="restore_by_methods", tags="gpu",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED
-from lowlight_kedro.sensor.frame import Frame, crop, normalise, range_dn
+from lowlight_kedro.sensor.dark_signal import Darks, DarkSignal, choose_darks, dark_signal
+from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn
+from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.noise_sources import ASSUMED
 
 logger = logging.getLogger(__name__)
@@ -76,27 +78,44 @@ def _weakened(result: Estimate, exposure: Exposure, frame: Frame, options: Infer
     return result.blended(scaled_light(exposure.signal, frame, exposure.exposure_ratio, options.demosaicer), options.strength)
 
 
+def _dark_of(frame: Frame, noise: NoiseModel, known: Sequence[Darks]) -> tuple[DarkSignal | None, dict[str, Any]]:
+    """What the frame shows without light, and facts for the record; None where no darks fit, or none of them can be used."""
+    choice = choose_darks(known, frame.noise_known_as, frame.iso, frame.exposure_s, frame.shape)
+    if choice.darks is None:
+        return None, {"darks": None, "darks_warning": choice.warned or None}
+    try:
+        dark_map = choice.darks.map
+    except ValueError as error:
+        return None, {"darks": None, "darks_warning": f"restored without darks: {error}"}
+    told = {"frames": list(dark_map.frames), "exposure_s": dark_map.exposure_s, "sites": len(dark_map.sites)}
+    return dark_signal(dark_map, frame, noise), {"darks": told, "darks_warning": choice.warned or None}
+
+
 def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> tuple[Frame, Exposure, dict[str, Any]]:
-    """A raw ready to be restored or developed: cut, checked, with its exposure ratio and noise; and facts for the record.
+    """A raw ready to be restored or developed: cut, checked, with its exposure ratio and noise, less its darks; and facts for the record.
 
     Raises:
         ValueError: it is over-exposed, or its ratio or its noise cannot be told.
     """
-    frame, options = raw(), shared.options
-    frame = crop(frame, *options.crop) if options.crop else frame
-    signal = normalise(frame)
+    whole, options = raw(), shared.options
+    frame = crop(whole, *options.crop) if options.crop else whole
+    signal, added_std = normalise(frame), None
     saturated = saturated_share(signal, options.max_saturated)
-    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
     own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
     noise, source, passed_over = shared.sensor.noise_model(
         frame.noise_known_as, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
     )
+    dark, told = _dark_of(whole, noise, shared.darks)
+    if dark is not None:
+        dark = dark.part(*part_of(whole, *options.crop)) if options.crop else dark
+        signal, added_std = dark.taken_off(signal), dark.std
+    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
     facts = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
         "crop": options.crop, "saturated_share": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
-    return frame, Exposure(signal, frame.cfa, frame.white_balance, ratio, noise), facts
+    return frame, Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, added_std=added_std), facts | told
 
 
 def restore_light(
@@ -107,8 +126,8 @@ def restore_light(
     frame, exposure, about = exposed(raw, paired, shared)
     logger.info("exposure ratio %.4g (%s); noise from %s", exposure.exposure_ratio, about["ratio_from"], about["noise_from"])
     unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
-    if unfamiliar:
-        logger.warning("%s: %s", name, unfamiliar)
+    for warned in filter(None, (unfamiliar, about["darks_warning"])):
+        logger.warning("%s: %s", name, warned)
     result, facts = _restored(exposure, shared, name)
     result = _weakened(result, exposure, frame, options)
     record = about | {
@@ -134,6 +153,7 @@ def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, sha
     result, exposure, frame, record = restore_light(raw, paired, name, shared)
     outputs = Outputs(name, result, exposure, frame, getattr(raw, "path", None), shared.options)
     notes = [*(f"{what} guessed" for what in frame.guessed), *(["noise assumed"] if record["noise_from"] == ASSUMED else [])]
+    notes += ["without darks"] if record["darks_warning"] and not record["darks"] else []
     if frame.cfa == UNFILTERED and "cfa" in shared.options.files:
         notes.append("no cfa: the raw has three values a pixel")
     facts = outputs.facts

@@ -22,6 +22,7 @@ from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.restoration.settings import Window
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
+from lowlight_kedro.sensor.dark_signal import Darks
 from lowlight_kedro.sensor.noise import NOISE_MODELS
 
 TIMED_SIDE, TIMED_LEVEL = 256, 0.1  # pixels, and noise in network units: of no influence on the time
@@ -44,6 +45,7 @@ class Restoration:
     sensor: SensorOptions
     options: InferenceOptions
     calibrations: Sequence[Mapping[str, Any]]
+    darks: Sequence[Darks] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # a worker builds its own network

@@ -15,6 +15,7 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.sensor.dark_signal import Darks, choose_darks
 from lowlight_kedro.sensor.render import shrunk
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def select_frames(frames: pd.DataFrame, options: InferenceOptions) -> pd.DataFra
 
 def restore_frames(
     raw_frames: dict[str, Any], selected: pd.DataFrame, pairs: pd.DataFrame, prior: Any,
-    calibrations: list[dict], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
+    calibrations: list[dict], darks: list[Darks], sensor: SensorOptions, options: InferenceOptions, executor: ExecutorOptions,
 ) -> Jobs:  # fmt: skip
     """For each selected frame the job to restore it by `prior`, a `Checkpoint`.
 
@@ -61,18 +62,19 @@ def restore_frames(
     from lowlight_kedro.pipelines.inference.model import Restoration  # the raws are listed and their headers read before
     from lowlight_kedro.pipelines.inference.outputs import most_bytes
 
-    shared = Restoration(prior, sensor, options, calibrations)
+    shared = Restoration(prior, sensor, options, calibrations, darks)
     _ = shared.guidance  # builds the network: what does not go together is said before any frame
     ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
     settings = [shared.prior.digest, calibrations, sensor.model_dump(), options.describe(), shared.code]
-    jobs = [
-        Job(
+    jobs = []
+    for row in selected[["frame", "camera", "iso", "exposure_s", "height", "width"]].to_dict("records"):
+        name, height, width = str(row["frame"]), int(row["height"]), int(row["width"])
+        fitting = choose_darks(darks, row["camera"], row["iso"], row["exposure_s"], (height, width)).darks
+        jobs.append(Job(
             name, "restoration", partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]],
-            [settings, ratios.get(name)],
+            [settings, ratios.get(name), fitting and fitting.digest()],
             parts=options.files, size=most_bytes(options.files, height, width),
-        )
-        for name, height, width in zip(selected["frame"], selected["height"], selected["width"], strict=True)
-    ]  # fmt: skip
+        ))  # fmt: skip
     if options.estimate != "mean" and len(selected):
         pixels = float((selected["height"] * selected["width"]).mean())
         evaluations, seconds = shared.expected_seconds(pixels)

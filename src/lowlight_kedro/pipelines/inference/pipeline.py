@@ -16,7 +16,7 @@ def create_pipeline() -> Pipeline:
         Node(select_frames, ["inference_frames", "params:inference"], "selected_frames", name="select_frames"),
         Node(
             restore_frames,
-            ["inference_raws", "selected_frames", "pairs", "prior", "calibrations",
+            ["inference_raws", "selected_frames", "pairs", "prior", "calibrations", "darks",
              "params:sensor", "params:inference", "params:executor"],
             "restored",
             name="restore_frames", tags="gpu",

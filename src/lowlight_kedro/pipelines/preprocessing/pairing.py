@@ -24,7 +24,8 @@ CHECK_COLUMNS = (
 )  # fmt: skip
 
 
-def _headers(raw_frames: Mapping[str, RawFile]) -> tuple[list[dict], Problems]:
+def read_headers(raw_frames: Mapping[str, RawFile]) -> tuple[list[dict], Problems]:
+    """What each raw says of itself, by name, and the files that cannot be read, which are told."""
     rows, unreadable = [], []
     for frame, raw in tqdm(raw_frames.items(), desc="headers", unit="raw", disable=no_bars()):
         try:
@@ -45,7 +46,7 @@ def index_frames(
     Raises:
         ValueError: no raw is readable.
     """
-    rows, unreadable = _headers(raw_frames)
+    rows, unreadable = read_headers(raw_frames)
     if not rows:
         raise ValueError(f"none of the {len(raw_frames)} raws is readable; the first: {unreadable[0]['reason']}")
     layout = choose("layout", scenes.LAYOUTS, options.layout)

@@ -1,0 +1,79 @@
+"""Darks by camera, ISO, exposure time and size: measured by the calibration pipeline, or from a folder that the command names."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from lowlight_kedro.datasets.raw import RawFile
+from lowlight_kedro.jobs import Job, Jobs
+from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.preprocessing.pairing import read_headers
+from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
+from lowlight_kedro.sensor.dark_signal import Darks
+
+logger = logging.getLogger(__name__)
+
+ALIKE = ["camera", "iso", "exposure_s", "height", "width"]  # what darks of one map have in common
+
+
+def _measured(raws: Sequence[RawFile]) -> DarkMap:
+    """The map of these darks; those that are left out are told."""
+    dark_map, left_out = measure_dark_map(raws, [raw.path.name for raw in raws])
+    for reason in left_out:
+        logger.warning("%s", reason)
+    return dark_map
+
+
+def _digest(raws: Sequence[RawFile]) -> str:
+    return hashlib.sha256(" ".join(raw.content_hash() for raw in raws).encode()).hexdigest()
+
+
+def _alike(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """What darks have in common, and their names; those whose file does not tell its ISO are left out."""
+    for _, group in rows[rows["iso"] > 0].groupby(ALIKE, dropna=False):
+        yield group.iloc[0][ALIKE].to_dict(), group["frame"].tolist()
+
+
+def named_darks(raws: Mapping[str, RawFile], frames: pd.DataFrame) -> list[Darks]:
+    """Named raws as darks, measured when they are needed; files that cannot be read, or fit none of the `frames`, are told."""
+    rows, _ = read_headers(raws)
+    wanted = frames[["camera", "iso", "height", "width"]].drop_duplicates().to_dict("records")
+    found = []
+    for about, names in _alike(pd.DataFrame(rows, columns=["frame", *ALIKE])):
+        group, shape = [raws[name] for name in names], (int(about["height"]), int(about["width"]))
+        darks = Darks(about["camera"], about["iso"], about["exposure_s"], shape, partial(_measured, group), partial(_digest, group))
+        found.append(darks)
+        if not any(darks.fit(one["camera"], one["iso"], (one["height"], one["width"])) for one in wanted):
+            files = ", ".join(raw.path.name for raw in group)
+            logger.warning("darks that fit no frame: %s (%s, ISO %g, %d x %d)", files, darks.camera, darks.iso, *shape)
+    return found
+
+
+def _map_of(raws: Sequence[RawFile], shared: Any) -> dict[str, Any]:
+    """What a job gives: the map, and what became of the darks."""
+    dark_map, left_out = measure_dark_map(raws, [raw.path.name for raw in raws])
+    record = {"camera": dark_map.camera, "iso": dark_map.iso, "exposure_s": dark_map.exposure_s, "darks": list(dark_map.frames)}
+    return {"map": dark_map, "record": record | {"left_out": left_out, "sites": len(dark_map.sites)}}
+
+
+def measure_darks(raw_frames: Mapping[str, RawFile], frames: pd.DataFrame, executor: ExecutorOptions) -> Jobs:
+    """The job to measure each set of darks, the raws in folders named `darks`."""
+    jobs = []
+    for about, names in _alike(frames[frames["data_type"] == "dark"]):
+        raws = [raw_frames[name] for name in names]
+        camera = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in about["camera"])
+        name = f"{camera}_iso{about['iso']:g}_{about['exposure_s']:g}s_{about['height']}x{about['width']}"
+        jobs.append(Job(name, "darks", partial(_map_of, raws), raws, names))
+    return Jobs(jobs, None, executor.build(), "darks", "set")
+
+
+def collect_darks(dark_measurements: Mapping[str, Mapping[str, Any]]) -> dict[str, DarkMap]:
+    """The maps by name; darks that were left out are told."""
+    for parts in dark_measurements.values():
+        for reason in parts["record"]().get("left_out", ()):
+            logger.warning("%s", reason)
+    return {name: parts["map"]() for name, parts in dark_measurements.items() if "map" in parts and "error" not in parts["record"]()}

@@ -1,0 +1,147 @@
+"""What darks tell of one exposure: which of them fit it, what to take off its photosites, and what that adds to their noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_kedro.sensor.dark_map import STRIP, DarkMap
+from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA, Frame, range_dn
+from lowlight_kedro.sensor.noise import NoiseModel
+
+SAME_ISO, SAME_TIME = 1.01, 1.1  # ratios up to which two are the same
+WARMTH = 0.05  # of a dark current, by which it differs between darks and frame: the sensor warms up
+UNSCALED = 0.5  # of what scaling to another exposure time changes, that it is not known by
+
+
+@dataclass(frozen=True)
+class Darks:
+    """Darks of one camera, ISO, exposure time and size; the map is measured, or read, when it is first asked for.
+
+    Attributes:
+        measure: gives the map.
+        digest: of all that the map depends on, when it is asked for.
+    """
+
+    camera: str
+    iso: float
+    exposure_s: float
+    shape: tuple[int, int]
+    measure: Callable[[], DarkMap]
+    digest: Callable[[], str]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # a worker measures its own
+
+    def fit(self, camera: str, iso: float, shape: tuple[int, int]) -> bool:
+        """Whether they are of that camera, ISO and size."""
+        same = self.camera.lower() == camera.lower() and camera != UNKNOWN_CAMERA and self.shape == tuple(shape)
+        return same and max(self.iso / iso, iso / self.iso) < SAME_ISO
+
+    @cached_property
+    def map(self) -> DarkMap:
+        """See `measure`."""
+        return self.measure()
+
+
+def known(dark_map: DarkMap) -> Darks:
+    """A map that is there already."""
+    about = dark_map.camera, dark_map.iso, dark_map.exposure_s, dark_map.shape
+    return Darks(*about, measure=lambda: dark_map, digest=lambda: "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The darks that fit an exposure, or None; `why` there are none, and what to be `warned` of; both may be empty."""
+
+    darks: Darks | None = None
+    why: str = ""
+    warned: str = ""
+
+
+def _time(exposure_s: float) -> str:
+    return f"{exposure_s:g} s" if np.isfinite(exposure_s) else "an unknown time"
+
+
+def _apart(darks: Darks, exposure_s: float) -> float:
+    """How many e-folds of exposure time lie between darks and frame; 0 where one of them does not tell."""
+    apart = abs(np.log(darks.exposure_s / exposure_s))
+    return float(apart) if np.isfinite(apart) else 0.0
+
+
+def _why_not(known: Sequence[Darks], camera: str, iso: float, shape: tuple[int, int]) -> str:
+    """Why no darks fit, in words that follow "the darks are"."""
+    if camera == UNKNOWN_CAMERA:
+        return "of a named camera, and the file does not name its own"
+    mine = [one for one in known if one.camera.lower() == camera.lower()]
+    if not mine:
+        return f"of {', '.join(sorted({one.camera for one in known}))}, the frame is of {camera}"
+    fitting = [one for one in mine if one.shape == shape]
+    if not fitting:
+        return f"of {mine[0].shape[0]} x {mine[0].shape[1]} photosites, the frame has {shape[0]} x {shape[1]}"
+    return f"of ISO {', '.join(f'{iso:g}' for iso in sorted({one.iso for one in fitting}))}, the frame has ISO {iso:g}"
+
+
+def choose_darks(known: Sequence[Darks], camera: str, iso: float, exposure_s: float, shape: tuple[int, int]) -> Choice:
+    """Those of an exposure's camera, size and ISO; of several the nearest in exposure time."""
+    if not known:
+        return Choice()
+    near = [one for one in known if one.fit(camera, iso, shape)]
+    if not near:
+        why = f"the darks are {_why_not(known, camera, iso, shape)}"
+        return Choice(None, why, f"restored without darks: {why}")
+    best = min(near, key=lambda one: _apart(one, exposure_s))
+    if _apart(best, exposure_s) <= np.log(SAME_TIME):
+        return Choice(best)
+    warned = f"the darks were exposed for {_time(best.exposure_s)}, the frame for {_time(exposure_s)}: their glow and hot sites are scaled"
+    return Choice(best, warned=warned)
+
+
+@dataclass(frozen=True)
+class DarkSignal:
+    """Of one exposure, units of white - black: what it shows without light (H, W), and the standard deviation that this adds (H, W)."""
+
+    signal: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def part(self, rows: slice, columns: slice) -> "DarkSignal":
+        """Of a part of the frame."""
+        return DarkSignal(self.signal[rows, columns], np.ascontiguousarray(self.std[rows, columns]))
+
+    def taken_off(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A frame's signal (H, W) without it; a clipped site stays at white, because it says only "at least"."""
+        return np.where(signal < 1, signal - self.signal, signal)
+
+
+def dark_signal(dark_map: DarkMap, frame: Frame, noise: NoiseModel) -> DarkSignal:
+    """What a frame shows without light, by a map that fits it.
+
+    Glow and hot sites are dark current: they grow with the exposure time and bring photon noise of their own. What is not known of the
+    map counts as noise of each photosite.
+
+    Args:
+        noise: of the frame, units of white - black.
+    """
+    span, (height, width) = range_dn(frame), dark_map.shape
+    times = frame.exposure_s / dark_map.exposure_s
+    times = times if np.isfinite(times) else 1.0
+    doubt, currents = float(np.hypot(WARMTH, UNSCALED * (times - 1))), dark_map.current()
+    signal, variance = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    for top in range(0, height, STRIP):
+        rows = slice(top, min(top + STRIP, height))
+        current = dark_map.spread(currents, rows) / span
+        signal[rows] = dark_map.shared(rows) / span + (times - 1) * current
+        variance[rows] = (dark_map.shared_std / span) ** 2 + np.square(doubt * current) + _photons(times * current, noise)
+    excess = times * dark_map.excess / span
+    own = np.maximum(_photons(excess, noise), np.square(dark_map.restless_std / span))
+    signal.reshape(-1)[dark_map.sites] += excess
+    variance.reshape(-1)[dark_map.sites] += own + np.square(times * dark_map.excess_std / span) + np.square(doubt * excess)
+    return DarkSignal(signal, np.sqrt(variance))
+
+
+def _photons(signal: NDArray, noise: Any) -> NDArray:
+    """Variance of the photon noise of a dark current."""
+    return np.asarray(noise.variance(signal) - noise.variance(np.zeros((), np.float32)))
