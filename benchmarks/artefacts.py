@@ -3,7 +3,8 @@
 The scenes are those of benchmarks/scenes.py: parts of photographs that training never saw, through the measured noise of a Sony A7S II with
 long tails, row noise and rounding. To each exposure one addition is made, in DN of 14 bits, and the frame is restored with the same
 noise model as before: nobody tells the restoration what was added. The table shows the PSNR of the frame without additions, and by how
-much each addition changes it, in dB, linear and in sRGB, mean over the scenes; `worst` is the scene that loses most in sRGB.
+much each addition changes it, in dB, linear and in sRGB, mean over the scenes; `worst` is the scene that loses most in sRGB. With
+`--darks N` the same sensor takes N darks before, and the frame is restored with them.
 
     python benchmarks/artefacts.py --photographs FOLDER --layouts bayer xtrans --settings x100
 """
@@ -12,81 +13,102 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scenes import BALANCE, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
+from scenes import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
 
 import lowlight_kedro as ll
-from lowlight_kedro.api import LoadedPrior, Restored, Settings
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.api import LoadedPrior, Settings
+from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
+from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
+from lowlight_kedro.sensor.frame import Frame
+
+Draws = np.random.Generator
 
 
-def sites(share: float, mean_dn: float) -> Callable[[NDArray, Cfa, np.random.Generator], NDArray]:
+def photons(current: NDArray, gain_dn: float, moment: Draws) -> NDArray:
+    """A dark current in DN as one exposure shows it."""
+    return moment.poisson(current / gain_dn) * gain_dn
+
+
+def sites(share: float, mean_dn: float) -> "Addition":
     """A `share` of all sites is too bright by an exponential excess."""
-    return lambda signal, cfa, rng: signal + (rng.random(signal.shape) < share) * rng.exponential(mean_dn, signal.shape)
+
+    def added(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
+        excess = (sensor.random(signal.shape) < share) * sensor.exponential(mean_dn, signal.shape)
+        return signal + photons(excess, gain_dn, moment)
+
+    return added
 
 
-def clusters(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def clusters(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """2 x 2 hot sites, one cluster in 10,000 sites."""
-    centre = rng.random(signal.shape) < 1e-4
+    centre = sensor.random(signal.shape) < 1e-4
     whole = np.logical_or.reduce([np.roll(centre, (down, right), (0, 1)) for down in (0, 1) for right in (0, 1)])
-    return signal + whole * 400.0
+    return signal + photons(whole * 400.0, gain_dn, moment)
 
 
-def dead(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def dead(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """One site in 1000 shows black."""
-    return np.where(rng.random(signal.shape) < 1e-3, 0.0, signal)
+    return np.where(sensor.random(signal.shape) < 1e-3, 0.0, signal)
 
 
-def rows(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
-    """Row offsets of 3 DN beside the table's own."""
-    return signal + rng.normal(0, 3, (len(signal), 1))
+def rows(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
+    """Row offsets of 3 DN beside the table's own, new in every exposure."""
+    return signal + moment.normal(0, 3, (len(signal), 1))
 
 
-def columns(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def columns(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """Column offsets of 3 DN."""
-    return signal + rng.normal(0, 3, (1, signal.shape[1]))
+    return signal + sensor.normal(0, 3, (1, signal.shape[1]))
 
 
-def bands(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
-    """Slow horizontal bands: a wave of 4 DN rms with a period of 40 rows."""
-    phase = rng.uniform(0, 2 * np.pi)
+def bands(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
+    """Slow horizontal bands: a wave of 4 DN rms with a period of 40 rows, elsewhere in every exposure."""
+    phase = moment.uniform(0, 2 * np.pi)
     return signal + 4 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(len(signal)) / 40 + phase)[:, None]
 
 
-def halves(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def halves(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """The right half of the sensor lies 4 DN higher."""
     return signal + 4.0 * (np.arange(signal.shape[1]) >= signal.shape[1] // 2)
 
 
-def black(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def black(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """The black level lies 2 to 4 DN above the header's, each channel its own."""
-    height, width = signal.shape
-    offsets = rng.uniform(2, 4, 3)[np.asarray(cfa)]
-    return signal + np.tile(offsets, (-(-height // len(cfa)), -(-width // len(cfa))))[:height, :width]
+    return signal + tile_pattern(sensor.uniform(2, 4, 3)[np.asarray(cfa)], (signal.shape[0], signal.shape[1]))
 
 
-def glow(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
-    """Amplifier glow: 60 DN in a corner, falling off over a quarter of the frame, with its own photon noise left out."""
+def glow(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
+    """Amplifier glow: 60 DN in a corner, falling off over a quarter of the frame."""
     down, right = (np.arange(length)[:, None] / length for length in signal.shape)
-    return signal + 60 * np.exp(-np.hypot(down, right.T) / 0.25)
+    return signal + photons(60 * np.exp(-np.hypot(down, right.T) / 0.25), gain_dn, moment)
 
 
-def clipped(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def clipped(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """The camera subtracts black and clips there."""
     return np.maximum(signal, 0)
 
 
-def greens(signal: NDArray, cfa: Cfa, rng: np.random.Generator) -> NDArray:
+def greens(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
     """The greens of every second row are 3 % more sensitive."""
-    green = np.asarray(cfa)[np.arange(len(signal))[:, None] % len(cfa), np.arange(signal.shape[1]) % len(cfa)] == 1
+    green = tile_pattern(np.asarray(cfa), (signal.shape[0], signal.shape[1])) == 1
     return np.where(green & (np.arange(len(signal))[:, None] % 2 == 1), 1.03 * signal, signal)
 
 
-ADDITIONS: dict[str, Callable[[NDArray, Cfa, np.random.Generator], NDArray]] = {
+def nothing(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
+    """The sensor as the table says."""
+    return signal
+
+
+Addition = Callable[[NDArray, Cfa, float, Draws, Draws], NDArray]
+ADDITIONS: dict[str, Addition] = {
+    "nothing": nothing,
     "hot sites, 0.1 %, 400 DN": sites(1e-3, 400),
     "warm sites, 1 %, 40 DN": sites(1e-2, 40),
     "hot 2 x 2 clusters": clusters,
@@ -102,53 +124,66 @@ ADDITIONS: dict[str, Callable[[NDArray, Cfa, np.random.Generator], NDArray]] = {
 }
 
 
-def with_addition(shot: Shot, name: str, seed: int) -> Shot:
-    """The exposure with one addition, rounded to whole DN again."""
+def recorded(signal: NDArray, shot: Shot, name: str, seed: int, exposure: int) -> Frame:
+    """What the sensor of scene `seed` writes of a signal with noise in it, with one addition; `exposure` tells one moment from others."""
     assert shot.cfa is not None
-    added = ADDITIONS[name](np.asarray(shot.signal * RANGE_DN, np.float64), shot.cfa, np.random.default_rng(seed))
-    return replace(shot, signal=(np.rint(added) / RANGE_DN).astype(np.float32))
+    sensor, moment = np.random.default_rng(seed), np.random.default_rng([seed, exposure])
+    dn = ADDITIONS[name](np.asarray(signal * RANGE_DN, np.float64), shot.cfa, shot.noise.gain * RANGE_DN, sensor, moment)
+    return Frame(
+        np.clip(np.rint(dn) + BLACK_DN, 0, BLACK_DN + RANGE_DN).astype(np.uint16), shot.cfa,
+        np.full((len(shot.cfa),) * 2, BLACK_DN, np.float32), BLACK_DN + RANGE_DN, exposure_s=1.0, iso=1600.0, camera="simulated",
+        white_balance=BALANCE, camera_to_srgb=np.eye(3, dtype=np.float32),
+    )  # fmt: skip
+
+
+def dark_map(shot: Shot, name: str, seed: int, count: int) -> DarkMap | None:
+    """What `count` darks of the same sensor tell; None where they cannot be used."""
+    nothing_seen = np.zeros(shot.signal.shape)
+    darks = [
+        recorded(shot.noise.sample(nothing_seen, np.random.default_rng([seed, 100 + number])), shot, name, seed, 1 + number)
+        for number in range(count)
+    ]
+    try:
+        return measure_dark_map([partial(replace, dark) for dark in darks], [str(number) for number in range(count)])[0]
+    except ValueError:  # its noise is cut off at black
+        return None
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Those of `lowlight restore` and the search for lines, without a standard deviation and without the parts that are `off`."""
+    """Those of `lowlight restore`, without a standard deviation, with the search for lines if asked, without the parts that are `off`."""
     plain = Settings()
-    structure = replace(plain.structure, **{"lines": True} | {name: False for name in options.off if name != "defects"})
+    structure = replace(plain.structure, **{"lines": options.lines} | {name: False for name in options.off if name != "defects"})
     return replace(
         plain, refreshes=options.refreshes, structure=structure, defects="defects" not in options.off,
         probing=replace(plain.probing, probes=0),
     )  # fmt: skip
 
 
-def restored(shot: Shot, prior: LoadedPrior, settings: Settings) -> Restored:
-    """The frame, restored without being told what was added."""
-    return ll.restore(shot.signal, prior, cfa=shot.cfa, noise=shot.noise, white_balance=BALANCE, ratio=shot.ratio, settings=settings)
-
-
 def measured(scenes: list[Scene], prior: LoadedPrior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:
-    """PSNR of every scene without and with each addition."""
+    """PSNR of every scene without and with each addition, without and with darks."""
     for number, scene in enumerate(scenes):
-        plain = shoot(scene, SETTINGS[setting], layout, number, full=True)
-        for name in ["nothing", *options.additions]:
-            shot = plain if name == "nothing" else with_addition(plain, name, number)
+        shot = shoot(scene, SETTINGS[setting], layout, number, full=True)
+        for name, darks in product(["nothing", *options.additions], options.darks):
+            frame, known = recorded(shot.signal, shot, name, number, 0), dark_map(shot, name, number, darks) if darks else None
             begin = time.perf_counter()
-            out = restored(shot, prior, settings_of(options))
+            out = ll.restore(frame, prior, noise=shot.noise, ratio=shot.ratio, settings=settings_of(options), darks=known)
             seconds = time.perf_counter() - begin
             figures = figures_of(out.light, shot.truth, scene)
             yield {
-                "setting": setting, "layout": layout, "added": name, "scene": scene.name, "linear": figures["psnr_linear"],
+                "setting": setting, "layout": layout, "added": name, "darks": darks, "scene": scene.name, "linear": figures["psnr_linear"],
                 "srgb": figures["psnr_srgb"], "defects": out.record["defects"], "seconds": seconds,
             }  # fmt: skip
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per setting, layout and addition: PSNR of nothing, change by each addition, and the worst scene's."""
+    """A row per setting, layout and addition: PSNR of nothing without darks, change by each addition and darks, and the worst scene's."""
     place = ["setting", "layout", "scene"]
-    before = table[table["added"] == "nothing"].set_index(place)[["linear", "srgb"]]
+    plain = (table["added"] == "nothing") & (table["darks"] == table["darks"].min())
+    before = table[plain].set_index(place)[["linear", "srgb"]]
     change = table[["linear", "srgb"]] - before.reindex(pd.MultiIndex.from_frame(table[place])).to_numpy()
     shown = table.assign(worst=change["srgb"])
-    added = table["added"] != "nothing"
-    shown.loc[added, ["linear", "srgb"]] = change[added]
-    grouped = shown.drop(columns="scene").groupby(["setting", "layout", "added"], sort=False)
+    shown.loc[~plain, ["linear", "srgb"]] = change[~plain]
+    grouped = shown.drop(columns="scene").groupby(["setting", "layout", "added", "darks"], sort=False)
     return grouped.mean().assign(worst=grouped["worst"].min()).round(2)
 
 
@@ -161,9 +196,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--settings", nargs="+", default=["x100"], choices=SETTINGS)
     parser.add_argument("--layouts", nargs="+", default=["bayer", "xtrans"], choices=[name for name, cfa in LAYOUTS.items() if cfa])
-    parser.add_argument("--additions", nargs="+", default=list(ADDITIONS), choices=ADDITIONS)
+    parser.add_argument("--additions", nargs="+", default=[name for name in ADDITIONS if name != "nothing"], choices=ADDITIONS)
+    parser.add_argument("--darks", type=int, nargs="+", default=[0, 4], help="numbers of darks; 0 is without")
     parser.add_argument("--refreshes", type=int, default=1)
-    parser.add_argument("--off", nargs="*", default=[], choices=["defects", "lines", "rows", "saturation"], help="of inference.measurement")
+    parser.add_argument("--off", nargs="*", default=[], choices=["defects", "rows", "saturation"], help="of inference.measurement")
+    parser.add_argument("--lines", action="store_true", help="inference.measurement.lines")
     parser.add_argument("--csv", type=Path, help="figures of every scene as a file")
     options = parser.parse_args()
     prior, scenes = ll.load_prior(options.prior, "cpu"), list(held_out(options.photographs, options.scenes, options.side))
