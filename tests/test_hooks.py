@@ -1,13 +1,17 @@
-"""One training at a time in a folder, whatever became of the one before; parameters as other plug-ins see them."""
+"""One training at a time in a folder, whatever became of the one before; what was interrupted; parameters as other plug-ins see them."""
 
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from kedro.framework.hooks.manager import _create_hook_manager
+from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
+from kedro.runner import SequentialRunner
 
-from lowlight_kedro.hooks import TRAIN, OneTraining, PlainParameters, lock
+from lowlight_kedro.hooks import TRAIN, Interrupted, OneTraining, PlainParameters, lock
 from lowlight_kedro.pipelines.options import Choice
 
 HOLD = """
@@ -65,3 +69,52 @@ def test_other_plug_ins_see_plain_mappings_and_the_node_its_typed_parameters():
     PlainParameters().before_node_run(seen)
     assert seen == {"params:sampler": {"name": "dps", "options": {"dps": {"scale": 0.5}}}, "tiles": typed}
     assert given["params:sampler"] is typed
+
+
+def run(folder, cut, begun, **asked):
+    """scene -> parts -> table; the second node is cut off after its first part where `cut` says so."""
+    catalog = DataCatalog.from_config({
+        "scene": {"type": "json.JSONDataset", "filepath": f"{folder}/scene.json"},
+        "parts": {"type": "partitions.PartitionedDataset", "path": f"{folder}/parts", "dataset": "json.JSONDataset"},
+        "table": {"type": "json.JSONDataset", "filepath": f"{folder}/table.json"},
+    })  # fmt: skip
+
+    def scene():
+        begun.append("scene")
+        return 1
+
+    def parts(scene):
+        begun.append("parts")
+        yield {"first": scene}
+        if cut:
+            raise KeyboardInterrupt
+        yield {"second": scene}
+
+    def table(parts):
+        begun.append("table")
+        return len(parts)
+
+    pipeline = Pipeline([Node(scene, None, "scene"), Node(parts, "scene", "parts"), Node(table, "parts", "table")])
+    manager, hook = _create_hook_manager(), Interrupted()
+    manager.register(hook)
+    hook.after_context_created(SimpleNamespace(config_loader={"globals": {"data": str(folder)}}))
+    hook.before_pipeline_run(asked, pipeline, catalog)
+    SequentialRunner().run(pipeline, catalog, manager, **asked)
+    hook.after_pipeline_run(pipeline)
+    return catalog.load("table")
+
+
+def test_only_missing_outputs_does_an_interrupted_node_again_with_what_follows_and_nothing_else(tmp_path):
+    begun = []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, True, begun)
+    (tmp_path / "table.json").write_text("7")  # of an earlier run
+    begun.clear()
+    assert run(tmp_path, False, begun, only_missing_outputs=True) == 2
+    assert begun == ["parts", "table"]
+    begun.clear()
+    run(tmp_path, False, begun, only_missing_outputs=True)
+    assert begun == []
+    (tmp_path / "table.json").unlink()
+    run(tmp_path, False, begun, only_missing_outputs=True)
+    assert begun == ["table"]

@@ -2,6 +2,7 @@
 
 import click
 import pytest
+from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from pydantic import ValidationError
@@ -70,6 +71,13 @@ def test_an_error_is_its_sentence_and_a_fault_of_the_program_keeps_its_trace():
         told(fails)(ValueError("not fit"))
     with pytest.raises(KeyError):
         told(fails)(KeyError("ours"))
+
+
+@pytest.mark.parametrize("asked", [["--async"], ["--runner-params", "is_async=True"]])
+def test_async_is_refused_by_name_before_anything_runs(asked):
+    result = CliRunner().invoke(run, asked)
+    assert result.exit_code != 0
+    assert "--async is for nodes that return all they make at once" in result.output
 
 
 def test_data_and_machine_are_two_choices_and_the_command_line_wins():

@@ -101,6 +101,11 @@ def told(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(callback)
     def run_and_tell(*arguments: Any, **options: Any) -> Any:
+        if options.get("is_async") or (options.get("runner_params") or {}).get("is_async"):
+            raise click.UsageError(
+                "--async is for nodes that return all they make at once; those of this project save results one by one. Run without it; "
+                "files are worked on side by side with --params executor.name=processes"
+            )
         try:
             return callback(*arguments, **options)
         except (ValueError, DatasetError, OSError, ParameterValidationError, OmegaConfBaseException) as error:

@@ -9,9 +9,11 @@ from typing import Any
 from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.config_loader import ConfigLoader
+
+logger = logging.getLogger(__name__)
 
 TRAIN = "training.train_prior"
 COLUMNS = {
@@ -156,6 +158,50 @@ class OneTraining:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+class Interrupted:
+    """`--only-missing-outputs` takes a file for a whole result. What an interrupted node left is none, and what came of it before is stale.
+
+    A node that has begun leaves a mark below `data`; the mark goes when the next node begins or the run ends well.
+    """
+
+    def __init__(self) -> None:
+        self._marks = Path()
+        self._begun: Path | None = None
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Called by Kedro when the configuration is known."""
+        self._marks = Path(context.config_loader["globals"]["data"]) / ".unfinished"
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Called by Kedro before the first node."""
+        self._begun = None
+        names = [node.name for node in pipeline.nodes if self._mark(node.name).exists()]
+        if run_params.get("only_missing_outputs") and names:
+            logger.info("%s: interrupted before, done again with all that follows", ", ".join(names))
+            for name in pipeline.from_nodes(*names).all_outputs():
+                catalog.get(name)._exists = lambda: False  # type: ignore[union-attr] # noqa: SLF001 - what Kedro asks
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Called by Kedro; the node before this one has saved all it has, for one runs after the other."""
+        if self._begun:
+            self._begun.unlink(missing_ok=True)
+        self._begun = self._mark(node.name)
+        self._begun.parent.mkdir(parents=True, exist_ok=True)
+        self._begun.touch()
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Called by Kedro when all nodes are done."""
+        for node in pipeline.nodes:
+            self._mark(node.name).unlink(missing_ok=True)
+
+    def _mark(self, node: str) -> Path:
+        return self._marks / node
 
 
 class PlainParameters:

@@ -6,9 +6,9 @@ from pathlib import Path
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
 from lowlight_kedro.config_loader import ConfigLoader
-from lowlight_kedro.hooks import KnownNames, OneTraining, PlainParameters, ShowResults
+from lowlight_kedro.hooks import Interrupted, KnownNames, OneTraining, PlainParameters, ShowResults
 
-HOOKS = (KnownNames(), PlainParameters(), ShowResults(), OneTraining())
+HOOKS = (KnownNames(), Interrupted(), PlainParameters(), ShowResults(), OneTraining())
 DISABLE_HOOKS_FOR_PLUGINS = () if os.environ.get("RANK", "0") == "0" else ("kedro_mlflow",)  # of several ranks the first one tracks alone
 CONFIG_LOADER_CLASS = ConfigLoader
 PACKAGE = Path(__file__).parent
