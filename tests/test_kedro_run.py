@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.io import DatasetError
 from pydantic import ValidationError
 
 from lowlight_kedro.cli import read_params, run, sentence, split_items, told
@@ -117,6 +118,25 @@ def test_folders_and_the_tile_size_are_parameters_too():
     assert catalog["frames"]["filepath"] == "elsewhere/02_intermediate/frames.csv"
     assert (catalog["raw_frames"]["filepath"], catalog["photographs"]["filepath"]) == ("my/raws", "pictures")
     assert catalog["train_tiles"]["image_size"] == context.params["preprocessing"].tiles.size == 64
+
+
+def test_a_path_elsewhere_is_taken_or_refused_when_the_catalog_is_built():
+    """Never made into a folder of that name on this disk."""
+    catalog = session("base", data="memory://data", raw="memory://raws", photograph_folder="memory://p", import_from="memory://i").catalog
+    elsewhere = {name for name in catalog.filter() if refused(catalog, name)}
+    for name in set(catalog.filter(name_regex="^(?!param)")) - elsewhere:
+        assert getattr(catalog.get(name), "_protocol", None) == "memory", name
+    assert {"raw_frames", "photographs", "import_files", "prior", "restored", "train_tiles", "calibrations", "frame_tiles"} <= elsewhere
+    assert not elsewhere & {"frames", "evaluation_table", "report", "evaluation_figure", "comparisons", "tile_statistics"}
+
+
+def refused(catalog, name):
+    try:
+        catalog.get(name)
+    except DatasetError as error:
+        assert "expected a path on this machine, got memory://" in str(error)  # noqa: PT017
+        return True
+    return False
 
 
 def before_run(context, *groups):

@@ -1,14 +1,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from kedro.io import DatasetError
+import torch
+from kedro.io import DatasetError, Version
 from matplotlib.figure import Figure
 
-from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicJSONDataset, atomic_path
+from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicJSONDataset, AtomicTextDataset, WithdrawableJSONDataset, atomic_path
+from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.figures import AtomicFigureDataset
+from lowlight_kedro.datasets.tracking import TrackedCSVDataset
+from lowlight_kedro.diffusion.checkpoint import Checkpoint
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -39,8 +44,64 @@ def test_tables_and_figures_round_trip(tmp_path):
     table = AtomicCSVDataset(filepath=str(tmp_path / "a.csv"), save_args={"index": False})
     table.save(pd.DataFrame({"a": [1, 2]}))
     assert table.load()["a"].tolist() == [1, 2]
-    AtomicFigureDataset(filepath=str(tmp_path / "a.png"), save_args={"format": "png"}).save(Figure())
+    figure = AtomicFigureDataset(filepath=str(tmp_path / "a.png"), save_args={"format": "png"})
+    figure.save(Figure(figsize=(3, 2), dpi=50))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert figure.load().size == (150, 100)
+
+
+PRIOR = Checkpoint({"w": torch.ones(2)}, {"format": 1})
+VERSIONED = {
+    "table.csv": (AtomicCSVDataset, lambda number: pd.DataFrame({"a": [number]}), lambda table: table["a"][0]),
+    "a.json": (AtomicJSONDataset, lambda number: {"a": number}, lambda record: record["a"]),
+    "a.txt": (AtomicTextDataset, str, int),
+    "a.png": (AtomicFigureDataset, lambda number: Figure(figsize=(number, 1), dpi=10), lambda picture: picture.width // 10),
+    "history.csv": (TrackedCSVDataset, lambda number: pd.DataFrame({"kimg": [number]}), lambda table: table["kimg"][0]),
+    "prior.safetensors": (CheckpointDataset, lambda number: replace(PRIOR, tensors={"w": torch.tensor([number])}),
+                          lambda prior: int(prior.tensors["w"])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERSIONED)
+def test_versions_are_kept_the_newest_is_loaded_and_one_that_is_growing_is_written_over(tmp_path, name):
+    kind, make, read = VERSIONED[name]
+
+    def dataset(load, save):
+        return kind(filepath=str(tmp_path / name), version=Version(load, save))
+
+    assert not dataset(None, "v1").exists()
+    for version, number in (("v1", 1), ("v2", 2)):
+        growing = dataset(None, version)
+        growing.save(make(7))
+        growing.save(make(number))
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
+        f"{name}/v1/{name}", f"{name}/v2/{name}"
+    ]  # fmt: skip
+    assert [read(dataset(load, "v3").load()) for load in (None, "v1")] == [2, 1]
+    with pytest.raises(DatasetError, match="must not exist"):
+        dataset(None, "v1").save(make(3))
+
+
+def test_a_file_from_before_the_versions_is_told_and_what_is_withdrawn_has_no_versions(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"a\.json is a file, expected a folder of versions; move it away"):
+        AtomicJSONDataset(filepath=str(tmp_path / "a.json"), version=Version(None, "v1")).save({"a": 1})
+    with pytest.raises(DatasetError, match="cannot be versioned"):
+        WithdrawableJSONDataset(filepath=str(tmp_path / "a.json"), version=Version(None, None))
+
+
+@pytest.mark.parametrize("kind", [AtomicCSVDataset, AtomicJSONDataset, WithdrawableJSONDataset, AtomicTextDataset, AtomicFigureDataset])
+def test_tables_json_text_and_figures_lie_on_any_file_system(kind, tmp_path):
+    make, read = next((make, read) for other, make, read in VERSIONED.values() if issubclass(kind, other))
+    dataset = kind(filepath=f"memory://{tmp_path.name}/{kind.__name__}")
+    dataset.save(make(2))
+    dataset.save(make(3))
+    assert read(dataset.load()) == 3
+    assert dataset.exists()
+    assert not list(tmp_path.iterdir())
+    if kind is WithdrawableJSONDataset:
+        dataset.save({})
+        assert not dataset.exists()
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.io import DatasetError
+from kedro.io.core import get_filepath_str, get_protocol_and_path
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset
 from kedro_datasets.text import TextDataset
@@ -32,6 +33,21 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     reason = str(error) or type(error).__name__
     return f"{reason} (is the disk full?)" if isinstance(error, (OSError, RuntimeError)) else reason
+
+
+def local_path(path: str | Path) -> Path:
+    """The path of a file or folder that only this machine's file systems can hold.
+
+    Raises:
+        DatasetError: it begins with the protocol of another one, as s3:// or memory://.
+    """
+    protocol, inside = get_protocol_and_path(str(path))
+    if protocol != "file":
+        raise DatasetError(
+            f"expected a path on this machine, got {path}; give a folder, if need be one where {protocol}:// is mounted. Only tables, "
+            "JSON, text and figures may lie elsewhere"
+        )
+    return Path(inside)
 
 
 @contextmanager
@@ -65,20 +81,49 @@ def atomic_path(target: str | Path, needed: int | None = None) -> Iterator[Path]
             temporary.unlink()
 
 
-class AtomicSave:
-    """Mixed in before one of kedro-datasets' local, unversioned datasets: saves through `atomic_path`."""
+class OwnVersion:
+    """Mixed in before a versioned dataset: a version that it has begun is written over, as a file is. Some results grow during a run."""
+
+    _version: Any
+    _own: PurePosixPath | None = None
+
+    def _get_save_path(self) -> PurePosixPath:
+        """See `AbstractVersionedDataset`."""
+        if not (self._version and self._own and self._own == self._get_versioned_path(self.resolve_save_version())):  # type: ignore[attr-defined]
+            self._own = super()._get_save_path()  # type: ignore[misc]
+        return self._own
+
+
+class AtomicSave(OwnVersion):
+    """Mixed in before one of kedro-datasets' versioned datasets: on this machine it saves through `atomic_path`."""
 
     _filepath: Any
+    _protocol: str
+    _beside: PurePosixPath | None = None
+
+    def _get_save_path(self) -> PurePosixPath:
+        """While a file is being written, the one beside it."""
+        return self._beside or super()._get_save_path()
 
     def save(self, data: Any) -> None:
-        """Write beside the file, then over it."""
-        target = self._filepath
-        with atomic_path(str(target)) as temporary:
-            self._filepath = type(target)(str(temporary))
+        """Write beside the file, then over it.
+
+        Raises:
+            DatasetError: versions lie in a folder, and there is a file from before there were versions.
+        """
+        write = super().save.__wrapped__  # type: ignore[misc] # without Kedro's wrapper, which is around this method already
+        if self._protocol != "file":  # such a store shows a file when all of it is there
+            write(self, data)
+            return
+        if self._version and Path(self._filepath).is_file():
+            raise DatasetError(f"{self._filepath} is a file, expected a folder of versions; move it away, and run again")
+        target = self._get_save_path()
+        with atomic_path(str(target)) as beside:
+            self._beside = PurePosixPath(beside)
             try:
-                super().save(data)  # type: ignore[misc]
+                write(self, data)
             finally:
-                self._filepath = target
+                self._beside = None
 
 
 class AtomicJSONDataset(AtomicSave, JSONDataset):
@@ -102,14 +147,24 @@ class AtomicJSONDataset(AtomicSave, JSONDataset):
 
 
 class WithdrawableJSONDataset(AtomicJSONDataset):
-    """The same; saving an empty mapping takes the file away, so that nobody goes on with what an earlier run wrote."""
+    """The same; saving an empty mapping takes the file away, so that nobody goes on with what an earlier run wrote.
+
+    Raises:
+        DatasetError: it is to be versioned, so that what was withdrawn would leave the version before it.
+    """
+
+    def __init__(self, **definition: Any) -> None:
+        if definition.get("version"):
+            raise DatasetError(f"{definition.get('filepath')} cannot be versioned, because it is taken away when it no longer holds")
+        super().__init__(**definition)
 
     def save(self, data: Any) -> None:
         """Write, or take away."""
+        path = get_filepath_str(self._filepath, self._protocol)
         if data:
             super().save(data)
-        else:
-            Path(str(self._filepath)).unlink(missing_ok=True)
+        elif self._fs.exists(path):
+            self._fs.rm(path)
 
 
 class AtomicCSVDataset(AtomicSave, CSVDataset):

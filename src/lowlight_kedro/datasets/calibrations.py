@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 
 
 class CalibrationsDataset(AbstractDataset[dict[str, dict], list[dict[str, Any]]]):
@@ -16,7 +16,7 @@ class CalibrationsDataset(AbstractDataset[dict[str, dict], list[dict[str, Any]]]
     """
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder = Path(filepath)
+        self._folder = local_path(filepath)
         self.metadata = metadata
 
     def load(self) -> list[dict[str, Any]]:

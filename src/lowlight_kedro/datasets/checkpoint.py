@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import OwnVersion, atomic_path, local_path
 from lowlight_kedro.datasets.safetensors_file import KEY, CheckpointReadError, read_checkpoint
 
 if TYPE_CHECKING:  # torch takes a second to import; a catalog is made before anything is loaded
@@ -37,11 +37,13 @@ def _is_running(process: int) -> bool:
     return True
 
 
-class CheckpointDataset(AbstractDataset[Any, Any]):
+class CheckpointDataset(OwnVersion, AbstractVersionedDataset[Any, Any]):
     """A `Checkpoint` in a safetensors file. With `optional` a missing file loads as None; what comes with the package is never written."""
 
-    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict | None = None) -> None:
-        self._filepath = Path(filepath)
+    def __init__(
+        self, *, filepath: str, optional: bool = False, version: Version | None = None, metadata: dict | None = None
+    ) -> None:  # fmt: skip
+        super().__init__(filepath=local_path(filepath), version=version)  # type: ignore[arg-type] # a path that can be opened
         self._optional = optional
         self.metadata = metadata
 
@@ -51,10 +53,10 @@ class CheckpointDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: it is missing, torn, or no checkpoint of ours (a pickle is never opened).
         """
-        if self._optional and not self._filepath.exists():
+        if self._optional and not self._exists():
             return None
         try:
-            return read_checkpoint(self._filepath)
+            return read_checkpoint(Path(self._get_load_path()))
         except CheckpointReadError as error:
             raise DatasetError(str(error)) from error
 
@@ -66,17 +68,21 @@ class CheckpointDataset(AbstractDataset[Any, Any]):
         """
         from safetensors.torch import save_file
 
-        if self._filepath.resolve().is_relative_to(PACKAGE):
+        target = Path(self._get_save_path())
+        if target.resolve().is_relative_to(PACKAGE):
             raise DatasetError(
-                f"{self._filepath} comes with the package and is not to be written; train in another environment, with its own `prior`"
+                f"{target} comes with the package and is not to be written; train in another environment, with its own `prior`"
             )
-        remove_leftovers(self._filepath)
+        remove_leftovers(target)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
-        with atomic_path(self._filepath, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        with atomic_path(target, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
             save_file(tensors, temporary, {KEY: json.dumps(data.description)})
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        try:
+            return Path(self._get_load_path()).is_file()
+        except DatasetError:  # no version yet
+            return False
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

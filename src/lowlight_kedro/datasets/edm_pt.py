@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, from_numpy, zeros
 from torch.utils.data import Dataset
 
+from lowlight_kedro.datasets.atomic import local_path
 from lowlight_kedro.datasets.stacks import OpenStacks, decode
 from lowlight_kedro.datasets.tiles import read_tile
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
@@ -138,7 +139,8 @@ class EDMPTKedroDataset(AbstractDataset[None, EDMPTDataset | None]):
         self, *, data_root: str, metadata_json: str, split: str = "train", image_size: int = 256,
         optional: bool = False, metadata: dict | None = None,
     ) -> None:  # fmt: skip
-        self._arguments: dict[str, Any] = {"data_root": data_root, "metadata_json": metadata_json, "split": split, "image_size": image_size}
+        paths = {"data_root": str(local_path(data_root)), "metadata_json": str(local_path(metadata_json))}
+        self._arguments: dict[str, Any] = paths | {"split": split, "image_size": image_size}
         self._optional = optional
         self.metadata = metadata
 

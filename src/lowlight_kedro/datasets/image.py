@@ -9,7 +9,7 @@ import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags
 from lowlight_kedro.datasets.icc import srgb_profile
 from lowlight_kedro.datasets.metadata import Metadata
@@ -58,7 +58,7 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
     """
 
     def __init__(self, *, filepath: str, bits: Bits = 16, profile: Literal["srgb"] | None = None, metadata: dict | None = None) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = local_path(filepath)
         self._kind = KINDS.get((self._filepath.suffix, bits if self._filepath.suffix == ".tif" else 8))
         if self._kind is None or profile not in (None, "srgb"):
             raise DatasetError(

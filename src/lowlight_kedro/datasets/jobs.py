@@ -15,7 +15,7 @@ from kedro.io.core import parse_dataset_definition
 from kedro_datasets._typing import ImagePreview
 from tqdm import tqdm
 
-from lowlight_kedro.datasets.atomic import OutputError
+from lowlight_kedro.datasets.atomic import OutputError, local_path
 from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.jobs import DIGESTS, FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome, no_bars
 
@@ -29,7 +29,7 @@ class Part:
     """One kind of result: a folder, and the dataset that reads and writes each file in it."""
 
     def __init__(self, path: str, dataset: str | dict[str, Any], filename_suffix: str = "") -> None:
-        self.folder, self._suffix = Path(path), filename_suffix
+        self.folder, self._suffix = local_path(path), filename_suffix
         self._type, self._arguments = parse_dataset_definition(deepcopy(dataset) if isinstance(dataset, dict) else {"type": dataset})
 
     def file(self, name: str) -> Path:

@@ -13,7 +13,7 @@ import tifffile
 from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.colour_tags import Colour, source_colour
 from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
@@ -234,7 +234,7 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
     def __init__(self, *, filepath: str, headroom: float, metadata: dict | None = None) -> None:
         if headroom < 1:
             raise DatasetError(f"headroom must be at least 1, got headroom={headroom}")
-        self._filepath, self._headroom = Path(filepath), headroom
+        self._filepath, self._headroom = local_path(filepath), headroom
         self.metadata = metadata
 
     def load(self) -> NDArray[np.float32]:

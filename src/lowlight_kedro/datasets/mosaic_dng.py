@@ -9,7 +9,7 @@ import tifffile
 from kedro.io import AbstractDataset
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import CFA_PHOTOMETRIC
@@ -74,7 +74,7 @@ class MosaicDngDataset(AbstractDataset[LinearPicture, NDArray]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath, self.metadata = Path(filepath), metadata
+        self._filepath, self.metadata = local_path(filepath), metadata
 
     def load(self) -> NDArray[np.float32]:
         """Read it back, by LibRaw."""

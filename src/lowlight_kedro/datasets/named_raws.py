@@ -11,6 +11,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 from kedro.io.core import parse_dataset_definition
 
+from lowlight_kedro.datasets.atomic import local_path
 from lowlight_kedro.datasets.raw import RAW_SUFFIXES, RawFile
 from lowlight_kedro.sensor.levels import WhiteFrom
 
@@ -78,8 +79,11 @@ class NamedRawsDataset(AbstractDataset[None, Mapping[str, Any]]):
         self, *, named: str | list[str] | None = None, otherwise: dict[str, Any] | None = None, suffixes: list[str] | None = None,
         skip: list[str] | None = None, white: WhiteFrom = "measured", metadata: dict | None = None,
     ) -> None:  # fmt: skip
-        self._named = [Path(place).expanduser() for place in ([named] if isinstance(named, str) else named or [])]
-        self._otherwise = otherwise
+        self._named = [local_path(place).expanduser() for place in ([named] if isinstance(named, str) else named or [])]
+        self._otherwise: Any = None
+        if otherwise:
+            kind, arguments = parse_dataset_definition(dict(otherwise))
+            self._otherwise = kind(**arguments)
         self._suffixes, self._skip, self._white = tuple(map(str.lower, suffixes or RAW_SUFFIXES)), tuple(skip or ()), white
         self.metadata = metadata
 
@@ -93,8 +97,7 @@ class NamedRawsDataset(AbstractDataset[None, Mapping[str, Any]]):
             return {name: RawFile(path, self._white) for name, path in unique_names(self._wanted()).items()}
         if self._otherwise is None:
             raise DatasetError("no raw was named; give --params inference.input=FILE_OR_FOLDER")
-        kind, arguments = parse_dataset_definition(dict(self._otherwise))
-        return kind(**arguments).load()
+        return self._otherwise.load()
 
     def _wanted(self) -> Iterator[tuple[str, Path]]:
         for place in self._named:
@@ -124,4 +127,4 @@ class NamedRawsDataset(AbstractDataset[None, Mapping[str, Any]]):
         return any(place.exists() for place in self._named)
 
     def _describe(self) -> dict[str, Any]:
-        return {"named": [str(place) for place in self._named], "otherwise": self._otherwise}
+        return {"named": [str(place) for place in self._named], "otherwise": str(self._otherwise)}

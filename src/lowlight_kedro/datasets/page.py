@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from kedro.io import AbstractDataset
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.evaluation.page import Page, frame_page
 from lowlight_kedro.evaluation.page_index import Entry, index_page
 
@@ -24,7 +24,7 @@ class _HtmlDataset(AbstractDataset[Shown, str], Generic[Shown]):
     """
 
     def __init__(self, *, filepath: str, beside: Mapping[str, Mapping[str, Any]], picture_kb: float, metadata: dict | None = None) -> None:
-        self._filepath, self._picture_kb, self.metadata = Path(filepath), picture_kb, metadata
+        self._filepath, self._picture_kb, self.metadata = local_path(filepath), picture_kb, metadata
         self._beside = {part: (Path(place["path"]), place.get("filename_suffix", "")) for part, place in beside.items()}
 
     def _link(self, part: str, name: str) -> str:

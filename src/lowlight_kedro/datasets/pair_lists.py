@@ -1,9 +1,10 @@
 """Published lists of pairs beside the raws."""
 
-from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
+
+from lowlight_kedro.datasets.atomic import local_path
 
 
 class PairListsDataset(AbstractDataset[None, dict[str, str]]):
@@ -15,7 +16,7 @@ class PairListsDataset(AbstractDataset[None, dict[str, str]]):
     """
 
     def __init__(self, *, filepath: str, pattern: str = "*_list.txt", metadata: dict | None = None) -> None:
-        self._folder, self._pattern = Path(filepath), pattern
+        self._folder, self._pattern = local_path(filepath), pattern
         self.metadata = metadata
 
     def load(self) -> dict[str, str]:

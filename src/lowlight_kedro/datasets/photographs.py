@@ -8,6 +8,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from lowlight_kedro.datasets.atomic import local_path
 from lowlight_kedro.datasets.content import content_hash
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
@@ -44,7 +45,7 @@ class PhotographFolderDataset(AbstractDataset[None, dict[str, Photograph]]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder, self.metadata = Path(filepath), metadata
+        self._folder, self.metadata = local_path(filepath), metadata
 
     def load(self) -> dict[str, Photograph]:
         """List the folder.

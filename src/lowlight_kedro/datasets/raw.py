@@ -7,6 +7,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from lowlight_kedro.datasets.atomic import local_path
 from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.sensor.frame import Frame
@@ -59,7 +60,7 @@ class RawFolderDataset(AbstractDataset[None, dict[str, RawFile]]):
     ) -> None:
         if white not in ("measured", "tag"):
             raise DatasetError(f"white must be 'measured' or 'tag', got {white!r}")
-        self._folder, self._white = Path(filepath), white
+        self._folder, self._white = local_path(filepath), white
         self._suffixes = tuple(suffix.lower() for suffix in suffixes or RAW_SUFFIXES)
         self.metadata = metadata
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lowlight_kedro.datasets.atomic import OutputError, atomic_path
+from lowlight_kedro.datasets.atomic import OutputError, atomic_path, local_path
 from lowlight_kedro.datasets.jobs import JobsDataset, Lazy
 from lowlight_kedro.jobs import FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome
 
@@ -41,7 +41,7 @@ class RestoredDataset(JobsDataset):
         metadata: dict | None = None,
     ) -> None:  # fmt: skip
         super().__init__(parts=parts, metadata=metadata)
-        self._outcomes_file, self._overwrite, self._shown = Path(outcomes), overwrite, tuple(shown or ())
+        self._outcomes_file, self._overwrite, self._shown = local_path(outcomes), overwrite, tuple(shown or ())
         self._outcomes: dict[str, dict[str, Any]] = {}
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from lowlight_kedro.datasets.atomic import local_path
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.snapshots import is_new_best
@@ -27,7 +28,7 @@ class SnapshotsDataset(AbstractDataset[dict[str, Checkpoint], dict[str, Callable
     def __init__(self, *, path: str, keep: int | None, metadata: dict | None = None) -> None:
         if keep is not None and (type(keep) is not int or keep < 0):
             raise DatasetError(f"keep must be a whole number from 0 on, or null to keep all, got keep={keep!r}")
-        self._path, self._keep = Path(path), keep
+        self._path, self._keep = local_path(path), keep
         self.metadata = metadata
 
     def _file(self, name: str) -> CheckpointDataset:

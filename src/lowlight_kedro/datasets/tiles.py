@@ -10,7 +10,7 @@ import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.datasets.stacks import holds, open_stack, write_stack
 from lowlight_kedro.sensor.metadata import tile_files
@@ -61,7 +61,7 @@ class TileDataset(AbstractDataset[NDArray, NDArray]):
     """One file of tiles, `.npy` or `.pt`; see `write_tiles`."""
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = local_path(filepath)
         self.metadata = metadata
 
     def load(self) -> NDArray:
@@ -139,7 +139,7 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
     """
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder = Path(filepath)
+        self._folder = local_path(filepath)
         self.metadata = metadata
 
     def load(self) -> TileFolder:

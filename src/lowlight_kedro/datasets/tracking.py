@@ -72,7 +72,7 @@ class TrackedCSVDataset(AtomicCSVDataset):
 
     Args:
         events: folder for TensorBoard, see `Events`. metrics: the definition of a dataset that saves what `by_curve` gives.
-        step: column to count by; curves count its thousandths.
+        step: column to count by; curves count its thousandths. table: what `AtomicCSVDataset` takes.
 
     Raises:
         DatasetError: `events` is set where TensorBoard is not installed.
@@ -80,9 +80,9 @@ class TrackedCSVDataset(AtomicCSVDataset):
 
     def __init__(
         self, *, filepath: str, events: str | None = None, metrics: dict[str, Any] | None = None, step: str = "kimg",
-        save_args: dict[str, Any] | None = None, metadata: dict | None = None,
+        **table: Any,
     ) -> None:  # fmt: skip
-        super().__init__(filepath=filepath, save_args=save_args, metadata=metadata)
+        super().__init__(filepath=filepath, **table)
         if events is not None and find_spec("tensorboard") is None:
             raise DatasetError(
                 f"got events={events}, but TensorBoard is not installed: `pip install 'lowlight-kedro[tracking]'`, or set events to null"
