@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,8 @@ class Interrupted:
     @hook_impl
     def after_context_created(self, context: Any) -> None:
         """Called by Kedro when the configuration is known."""
-        self._marks = Path(context.config_loader["globals"]["data"]) / ".unfinished"
+        data = str(context.config_loader["globals"]["data"])
+        self._marks = Path("." if "://" in data else data) / ".unfinished"
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -199,6 +201,8 @@ class Interrupted:
         """Called by Kedro when all nodes are done."""
         for node in pipeline.nodes:
             self._mark(node.name).unlink(missing_ok=True)
+        with suppress(OSError):  # other marks are left in it, or it was never made
+            self._marks.rmdir()
 
     def _mark(self, node: str) -> Path:
         return self._marks / node
