@@ -1,6 +1,8 @@
 """Priors that were trained apart as one file, weights rounded to 16 bits: how the shipped prior was made.
 
 `python benchmarks/assemble_prior.py --general FILE --bayer FILE --bayer-fade 0.03 0.06 [--xtrans FILE --xtrans-fade 0.01 0.02] --out FILE`
+and, when its spread has been learned (`kedro run --env spread --pipelines training`, with `--params start_from=FILE` of that):
+`python benchmarks/assemble_prior.py --general FILE --spread data/photographs/06_models/prior.safetensors --out FILE`
 """
 
 import argparse
@@ -23,6 +25,21 @@ def read(path: Path, part: str) -> Checkpoint:
     return separated(prior_of(checkpoint) if "history" in checkpoint.description else checkpoint, part)
 
 
+def with_spread_of(prior: Checkpoint, source: Checkpoint) -> Checkpoint:
+    """`prior` as it is, with the spread that was learned of it."""
+    network = prior.description["network"] | {"spread": source.description["network"]["spread"]}
+    own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith("spread.")}
+    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith("spread.")}
+    return replace(prior, tensors=own | told, description=prior.description | {"network": network})
+
+
+def write(prior: Checkpoint, path: Path) -> None:
+    """Weights in 16 bits."""
+    halves = {name: tensor.to(torch.float16) for name, tensor in prior.tensors.items()}
+    CheckpointDataset(filepath=str(path)).save(replace(prior, tensors=halves))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sum(map(torch.numel, halves.values())) / 1e6:.2f} million weights")
+
+
 def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,13 +49,14 @@ def main() -> None:
         parser.add_argument(
             f"--{name}-fade", type=float, nargs=2, help="noise, see `noise_seen`: its network below the first, not above the second"
         )
+    parser.add_argument("--spread", type=Path, help="a prior with one; the others of its networks are those of `--general`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.spread:
+        write(with_spread_of(read_checkpoint(options.general), read_checkpoint(options.spread)), options.out)
+        return
     mosaics = {name: (read(path, name), tuple(getattr(options, f"{name}_fade"))) for name in MOSAICS if (path := getattr(options, name))}
-    whole = assembled(read(options.general, "general"), mosaics)
-    halves = {name: tensor.to(torch.float16) for name, tensor in whole.tensors.items()}
-    CheckpointDataset(filepath=str(options.out)).save(replace(whole, tensors=halves))
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {sum(map(torch.numel, halves.values())) / 1e6:.2f} million weights")
+    write(assembled(read(options.general, "general"), mosaics), options.out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Held-out scenes, cameras and light of benchmarks/scenes.py; the truth has no noise. For each of `--settings`, means over scenes:
 
-`50`, `90`, `95` shares of true values within those Gaussian intervals of the posterior mean and its standard deviation (`--probes`);
+`50`, `90`, `95` shares of true values within those Gaussian intervals of the posterior mean and its standard deviation (`--by`, `--probes`);
 `low`, `high`    shares of true values below the 5 % and above the 95 % point of the told distribution, 0.05 each if it is true;
 `error/std`      rms error over rms told standard deviation, of the eighth of the values with least and with most of it;
 `ranks`          of the truth among `--draws` draws, the shares of the two outer ranks, 2 / (draws + 1) if they are true;
@@ -53,7 +53,7 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
     """All figures of a scene."""
     shot = shoot(scene, SETTINGS[setting], layout, number)
     known = {"cfa": shot.cfa, "noise": shot.noise, "white_balance": BALANCE, "ratio": shot.ratio}
-    probing = replace(PLAIN.probing, probes=options.probes)
+    probing = replace(PLAIN.probing, by=options.by, probes=options.probes)
     result = ll.restore(shot.signal, prior, settings=replace(PLAIN, probing=probing), name=scene.name, **known)
     everywhere, variance = np.ones(result.light.shape[1:], bool), np.asarray(result.std, np.float64) ** 2
     share = places(result.light, shot.truth, variance, everywhere) / shot.truth.size
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--settings", nargs="+", default=["iso1600", "x10", "x100"], choices=SETTINGS)
     parser.add_argument("--layouts", nargs="+", default=["bayer"], choices=[name for name, cfa in LAYOUTS.items() if cfa])
+    parser.add_argument("--by", choices=["prior", "probes"], default="prior", help="who tells the standard deviation")
     parser.add_argument("--probes", type=int, default=1)
     parser.add_argument("--draws", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=20, help="of a draw")

@@ -28,10 +28,10 @@ from lowlight_kedro.datasets.safetensors_file import read_checkpoint
 from lowlight_kedro.device import choose_device, choose_precision
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, Prior, build_prior, digest, network_choice, prior_of
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
-from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
-from lowlight_kedro.plugins import choose, configured
+from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.allocator import keep_freed_memory
 from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability
 from lowlight_kedro.restoration.familiar import familiar_ratio
@@ -82,8 +82,8 @@ class LoadedPrior:
     def built(self) -> Prior:
         """The network with its weights, on the device."""
         keep_freed_memory()
-        name, options = network_choice(self.checkpoint)
-        built = build_prior(self.checkpoint, choose("network", NETWORKS, name)(**options))
+        network_choice(self.checkpoint)
+        built = build_prior(self.checkpoint, built_network(self.checkpoint.description))
         built.denoiser.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
         return built
 
@@ -309,6 +309,7 @@ class _Counted:
             windowed, Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
             tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=prior.multiple,
             reach=getattr(built.denoiser.network, "reach", None), precision=prior.precision, device=prior.device,
+            spread=built.denoiser.spread,
         )  # fmt: skip
         self.denoiser: DenoiserFunction = whole(on_evaluation=self._counted, on_share=self._advance)
         self.parts: DenoiserFunction = whole()

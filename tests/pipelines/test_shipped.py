@@ -8,7 +8,7 @@ from kedro.io import DatasetError
 
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.diffusion.checkpoint import build_prior
-from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.evaluation.metrics import measure, psnr
 from lowlight_kedro.restoration.estimates import posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE
@@ -33,8 +33,7 @@ def dataset():
 @pytest.mark.parametrize("classical", CLASSICAL)
 def test_it_restores_a_photograph_that_it_never_saw(dataset, classical):
     checkpoint, cfa = dataset.load(), CLASSICAL[classical]
-    network = checkpoint.description["network"]
-    prior = build_prior(checkpoint, NETWORKS[network["name"]](**network["options"]))
+    prior = build_prior(checkpoint, built_network(checkpoint.description))
     photograph = read_photograph("astronaut.png", 1)[:192, 120:312]
     light = srgb_decode(photograph.astype(np.float32) / 255).transpose(2, 0, 1).astype(np.float32)
     signal = NOISE.sample(sample(light / RATIO, cfa), np.random.default_rng(0)).astype(np.float32)

@@ -186,3 +186,28 @@ def test_a_missing_capability_says_what_to_do():
         assert missing_capability(kind, Posterior(draw=lambda *_: iter(()))) is None
         assert missing_capability(kind, Posterior(denoiser=lambda x, sigma: x)) is None
     assert missing_capability("mean", Posterior(mean=lambda: torch.zeros(1))) is None
+
+
+class Telling(Counter):
+    """One that has learned its spread."""
+
+    def spread(self, x, sigma, mean):
+        assert x.shape == sigma.shape == mean.shape
+        assert ((x == 0) | (sigma < 80)).all()  # what was not measured is 0, at the level that says so
+        return 0.1 * sigma.clamp(max=0.5) + 0 * mean
+
+
+@pytest.mark.parametrize(("kind", "evaluations"), [("mean", 2), ("sample", 16)])
+def test_a_prior_that_tells_its_spread_is_not_probed(kind, evaluations):
+    denoiser = Telling()
+    result = restored(kind, denoiser=denoiser)
+    assert result.std_from == "the prior"
+    assert denoiser.evaluations == evaluations
+    assert evaluations == expected_evaluations(
+        kind, capabilities(noise_map, denoiser), refreshes=1, sampling=SAMPLING, probing=PROBING
+    )  # fmt: skip
+    assert result.std[0, 0, 1] == pytest.approx(0.05 * SCALING.scale / 2, rel=1e-5)  # red was not measured there
+    asked = restored(kind, denoiser=Telling(), probing=replace(PROBING, by="probes"))
+    assert asked.std_from == "2 probes of the mean"
+    np.testing.assert_array_equal(asked.std, restored(kind).std)
+    assert restored(kind, denoiser=Telling(), probing=replace(PROBING, probes=0)).std is None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, weights_of
 from lowlight_kedro.diffusion.scaling import Scaling
 
@@ -34,22 +36,28 @@ def separated(prior: Checkpoint, part: str) -> Checkpoint:
     return Checkpoint(tensors, prior.description | {"network": chosen}, prior.source)
 
 
+def _mean_of(prefix: str, prior: Checkpoint) -> dict[str, Tensor]:
+    """Weights without those of its `spread`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in weights_of(prior).items() if not name.startswith("spread.")}
+
+
 def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple[float, float]]]) -> Checkpoint:
     """One prior: `general` for any noise map, and for quiet mosaics those of `mosaics`, each with its `fade`, see `Expert`.
 
-    It keeps the units and the description of `general`; weights keep their type.
+    It keeps the units and the description of `general`; weights keep their type. A `spread` of theirs is left out, since it tells the
+    errors of another mean: it is learned anew (training.learn=spread).
 
     Raises:
         ValueError: a network other than `mosaic_net` was trained in other units than `general`.
     """
     scaling = Scaling(**general.description["scaling"])
-    tensors = {f"general.{name}": tensor for name, tensor in weights_of(general).items()}
+    tensors = _mean_of("general", general)
     choices = {}
     for mosaic, (prior, fade) in mosaics.items():
         name, options = network_choice(prior)
         units = _in_units(name, options, Scaling(**prior.description["scaling"]), scaling, prior.source)
         choices[mosaic] = {"name": name, "options": units, "fade": list(fade)}
-        tensors |= {f"mosaics.{mosaic}.network.{weight}": tensor for weight, tensor in weights_of(prior).items()}
+        tensors |= _mean_of(f"mosaics.{mosaic}.network", prior)
     name, options = network_choice(general)
     light = {"black": scaling.to_network(-1.0), "white": scaling.to_network(1.0)}
     chosen = {"general": {"name": name, "options": options}, "mosaics": choices, **light, "sigma_data": 0.5}

@@ -46,19 +46,37 @@ class Denoiser(nn.Module):
         c_noise = (sigma.log() / 4).expand(scaled.shape)
         return self.network(scaled, c_noise)
 
+    @property
+    def spread(self) -> nn.Module | None:
+        """(x, sigma, D) -> standard deviation of P(x0 | x), where the network has learned it; see `networks.spread`."""
+        return getattr(self.network, "spread", None)
 
-def denoising_loss(denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0) -> Tensor:
-    """EDM's loss per image, (B,): mean of (D - x0)^2 / c_out^2, which is (F - target)^2 of the network itself.
 
-    Written with F's own target, (x0 - c_skip x) / c_out, because the quotient of two tiny numbers at small
-    sigma is then never formed from D.
+def denoising_losses(
+    denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """EDM's loss of the mean, and -ln N(x0; D, std^2) of its `spread` but for a constant, 0 without one; per image, (B,) each.
+
+    The first is the mean of (D - x0)^2 / c_out^2, which is (F - target)^2 of the network itself. It is written with F's own target,
+    (x0 - c_skip x) / c_out, because the quotient of two tiny numbers at small sigma is then never formed from D. To the second D is a
+    number: what is learned of the mean does not depend on whether there is a spread.
 
     Args:
-        x0: clean images (B, C, H, W). x: the same with noise. sigma: its level. weight: more, per pixel.
+        x0: clean images (B, C, H, W). x: the same with noise. sigma: its level. weight: of the first, per pixel.
     """
     c_skip, c_out, c_in = denoiser.coefficients(sigma)
     error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
-    return (weight * error.square()).mean(dim=(1, 2, 3))
+    loss = (weight * error.square()).mean(dim=(1, 2, 3))
+    if denoiser.spread is None:
+        return loss, torch.zeros_like(loss)
+    off = (c_out * error).detach().float()
+    std = denoiser.spread(x, sigma.expand(x.shape), x0 + off)
+    return loss, ((off / std).square() / 2 + std.log()).mean(dim=(1, 2, 3))
+
+
+def denoising_loss(denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """EDM's loss, (B,): the first of `denoising_losses`."""
+    return denoising_losses(denoiser, x0, x, sigma, weight)[0]
 
 
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lowlight_kedro.diffusion.compute import PassLimits, holding, network_precision
-from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_losses
 
 FP32 = 4  # bytes
 CPU = torch.device("cpu")
@@ -80,7 +80,8 @@ def loss_of_noise(denoiser: Denoiser, images: int, channels: int, side: int, dev
     x0 = torch.randn(images, channels, side, side, device=device)
     sigma = torch.full((images, 1, 1, 1), 0.5, device=device)
     with network_precision(precision, device):
-        return denoising_loss(denoiser, x0, x0 + sigma * torch.randn_like(x0), sigma).mean()
+        mean, spread = denoising_losses(denoiser, x0, x0 + sigma * torch.randn_like(x0), sigma)
+        return (mean + spread).mean()
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_losses
 
 
 class PassLoss(nn.Module):
-    """The mean loss of a pass as a module, because DDP's hooks want a `forward` of everything that gets a gradient."""
+    """The mean losses of a pass as a module, because DDP's hooks want a `forward` of everything that gets a gradient."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
 
     def forward(self, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float) -> Tensor:
-        """A scalar; see `denoising_loss`."""
-        return denoising_loss(self.denoiser, x0, x, sigma, weight).mean()
+        """Of the mean and of its spread, (2,); see `denoising_losses`. Their sum is what is learned."""
+        return torch.stack([losses.mean() for losses in denoising_losses(self.denoiser, x0, x, sigma, weight)])
 
 
 @dataclass(frozen=True)

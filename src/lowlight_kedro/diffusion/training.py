@@ -115,7 +115,7 @@ def accumulate(
     passes: Sequence[Tensor], first: int, share: Share, schedule: Schedule, scaling: Scaling, corruption: Corruption,
     device: torch.device, decode: Callable[[Tensor], Tensor], draw: type[Draws] = Draws,
 ) -> Tensor:  # fmt: skip
-    """Gradients of the batch's mean loss from this rank's passes; returns that loss, over all ranks, on the device.
+    """Gradients of the batch's mean loss from this rank's passes; returns that of the mean, over all ranks, on the device.
 
     Tiles go to the device as they are stored; cropping first leaves less to `decode`.
 
@@ -123,7 +123,7 @@ def accumulate(
         first: number in the run of the first image of the first pass.
         draw: where the randomness of a pass is from: `Draws`, or `PassDraws`, which a fast GPU has not to wait for.
     """
-    total = torch.zeros((), device=device)
+    total = torch.zeros(2, device=device)
     for number, tiles in enumerate(passes):
         draws = draw(schedule.seed, range(first, first + len(tiles)), device)
         first += len(tiles)
@@ -132,10 +132,23 @@ def accumulate(
         noisy = corruption(x0, draws)
         with share.accumulating(more=number + 1 < len(passes)):
             with network_precision(schedule.precision, device):
-                loss = share.pass_loss(x0, noisy.x, noisy.sigma, noisy.weight) / len(passes)
-            loss.backward()
-        total += loss.detach()
-    return share.mean(total)
+                losses = share.pass_loss(x0, noisy.x, noisy.sigma, noisy.weight) / len(passes)
+            losses.sum().backward()
+        total += losses.detach()
+    return share.mean(total)[0]
+
+
+def shorten(denoiser: Denoiser, most: float | None) -> Tensor:
+    """Shorten the gradient of the mean, and that of its spread, to `most` each; returns the norm of the first that there is before."""
+    own = set() if denoiser.spread is None else set(denoiser.spread.parameters())
+    moving = [parameter for parameter in denoiser.parameters() if parameter.grad is not None]
+    norms = []
+    for weights in ([one for one in moving if one not in own], [one for one in moving if one in own]):
+        if weights:
+            norms.append(torch.nn.utils.get_total_norm([one.grad for one in weights if one.grad is not None]))
+            if most is not None:
+                torch.nn.utils.clip_grads_with_norm_(weights, most, norms[-1])
+    return norms[0]
 
 
 def train_step(
@@ -150,10 +163,7 @@ def train_step(
     share = share or Share(PassLoss(state.denoiser))
     first = state.images + share.part(schedule.batch_size).start
     total = accumulate(passes, first, share, schedule, scaling, corruption, device, decode, draw)
-    weights = [parameter for parameter in state.denoiser.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in weights if parameter.grad is not None])
-    if schedule.max_gradient is not None:
-        torch.nn.utils.clip_grads_with_norm_(weights, schedule.max_gradient, norm)
+    norm = shorten(state.denoiser, schedule.max_gradient)
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.rate_at(state.images)
     state.optimizer.step()

@@ -21,22 +21,29 @@ def denoising_quality(
 ) -> dict[str, float]:
     """PSNR (of the mean squared error over all tiles) and SSIM at each `sigma` (network units), keyed `psnr_<sigma>`, `ssim_<sigma>`.
 
+    Of a denoiser that tells its spread also `chi2_<sigma>`, the mean of squared errors over the variance that it tells: 1 if it is true.
+
     tiles: (N, C, S, S) in the tile domain, on the denoiser's device; `batch` of them per pass. Read back once.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure  # a second, in every rank and command
 
     noise = standard_normal(tiles.cpu(), generator_for("validate", seed, 0)).to(tiles)
-    sums = tiles.new_zeros(len(sigmas), 2)
+    sums, spread = tiles.new_zeros(len(sigmas), 3), getattr(denoiser, "spread", None)
     for total, sigma in zip(sums, sigmas, strict=True):
         level = torch.full((1, 1, 1, 1), sigma, device=tiles.device)
         for clean, standard in zip(tiles.split(batch), noise.split(batch), strict=True):
-            denoised = scaling.to_tile(denoiser(scaling.to_network(clean) + level * standard, level)).clamp(-1, 1)
+            x = scaling.to_network(clean) + level * standard
+            mean = denoiser(x, level)
+            denoised = scaling.to_tile(mean).clamp(-1, 1)
             similarity = torch.as_tensor(structural_similarity_index_measure(denoised, clean, data_range=DATA_RANGE))
-            total += torch.stack([F.mse_loss(denoised, clean), similarity]) * (len(clean) / len(tiles))
+            off = scaling.to_network(clean) - mean
+            chi2 = torch.zeros_like(similarity) if spread is None else (off / spread(x, level.expand(x.shape), mean)).square().mean()
+            total += torch.stack([F.mse_loss(denoised, clean), similarity, chi2]) * (len(clean) / len(tiles))
     figures = {}
-    for sigma, (error, similarity) in zip(sigmas, sums.tolist(), strict=True):
+    for sigma, (error, similarity, chi2) in zip(sigmas, sums.tolist(), strict=True):
         figures[f"psnr_{sigma:g}"] = 10 * log10(DATA_RANGE**2 / error) if error else inf
         figures[f"ssim_{sigma:g}"] = similarity
+        figures |= {} if spread is None else {f"chi2_{sigma:g}": chi2}
     return figures
 
 

@@ -239,14 +239,21 @@ def _probed(
         return None, "none: this guidance does not know the posterior mean; estimate mean_of_k takes it from its draws"
     of = partial(mean_of, denoiser, guidance)
     centre = answer.x if kind == "mean" else of(answer.measurement)
-    std = response_std(of, answer.measurement, centre, **vars(probing), generator=generator)
+    told = guidance(denoiser, answer.measurement).std
+    if told is not None and probing.by == "prior":
+        return light_std(told(centre), scaling), "the prior"
+    std = response_std(
+        of, answer.measurement, centre, probes=probing.probes, spacing=probing.spacing, reach=probing.reach, step=probing.step,
+        generator=generator,
+    )  # fmt: skip
     return light_std(std, scaling), f"{probing.probes} probe{'s' if probing.probes > 1 else ''} of the mean"
 
 
 def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, sampling: Sampling, probing: Probing) -> int:
     """How often `estimate` evaluates the denoiser, for a guidance that offers this; a draw may take less."""
     means = 0 if offered.mean is None else offered.mean_evaluations
-    probes = probing.probes and probing.probes + (kind == "sample")
+    probes = 0 if probing.by == "prior" and offered.std is not None else probing.probes
+    probes += kind == "sample" and probing.probes > 0
     counts = {
         "mean": means * (1 + refreshes + probes),
         "sample": sampling.evaluations + means * probes,
@@ -264,7 +271,8 @@ def estimate(
 
     `parts`: the denoiser of small parts of a frame, if that is another.
 
-    The standard deviation is that of the draws for `mean_of_k`, otherwise by `response_std` if the guidance knows its mean.
+    The standard deviation is that of the draws for `mean_of_k`. Otherwise it is what the prior has learned, or found by
+    `response_std` if the guidance knows its mean.
 
     Raises:
         ValueError: the guidance cannot give this estimate.

@@ -4,7 +4,7 @@ Nothing heavy is imported here, because the command reads its parameters before 
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -34,8 +34,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Probing:
-    """How the standard deviation is found without sampling, see `uncertainty.response_std`; 0 probes: not at all."""
+    """How the standard deviation is found without sampling; 0 probes: not at all.
 
+    Attributes:
+        by: `prior` takes what the prior has learned of it, where it has, see `networks.spread`; `probes` asks how its mean responds.
+        probes, spacing, reach, step: see `uncertainty.response_std`.
+    """
+
+    by: Literal["prior", "probes"] = "prior"
     probes: Natural = 1
     spacing: Count = 5
     reach: Natural = 8

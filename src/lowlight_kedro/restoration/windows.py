@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
@@ -26,6 +26,7 @@ from lowlight_kedro.restoration.placement import (
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
+STRIP_PIXELS = 2**19  # at a time, for what is told of a frame in strips
 SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
 
 Window = tuple[Span, Span]  # along rows, along columns
@@ -52,8 +53,12 @@ def _core(window: Window, like: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...
 
 
 @dataclass
-class _Frames:
-    """Evaluations of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so."""
+class WholeFrames:
+    """A denoiser of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so.
+
+    Attributes:
+        spread: (x, sigma, D) -> standard deviation for whole frames, or None.
+    """
 
     denoiser: DenoiserFunction
     multiple: int
@@ -65,8 +70,21 @@ class _Frames:
     device: torch.device | None
     precision: str
     on_share: Callable[[float], object]
+    on_evaluation: Callable[[], object]
+    spread: Callable[[Tensor, Tensor, Tensor], Tensor] | None
     pixels: dict[bool, int] = field(default_factory=dict)  # with and without a gradient
     shrunk: bool = False
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D of the frames x (B, C, H, W); sigma is broadcastable to them."""
+        sigma = sigma.expand(x.shape)
+        if torch.is_grad_enabled() and x.requires_grad:
+            out: Tensor = _Windowed.apply(x, sigma, self)  # type: ignore[no-untyped-call]
+        else:
+            with torch.no_grad():
+                out = self.retried(lambda placement: self.evaluate(x, sigma, placement), x, sigma, gradient=False)
+        self.on_evaluation()
+        return out
 
     def denoise(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
         """One batch of windows, on the device and in the precision asked for, or `full`; the result lies where `x` lies."""
@@ -171,10 +189,10 @@ def _add(total: Tensor, where: tuple[Any, ...], part: Tensor) -> None:
 
 
 class _Windowed(torch.autograd.Function):
-    """`_Frames` as one differentiable function of x; sigma is taken as given."""
+    """`WholeFrames` as one differentiable function of x; sigma is taken as given."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sigma: Tensor, frames: _Frames) -> Tensor:
+    def forward(ctx: Any, x: Tensor, sigma: Tensor, frames: WholeFrames) -> Tensor:
         def run(placement: Placement) -> Tensor:
             ctx.placement = placement
             return frames.evaluate(x, sigma, placement)
@@ -195,12 +213,31 @@ class _Windowed(torch.autograd.Function):
         return ctx.frames.retried(run, x, sigma, gradient=True, first=ctx.placement), None, None
 
 
+@torch.no_grad()
+def in_strips(
+    spread: nn.Module, x: Tensor, sigma: Tensor, mean: Tensor, *, device: torch.device | None = None, precision: str = "fp32"
+) -> Tensor:  # fmt: skip
+    """What `spread` tells of whole frames (B, C, H, W): strips of rows with as many beside them as it sees, all of its answer exact."""
+    multiple, device, (height, width) = int(spread.multiple), device or x.device, x.shape[-2:]  # type: ignore[arg-type]
+    reach, out = up_to(int(spread.reach), multiple), torch.empty_like(x)  # type: ignore[arg-type]
+    rows, one = max(multiple, up_to(STRIP_PIXELS // width, multiple)), torch.ones(1)
+    across = Span(0, up_to(width, multiple), 0, width, one)
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        strip = Span(max(first - reach, 0), up_to(min(last + reach, height), multiple), first, last, one)
+        with network_precision(precision, device):
+            part = spread(*(_cut(tensor, [(strip, across)]).to(device) for tensor in (x, sigma.expand(x.shape), mean)))
+        out[..., first:last, :] = part[..., first - strip.start : last - strip.start, :width].to(out)
+    return out
+
+
 def windowed(
     denoiser: DenoiserFunction, *, multiple: int, size: int | None = None, overlap: int | None = None,
     reach: int | None = None, memory_mb: float | None = None, tolerance: float | None = None,
     device: torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32",
     on_evaluation: Callable[[], object] = lambda: None, on_share: Callable[[float], object] = lambda _: None,
-) -> DenoiserFunction:  # fmt: skip
+    spread: nn.Module | None = None,
+) -> WholeFrames:  # fmt: skip
     """`denoiser` for frames (B, C, H, W) of any H and W; its memory is bounded, and its result one for all placements.
 
     Windows are blended inside the denoiser, so that any sampler over it has one global state and no seams. A pixel near a
@@ -219,6 +256,7 @@ def windowed(
         precision: of the network; bf16 is autocast.
         on_evaluation: called once per evaluation of the whole frame.
         on_share: called with the share of an evaluation that has just been done; negative when it is begun anew.
+        spread: of the denoiser, see `networks.spread`.
 
     Raises:
         ValueError: overlap is not in [0, size), or a number is no multiple of `multiple`.
@@ -228,16 +266,5 @@ def windowed(
     if (size or 0) % multiple or (overlap or 0) % multiple:
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
     most = UNKNOWN_REACH if reach is None else reach
-    frames = _Frames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_share)
-
-    def whole(x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.expand(x.shape)
-        if torch.is_grad_enabled() and x.requires_grad:
-            out: Tensor = _Windowed.apply(x, sigma, frames)  # type: ignore[no-untyped-call]
-        else:
-            with torch.no_grad():
-                out = frames.retried(lambda placement: frames.evaluate(x, sigma, placement), x, sigma, gradient=False)
-        on_evaluation()
-        return out
-
-    return whole
+    told = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
+    return WholeFrames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_share, on_evaluation, told)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
-from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, prior_of
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, network_choice, prior_of
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.training import best_row
@@ -24,7 +24,25 @@ from lowlight_kedro.pipelines.training.work import train_rank
 logger = logging.getLogger(__name__)
 
 
-def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
+def _spread_of(prior: Checkpoint | None, options: TrainingOptions) -> dict[str, Any]:
+    """What the prior decides whose spread alone is learned.
+
+    Raises:
+        ValueError: there is no such prior.
+    """
+    if prior is None:
+        raise ValueError(
+            "training.learn=spread learns the standard deviation of a prior at hand, and there is none: name it with --params "
+            "start_from=FILE, or set training.learn=all"
+        )
+    name, chosen = network_choice(prior)
+    spread = options.spread.model_dump() if options.spread else None
+    return {"network": {"name": name, "options": chosen, "spread": spread}} | {
+        key: prior.description[key] for key in ("scaling", "sigma_data")
+    }
+
+
+def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions, initial_prior: Checkpoint | None = None) -> dict[str, Any]:
     """What identifies a run, as stored in its checkpoints; `auto` constants are those that validation proposed."""
     constants = {
         name: tile_statistics[name] if getattr(options, name) == "auto" else getattr(options, name)
@@ -33,7 +51,7 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
     measured = {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]}
     return {
         "format": FORMAT,
-        "network": options.network.describe(),
+        "network": options.network.describe() | ({"spread": options.spread.model_dump()} if options.spread else {}),
         "corruption": options.corruption.describe(),
         "scaling": measured if options.scaling == "auto" else asdict(options.scaling),
         **constants,
@@ -41,6 +59,8 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions)
         "batch_size": options.batch_size,
         "crop": options.crop,
         "seed": options.seed,
+        "initial_prior": digest(initial_prior) if initial_prior else None,
+        **(_spread_of(initial_prior, options) if options.learn == "spread" else {}),
     }
 
 
@@ -113,7 +133,7 @@ def train_prior(
     _require_size(train_tiles, tile_metadata)
     _require_validated(train_tiles, tile_statistics)
     _tell_differences(tile_metadata, parameters)
-    description = describe_training(tile_statistics, options) | {"initial_prior": digest(initial_prior) if initial_prior else None}
+    description = describe_training(tile_statistics, options, initial_prior)
     arguments = (train_tiles, val_tiles, tile_statistics["dropped"], description, earlier_state, initial_prior, options)
     images, history, total = 0, [], options.schedule(batch_gpu=1).total_images
     require_whole_passes(options.batch_size, 1 if options.batch_gpu == "auto" else options.batch_gpu, world_size())

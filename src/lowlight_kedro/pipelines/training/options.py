@@ -15,7 +15,7 @@ from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 
 Auto = Literal["auto"]
-COURSE = ("total_kimg", "learning_rate", "ramp_kimg", "decay_kimg", "cooldown", "max_gradient")
+COURSE = ("learn", "total_kimg", "learning_rate", "ramp_kimg", "decay_kimg", "cooldown", "max_gradient")
 
 
 class LoaderOptions(Options):
@@ -25,6 +25,13 @@ class LoaderOptions(Options):
     pin_memory: bool
     persistent_workers: bool
     prefetch_factor: Count
+
+
+class SpreadOptions(Options):
+    """The second answer of the network, see `networks.spread.Spread`."""
+
+    widths: Annotated[list[Count], Field(min_length=1)]
+    blocks: Count
 
 
 class ValidateOptions(Options):
@@ -56,6 +63,8 @@ class TrainingOptions(Options):
     """All of `params:training`."""
 
     network: Annotated[Choice, of("network", NETWORKS)]
+    spread: SpreadOptions | None
+    learn: Literal["all", "spread"]
     corruption: Annotated[Choice, of("corruption", ALL_CORRUPTIONS)]
     P_mean: float | Auto
     P_std: Positive | Auto
@@ -90,6 +99,12 @@ class TrainingOptions(Options):
                 f"batch_size must be a multiple of batch_gpu, got batch_size={self.batch_size}, batch_gpu={self.batch_gpu}; "
                 "set training.batch_gpu to a divisor of batch_size, or to auto"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "TrainingOptions":
+        if self.learn == "spread" and self.spread is None:
+            raise ValueError("learn=spread trains nothing but the spread, and there is none: set training.spread, or training.learn=all")
         return self
 
     @model_validator(mode="after")

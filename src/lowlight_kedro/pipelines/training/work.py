@@ -14,7 +14,7 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, 
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import fitting_pass, parameter_count, run_pass
-from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.training import State, train
@@ -53,6 +53,12 @@ def require_sizes(network: nn.Module, tile_size: int, crop: int | None, validati
 logger = logging.getLogger(__name__)
 
 
+def learn_spread_only(state: State) -> None:
+    """The weights of the mean stay as they are."""
+    for name, weights in state.denoiser.network.named_parameters():
+        weights.requires_grad_(name.startswith("spread."))
+
+
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
     """At image 0, with weights drawn from the seed.
 
@@ -61,7 +67,7 @@ def fresh_state(description: dict[str, Any], averages: Iterable[str], device: to
     """
     torch.manual_seed(description["seed"])
     chosen = description["network"]
-    network = configured("network", NETWORKS, chosen["name"], chosen["options"])()
+    network = built_network(description)
     wanted, found = description["sigma_data"], getattr(network, "sigma_data", description["sigma_data"])
     if found != wanted:
         raise ValueError(
@@ -131,6 +137,8 @@ def first_state(
     if initial is not None:
         begin_with(state, initial)
         logger.info("the weights begin with those of the initial prior")
+    if options.learn == "spread":
+        learn_spread_only(state)
     if earlier is not None and options.resume:
         unpack(earlier, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)

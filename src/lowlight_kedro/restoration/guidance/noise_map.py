@@ -110,13 +110,21 @@ def noise_map(
         z = (measurement.y * precision_y + x * precision_x) / precision.clamp(min=1e-12)
         return denoiser(z, precision.clamp(min=SIGMA_UNKNOWN**-2).rsqrt())
 
-    def mean() -> Tensor:
+    spread = getattr(denoiser, "spread", None)
+
+    def levels_of_y() -> Tensor:
         s = measurement.s.clamp(max=SIGMA_UNKNOWN)  # one frame and no more: this runs on whole frames
-        return denoiser(measurement.y, s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN))
+        return s.masked_fill_(measurement.mask == 0, SIGMA_UNKNOWN)
+
+    def mean() -> Tensor:
+        return denoiser(measurement.y, levels_of_y())
+
+    def std(mean: Tensor) -> Tensor:
+        return spread(measurement.y, levels_of_y(), mean)  # type: ignore[misc, no-any-return]
 
     def draw(first: Tensor, evaluations: int, generator: torch.Generator) -> Iterator[Tensor]:
         del first  # y is the start
         levels = lowered_levels(measurement, evaluations, start=sigma_start, end=end, sigma_min=sigma_min)
         return reverse_sde(denoiser, measurement.mask * measurement.y, levels, evaluations, generator)
 
-    return Posterior(denoiser=posterior, mean=mean, draw=draw, needs_noise_maps=True)
+    return Posterior(denoiser=posterior, mean=mean, draw=draw, std=std if spread is not None else None, needs_noise_maps=True)

@@ -28,6 +28,7 @@ class Posterior:
         mean_evaluations: of the prior's denoiser, that `mean` takes.
         draw: (first, evaluations, generator) -> states of the method's own sampler, the last one a draw of P(x0 | y) within
             `evaluations` of the prior's denoiser; `first` (1, 3, H, W) is an estimate of x0 that needs no prior.
+        std: E[x0 | y] -> standard deviation of P(x0 | y), both (1, 3, H, W), where the prior has learned it; no evaluation.
         needs_noise_maps: the prior must have been trained on noise maps.
     """
 
@@ -35,6 +36,7 @@ class Posterior:
     mean: Callable[[], Tensor] | None = None
     mean_evaluations: int = 1
     draw: Draw | None = None
+    std: Callable[[Tensor], Tensor] | None = None
     needs_noise_maps: bool = False
 
 
