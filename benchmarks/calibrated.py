@@ -2,7 +2,7 @@
 
 Held-out scenes, cameras and light of benchmarks/scenes.py; the truth has no noise. For each of `--settings`, means over scenes:
 
-`50`, `90`, `95` shares of true values within those Gaussian intervals of the posterior mean and its standard deviation (`--by`, `--probes`);
+`50`, `90`, `95` shares of true values within those Gaussian intervals of the posterior mean and its std (`--by`, `--probes`);
 `low`, `high`    shares of true values below the 5 % and above the 95 % point of the told distribution, 0.05 each if it is true;
 `error/std`      rms error over rms told standard deviation, of the eighth of the values with least and with most of it;
 `ranks`          of the truth among `--draws` draws, the shares of the two outer ranks, 2 / (draws + 1) if they are true;

@@ -15,7 +15,7 @@ from lowlight_kedro.datasets.exif import append_directories, blob, first_tags
 from lowlight_kedro.datasets.icc import linear_profile, srgb_profile
 from lowlight_kedro.datasets.image import ImageDataset, Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
-from lowlight_kedro.datasets.metadata import Metadata, fractions, of_frame, read_metadata, short, text
+from lowlight_kedro.datasets.metadata import Metadata, _packet, fractions, of_frame, read_metadata, short, text
 from lowlight_kedro.datasets.tags import Entry, read_tags
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
@@ -185,6 +185,13 @@ def test_canons_own_formats_are_read():
     carried = read_metadata(SHARED / "raw_faults/canon-r6.cr3", make_frame(np.random.default_rng(0)))
     assert carried.exif[42036].data == b"EF100mm f/2.8L Macro IS USM\0"
     assert carried.exif[42033].data.rstrip(b"\0").isdigit()
+
+
+def test_a_packet_is_read_in_time_that_grows_as_it_does():
+    """Editors leave room behind a packet; a pattern that began anew at every blank of it took seconds."""
+    steps, room = b'darktable:history="no"', b" " * 900_000
+    packet = b'<rdf:RDF xmlns:rdf="r" xmlns:darktable="d"><rdf:Description %b a="b"/>%b</rdf:RDF>'
+    assert _packet(packet % (steps, room)) == packet % (b"", room)
 
 
 def test_a_minolta_keeps_its_tiff_in_a_block(tmp_path):

@@ -71,9 +71,11 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_like_one_that_was_not(stop_a
 
 
 def test_a_tiny_network_overfits_one_tile():
-    state = run(fresh(widths=(32, 32)), tiles=TILES[:1], total_kimg=4, crop=None, learning_rate=4e-3, ramp_kimg=0.1, kimg_per_tick=0.1)
+    state = run(
+        fresh(widths=(24, 24)), tiles=TILES[:1, :, :8, :8], total_kimg=1.6, crop=None, learning_rate=6e-3, ramp_kimg=0.1, kimg_per_tick=0.1
+    )
     losses = [row["loss"] for row in state.history]
-    assert losses[-1] < 0.35 * losses[0], losses
+    assert losses[-1] < 0.5 * losses[0], losses
 
 
 def test_a_run_may_begin_with_a_trained_prior():

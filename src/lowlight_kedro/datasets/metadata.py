@@ -55,7 +55,7 @@ LARGEST = 32_768  # bytes of one value; longer ones are a program's own data
 LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 TIME_FORMAT = "%Y:%m:%d %H:%M:%S"
-DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|\s+darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
+DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|(?<=\s)darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
 MAKER_NOTES = "maker notes"  # lost of every raw that has any, see above
 Numbered = dict[int, Entry]
 
