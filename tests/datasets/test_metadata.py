@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, IptcImagePlugin
 
 from lowlight_kedro.datasets.decoding import read_header
 from lowlight_kedro.datasets.dng import write_dng
@@ -165,6 +165,16 @@ def test_large_maker_notes_and_torn_values_cost_only_themselves(tmp_path):
     assert [lost for lost in torn.lost if "lie beyond the end of the file" in lost]
     written("jpg", tmp_path / "b.jpg", torn, frame)
     assert Image.open(tmp_path / "b.jpg").getexif()[315]
+
+
+def test_keywords_of_iptc_stand_where_readers_of_jpeg_look(tmp_path):
+    """Dataset 2:25 of the first record (IPTC-IIM 4.2)."""
+    word = Entry(33723, 7, 8, b"\x1c\x02\x19\x00\x03sea")
+    metadata = Metadata(numbered([*MAIN, word]), numbered(EXIF), {})
+    ImageDataset(filepath=str(tmp_path / "a.jpg")).save(Picture(np.zeros((3, 16, 16), np.float32), metadata))
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert IptcImagePlugin.getiptcinfo(picture) == {(2, 25): b"sea"}
+        assert picture.getexif()[33432] == "(c) A. M."
 
 
 def test_what_does_not_fit_into_a_jpeg_goes_by_length():

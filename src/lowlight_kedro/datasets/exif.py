@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lowlight_kedro.datasets.metadata import EXIF_POINTER, GPS_POINTER, XMP, Entry, Metadata
+from lowlight_kedro.datasets.metadata import EXIF_POINTER, GPS_POINTER, IPTC, XMP, Entry, Metadata
 
 SUB_IFDS = 330
 PLACEHOLDERS = {EXIF_POINTER: 34664, GPS_POINTER: 34852}  # tifffile writes no pointers; the same places in the sorted directory
@@ -44,6 +44,15 @@ def blob(metadata: Metadata, most: int = MOST_IN_JPEG) -> bytes:
     first = [*metadata.main.values(), pointer(EXIF_POINTER, at[1]), *([pointer(GPS_POINTER, at[2])] if gps else [])]
     behind = packed(gps.values(), at[2]) if gps else b""
     return b"Exif\0\0II*\0" + struct.pack("<I", 8) + packed(first, at[0]) + packed(exif.values(), at[1]) + behind
+
+
+def iptc_segment(metadata: Metadata) -> bytes:
+    """The segment APP13 in which readers of JPEG look for IPTC, Photoshop's resource 0x0404; empty where there is none, or too much."""
+    iptc = metadata.main[IPTC].data if IPTC in metadata.main else b""
+    if not 0 < len(iptc) <= MOST_IN_JPEG:
+        return b""
+    body = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+    return struct.pack(">HH", 0xFFED, 2 + len(body)) + body
 
 
 def first_tags(metadata: Metadata) -> list[Any]:

@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags
+from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags, iptc_segment
 from lowlight_kedro.datasets.icc import srgb_profile
 from lowlight_kedro.datasets.metadata import Metadata
 
@@ -103,6 +103,7 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
                 logger.warning("%s: its XMP, %d bytes, does not fit into a JPEG and is left out", self._filepath, len(xmp))
             elif xmp:
                 options["xmp"] = xmp
+            options["extra"] = iptc_segment(metadata) if metadata else b""
             Image.fromarray(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **options)
         else:
             texts = PngImagePlugin.PngInfo()
