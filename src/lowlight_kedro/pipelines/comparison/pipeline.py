@@ -29,6 +29,6 @@ def create_pipeline() -> Pipeline:
             report_methods,
             ["method_summary", "method_differences", "method_residuals", "method_scores", "method_frames", "parameters"],
             ["method_report", "method_latex"],
-            name="report_methods",
+            name="report_methods", tags="report",
         ),
     ])  # fmt: skip

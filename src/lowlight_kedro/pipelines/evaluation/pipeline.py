@@ -29,8 +29,8 @@ def create_pipeline() -> Pipeline:
         Node(
             report_evaluation,
             ["score_summary", "score_differences", "residuals", "uncertainty", "scores", "report_frames", "parameters"],
-            ["report", "report_latex"], name="report_evaluation",
+            ["report", "report_latex"], name="report_evaluation", tags="report",
         ),
-        Node(plot_uncertainty, "uncertainty", "uncertainty_figure", name="plot_uncertainty"),
+        Node(plot_uncertainty, "uncertainty", "uncertainty_figure", name="plot_uncertainty", tags="report"),
         Node(plot_evaluation, "evaluation_table", "evaluation_figure", name="plot_evaluation", tags="report"),
     ])  # fmt: skip
