@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
-from lowlight_kedro.hooks import TRAIN, Interrupted, OneTraining, PlainParameters, lock
+from lowlight_kedro.hooks import TRAIN, Interrupted, OneTraining, PlainParameters, lock, methods_text, pictures_text
 from lowlight_kedro.pipelines.options import Choice
 
 HOLD = """
@@ -104,6 +105,16 @@ def run(folder, cut, begun, **asked):
     return catalog.load("table")
 
 
+def test_each_node_is_told_with_its_number_as_it_begins(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(tmp_path, False, [])
+    assert [record.getMessage()[-8:] for record in caplog.records if record.name == "lowlight_kedro.hooks"] == [
+        "(1 of 3)",
+        "(2 of 3)",
+        "(3 of 3)",
+    ]
+
+
 def test_only_missing_outputs_does_an_interrupted_node_again_with_what_follows_and_nothing_else(tmp_path):
     begun = []
     with pytest.raises(KeyboardInterrupt):
@@ -118,3 +129,13 @@ def test_only_missing_outputs_does_an_interrupted_node_again_with_what_follows_a
     (tmp_path / "table.json").unlink()
     run(tmp_path, False, begun, only_missing_outputs=True)
     assert begun == ["table"]
+
+
+def test_the_end_of_a_run_tells_where_its_pictures_are_and_how_each_method_was_asked():
+    told = pictures_text([f"out/{number}.png" for number in range(14)], ["pages: out/index.html"])
+    assert told.splitlines()[1:4] == ["restored:", "  out/0.png", "  out/1.png"]
+    assert told.splitlines()[-2:] == ["  ... and 2 more", "pages: out/index.html"]
+    table = pd.DataFrame({"method": ["scaled", "dps"] * 2, "estimate": [None, "sample"] * 2, "psnr_srgb": [10.0, 20.0, 12.0, 22.0]})
+    assert [line.split() for line in methods_text(table, "out").splitlines() if "dps" in line or "scaled" in line] == [
+        ["scaled", "11.000"], ["dps", "sample", "21.000"]
+    ]  # fmt: skip

@@ -46,7 +46,7 @@ def results_text(table: Any, pictures: list[str]) -> str:
 
 def methods_text(table: Any, folder: str) -> str:
     """What each method gave, mean over frames (a DataFrame), and where the pictures are."""
-    means = table.groupby("method", sort=False).mean(numeric_only=True)
+    means = table.fillna({"estimate": ""}).groupby(["method", "estimate"], sort=False).mean(numeric_only=True)
     shown = means[[name for name in METHOD_COLUMNS if name in means]].rename(columns=METHOD_COLUMNS)
     return "\n".join(
         ["", "methods, mean over frames, sRGB unless linear:", shown.to_string(float_format="%.3f"), "", f"pictures: {folder}"]
@@ -66,12 +66,23 @@ def _place(dataset: Any, key: str = "path") -> str:
     return dataset._describe()[key]  # noqa: SLF001 - there is no public way to a dataset's path
 
 
+def pictures_text(pictures: list[str], others: list[str]) -> str:
+    """Where the restored frames of a run are: the first dozen, and what shows all of them."""
+    more = [f"  ... and {len(pictures) - 12} more"] if len(pictures) > 12 else []
+    return "\n".join(["", "restored:", *(f"  {path}" for path in pictures[:12]), *more, *others])
+
+
 class ShowResults:
-    """Prints calibration and evaluation after a run that made them."""
+    """Prints where restored frames are, calibration and evaluation after a run that made them."""
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Called by Kedro when all nodes are done."""
+        if "restored_sheet" in pipeline.all_outputs():
+            frames, restored = catalog.load("selected_frames")["frame"], catalog.get("restored")
+            paths = [path for frame in frames if (path := restored.place(frame, "preview"))]  # type: ignore[union-attr]
+            sheet, index = (_place(catalog.get(name), "filepath") for name in ("restored_sheet", "restored_index"))
+            print(pictures_text(paths, [f"all on one sheet: {sheet}", f"pages: {index}"]))  # noqa: T201
         if "calibration_table" in pipeline.all_outputs():
             measured = catalog.load("calibration_table")
             if len(measured):
@@ -170,6 +181,7 @@ class Interrupted:
     def __init__(self) -> None:
         self._marks = Path()
         self._begun: Path | None = None
+        self._count = self._nodes = 0
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -180,7 +192,7 @@ class Interrupted:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Called by Kedro before the first node."""
-        self._begun = None
+        self._begun, self._count, self._nodes = None, 0, len(pipeline.nodes)
         names = [node.name for node in pipeline.nodes if self._mark(node.name).exists()]
         if run_params.get("only_missing_outputs") and names:
             logger.info("%s: interrupted before, done again with all that follows", ", ".join(names))
@@ -190,6 +202,8 @@ class Interrupted:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Called by Kedro; the node before this one has saved all it has, for one runs after the other."""
+        self._count += 1
+        logger.info("%s (%d of %d)", node.name, self._count, self._nodes)
         if self._begun:
             self._begun.unlink(missing_ok=True)
         self._begun = self._mark(node.name)

@@ -222,6 +222,11 @@ def test_a_prior_is_the_running_mean_and_knows_the_run(trained, packed):
     assert identity(prior.description) == identity(packed.description) == IDENTITY
 
 
+def test_states_and_priors_are_shown_in_a_line(packed):
+    assert repr(packed).startswith("Checkpoint(") and len(repr(packed)) < 120  # noqa: PT018
+    assert len(repr(build_prior(prior_of(packed), fresh().denoiser.network))) < 200
+
+
 def test_a_prior_may_be_stored_in_16_bits(packed):
     prior = prior_of(packed)
     half = replace(prior, tensors={name: tensor.half() for name, tensor in prior.tensors.items()})

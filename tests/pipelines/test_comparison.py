@@ -7,7 +7,7 @@ from kedro.framework.session import KedroSession
 from pydantic import ValidationError
 
 from lowlight_kedro.pipelines.comparison.baselines import develop_baseline
-from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, evaluate_methods
+from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, _tell_losses, evaluate_methods
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
@@ -38,6 +38,7 @@ def test_every_method_is_measured_as_evaluation_measures_it(project):
     assert table["psnr_linear"].nunique() == 8
     assert not [column for column in table if column.startswith("norm_")]  # dps does not take what belongs to dps_norm
     assert list(table["evaluations"]) == [0, 2, 3, 3, 2, 0, 0, 0]
+    assert list(table["estimate"].fillna("")) == ["", "mean", "sample", "sample", "sample", "", "", ""]
     assert (project.data / f"08_reporting/methods/{alone['frame']}.png").stat().st_size > 10_000
     scores = pd.read_csv(project.data / "08_reporting/method_scores.csv")
     assert set(scores["protocol"]) == {"linear_rgb", "sid_raw"}
@@ -45,6 +46,15 @@ def test_every_method_is_measured_as_evaluation_measures_it(project):
     assert both["noise_map"] == pytest.approx(table.loc["noise_map", "psnr_srgb"])
     assert set(pd.read_csv(project.data / "08_reporting/method_residuals.csv")["method"]) == set(METHODS | BASELINES)
     assert "Methods side by side: scaled, noise_map" in (project.data / "08_reporting/methods.html").read_text(encoding="utf-8")
+
+
+def test_a_method_that_is_worse_than_doing_nothing_is_told(caplog):
+    table = pd.DataFrame({"method": ["scaled", "pigdm", "dps"], "psnr_srgb": [19.0, 12.1, 22.0], "evaluations": [0, 9, 9]})
+    _tell_losses(table)
+    assert [record.getMessage() for record in caplog.records] == [
+        "pigdm (12.1 dB) is worse than the input, only scaled (19.0 dB): it took 9 evaluations of the network; give it more by "
+        "comparison.methods.pigdm.evaluations, or read docs/guidance.md"
+    ]
 
 
 def test_what_cannot_be_compared_is_said_before_any_frame(project):

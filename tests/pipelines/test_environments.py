@@ -100,6 +100,13 @@ def test_a_gpu_that_is_there_is_taken(monkeypatch):
     assert choose_device("mps") == torch.device("mps")
 
 
+def test_the_prior_of_photographs_restores_by_what_it_was_trained_on():
+    with KedroSession.create(ROOT, env="photographs") as session:
+        parameters = session.load_context().config_loader["parameters"]
+    assert parameters["inference"]["guidance"]["name"] == parameters["training"]["corruption"]["name"] == "noise_map"
+    assert parameters["inference"]["estimate"] == "mean"
+
+
 def test_environments_hold_only_what_differs():
     """Soft merging: what an environment does not say comes from base."""
     with KedroSession.create(ROOT, env="demo") as session:

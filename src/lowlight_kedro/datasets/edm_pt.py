@@ -22,7 +22,8 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{path}: not readable metadata of tiles ({error}), expected JSON; run `kedro run --pipelines preprocessing` first"
+            f"{path}: not readable metadata of tiles ({error}), expected JSON; first run the pipeline that makes them: preprocessing, "
+            "photographs or import_tiles"
         ) from error
 
 

@@ -208,6 +208,11 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
     def _of_part(self, name: str, part: str) -> set[Path]:
         return self._files({FILES: {part: self._recorded(name).get(FILES, {}).get(part, [])}})
 
+    def place(self, name: str, part: str) -> str | None:
+        """The path of a part of a job's results, where it is there."""
+        file = self._parts[part].file(name) if part in self._parts else Path()
+        return file.as_posix() if file.is_file() else None
+
     def _exists(self) -> bool:
         return any(True for _ in self._parts[RECORD].names())
 

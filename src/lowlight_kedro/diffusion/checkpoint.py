@@ -64,6 +64,11 @@ class Checkpoint:
     description: dict[str, Any]
     source: str = field(default="the checkpoint", compare=False)
 
+    def __repr__(self) -> str:
+        network = self.description.get("network", {}).get("name", "no network")
+        millions = sum(tensor.numel() for tensor in self.tensors.values()) / 1e6
+        return f"Checkpoint({network}, {len(self.tensors)} tensors, {millions:.2f} million values, {self.source})"
+
 
 class CheckpointMismatchError(ValueError):
     """A checkpoint that does not fit what it is asked for."""
@@ -275,6 +280,11 @@ class Prior:
     denoiser: Denoiser
     scaling: Scaling
     noise_maps: bool
+
+    def __repr__(self) -> str:
+        millions = sum(weights.numel() for weights in self.denoiser.parameters()) / 1e6
+        maps = "trained on noise maps" if self.noise_maps else "trained on uniform noise"
+        return f"Prior({type(self.denoiser.network).__name__}, {millions:.2f} million parameters, {maps}, {self.scaling})"
 
 
 def network_choice(prior: Checkpoint) -> tuple[str, dict[str, Any]]:

@@ -128,12 +128,16 @@ def _records(restored_by_method: Mapping[str, Lazy], name: str, methods: Iterabl
     return records
 
 
-def _rows(name: str, figures: Mapping[str, Any], records: Mapping[str, dict], metrics: list[str]) -> list[dict[str, Any]]:
-    """A row for the scaled input, and one per method with what it took."""
+def _rows(
+    name: str, figures: Mapping[str, Any], records: Mapping[str, dict], metrics: list[str], methods: Mapping[str, Method]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row for the scaled input, and one per method with its estimate and what it took."""
     none: dict[str, Any] = {"evaluations": 0, "seconds": 0}
     kinds = [f"{metric}_{kind}" for metric in metrics for kind in ("linear", "srgb")]
     return [
-        {"frame": name, "method": method} | {kind: figures[f"{method}_{kind}"] for kind in kinds} | {key: record[key] for key in none}
+        {"frame": name, "method": method, "estimate": methods[method].estimate if method in methods else None}
+        | {kind: figures[f"{method}_{kind}"] for kind in kinds}
+        | {key: record[key] for key in none}
         for method, record in {"scaled": none, **records}.items()
     ]
 
@@ -154,6 +158,19 @@ def _working(restored_by_method: Mapping[str, Lazy], frames: list[str], methods:
     if not working:
         raise ValueError("no frame could be compared: no method restored one; see the warnings above")
     return working
+
+
+def _tell_losses(table: pd.DataFrame) -> None:
+    """Methods that are worse than doing nothing, in the mean over frames: most often they had too few evaluations."""
+    if "psnr_srgb" not in table:
+        return
+    means = table.groupby("method", sort=False)[["psnr_srgb", "evaluations"]].mean()
+    scaled = means["psnr_srgb"]["scaled"]
+    for method, mean in means[means["psnr_srgb"] < scaled].iterrows():
+        logger.warning(
+            "%s (%.1f dB) is worse than the input, only scaled (%.1f dB): it took %.0f evaluations of the network; give it more by "
+            "comparison.methods.%s.evaluations, or read docs/guidance.md", method, mean["psnr_srgb"], scaled, mean["evaluations"], method,
+        )  # fmt: skip
 
 
 def evaluate_methods(
@@ -187,7 +204,7 @@ def evaluate_methods(
         except ValueError as error:
             logger.warning("not compared: %s: %s", name, error)
             continue
-        rows += _rows(name, figures, records, evaluation.metrics)
+        rows += _rows(name, figures, records, evaluation.metrics, options.methods)
         scores, remains = scores + found["scores"], remains + found["residuals"]
         told = captions(figures, evaluation.metrics, titles)
         pictures[name] = comparison(shown, told, evaluation.picture_crop)
@@ -196,4 +213,6 @@ def evaluate_methods(
         raise ValueError("no frame could be compared; see the warnings above")
     about = [*ABOUT, "method"]
     tables = [pd.DataFrame(scores, columns=[*about, *SCORE]), pd.DataFrame(remains, columns=None if remains else about)]
-    return pd.DataFrame(rows), pictures, tables[0], tables[1], shown_frames
+    table = pd.DataFrame(rows)
+    _tell_losses(table)
+    return table, pictures, tables[0], tables[1], shown_frames
