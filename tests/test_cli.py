@@ -17,7 +17,7 @@ import pytest
 from kedro.io import DatasetError
 
 from lowlight_kedro.command.arguments import main, parser
-from lowlight_kedro.command.restore import Workshop
+from lowlight_kedro.command.restore import LONGEST_SHOWN, Workshop, table
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
@@ -268,6 +268,11 @@ def test_a_long_name_is_cut_and_still_its_own(tmp_path):
 
 
 @pytest.mark.skipif(not (SHARED / "raw_faults").is_dir(), reason="no raw_faults folder in LOWLIGHT_TEST_DATA")
+def test_the_table_shows_the_end_of_a_long_name():
+    shown = table([("x" * 190 + "_0042", "restored", "x1", "3.0", "/out/a.jpg")]).splitlines()[1]
+    assert shown.split()[0] == "..." + "x" * (LONGEST_SHOWN - 8) + "_0042"
+
+
 def test_a_frame_without_noise_to_measure_falls_back_to_the_assumed_sensor():
     frame = read_frame(SHARED / "raw_faults/Kodak_DC120_P003913.KDC")
     sources = Sources(own={"image": lambda: image_estimate(frame)}, assumed=Assumed(gain=3e-5, read_noise=2e-4, slope=0.6, iso=800))

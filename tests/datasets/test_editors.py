@@ -10,7 +10,9 @@ import tifffile
 
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
+from lowlight_kedro.datasets.image import ImageDataset, Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
+from lowlight_kedro.datasets.metadata import of_restored
 from lowlight_kedro.datasets.mosaic_dng import write_mosaic_dng
 from lowlight_kedro.sensor.cfa import sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
@@ -131,6 +133,11 @@ def test_the_mosaic_is_shown_like_the_raw(folder, program, develop):
 def test_exiftool_finds_nothing_wrong(folder, file):
     if shutil.which("exiftool") is None:
         pytest.skip("exiftool is not installed")
-    written = linear_of(made_up(folder, file) if isinstance(file, int) else real(file), folder)
-    told = subprocess.run(["exiftool", "-validate", "-warning", "-a", "-s", str(written)], check=True, capture_output=True, text=True)
-    assert told.stdout.split() == ["Validate", ":", "OK"]
+    raw = made_up(folder, file) if isinstance(file, int) else real(file)
+    light = Picture(np.full((3, 64, 64), 0.3, np.float32), of_restored(raw, read_frame(raw), 1.0).upright())
+    ImageDataset(filepath=str(folder / "a.jpg"), profile="srgb").save(light)
+    for written in (linear_of(raw, folder), folder / "a.jpg"):
+        told = subprocess.run(["exiftool", "-validate", "-warning", "-a", "-s", str(written)], check=True, capture_output=True, text=True)
+        assert "Validate" in told.stdout
+        assert written.suffix == ".jpg" or told.stdout.split() == ["Validate", ":", "OK"]
+        assert [line for line in told.stdout.splitlines() if "Warning  " in line and "[minor]" not in line] == []

@@ -15,6 +15,7 @@ from lowlight_kedro.configuration import PACKAGE, conf_source
 
 INDEX = "restored.html"  # as in conf/restore/catalog.yml; index.html may be somebody's own
 LOUD = {"kedro": logging.INFO, PACKAGE.name: logging.INFO, f"{PACKAGE.name}.datasets.restored": logging.DEBUG}  # of --verbose
+LONGEST_SHOWN = 48  # letters of a name in the table
 STOPPED = 130  # as shells say of a program that Ctrl-C ended
 
 
@@ -125,9 +126,14 @@ def _row(name: str, outcome: dict[str, Any]) -> tuple[str, ...]:
     return name, state, f"x{outcome['ratio']:.3g}", waited, outcome["file"] or ""
 
 
+def _cut(name: str) -> str:
+    """At most LONGEST_SHOWN letters of a name, from its end, which tells series apart."""
+    return name if len(name) <= LONGEST_SHOWN else "..." + name[3 - LONGEST_SHOWN :]
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their longest entry, the last one open."""
-    rows = [("file", "result", "ratio", "seconds", "picture, or why not"), *rows]
+    """Columns as wide as their longest entry, the last one open; the picture's path tells a long name whole."""
+    rows = [("file", "result", "ratio", "seconds", "picture, or why not"), *((_cut(name), *rest) for name, *rest in rows)]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
     return "\n".join("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
 

@@ -2,10 +2,11 @@
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lowlight_kedro.datasets.metadata import EXIF_POINTER, GPS_POINTER, IPTC, XMP, Entry, Metadata
+from lowlight_kedro.datasets.metadata import EXIF_POINTER, GPS_POINTER, IPTC, XMP, Entry, Metadata, fractions, short
 
 SUB_IFDS = 330
 PLACEHOLDERS = {EXIF_POINTER: 34664, GPS_POINTER: 34852}  # tifffile writes no pointers; the same places in the sorted directory
@@ -29,6 +30,15 @@ def packed(entries: Iterable[Entry], start: int) -> bytes:
 def pointer(number: int, at: int) -> Entry:
     """To another directory."""
     return Entry(number, 4, 1, struct.pack("<I", at))
+
+
+def of_jpeg(metadata: Metadata, height: int, width: int) -> Metadata:
+    """With what Exif 2.32 wants of every JPEG besides: sizes, 72 pixels an inch, and the order of its components."""
+    first = [fractions(282, [72], 1), fractions(283, [72], 1), short(296, 2), short(531, 1)]
+    sizes = [Entry(number, 4, 1, struct.pack("<I", side)) for number, side in ((40962, width), (40963, height))]
+    kinds = [Entry(37121, 7, 4, bytes((1, 2, 3, 0))), Entry(40960, 7, 4, b"0100")]
+    added = [{entry.number: entry for entry in entries} for entries in (first, [*sizes, *kinds])]
+    return replace(metadata, main=dict(metadata.main) | added[0], exif=dict(metadata.exif) | added[1])
 
 
 def blob(metadata: Metadata, most: int = MOST_IN_JPEG) -> bytes:

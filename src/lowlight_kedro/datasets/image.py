@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags, iptc_segment
+from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags, iptc_segment, of_jpeg
 from lowlight_kedro.datasets.icc import srgb_profile
 from lowlight_kedro.datasets.metadata import Metadata
 
@@ -97,7 +97,9 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
         from PIL import Image, PngImagePlugin
 
         xmp = metadata.xmp if metadata else b""
-        options: dict[str, Any] = {"icc_profile": profile} | ({"exif": blob(metadata)} if metadata else {})
+        options: dict[str, Any] = {"icc_profile": profile}
+        if metadata:
+            options["exif"] = blob(of_jpeg(metadata, *pixels.shape[:2]) if self._filepath.suffix == ".jpg" else metadata)
         if self._filepath.suffix == ".jpg":
             if len(xmp) > MOST_IN_JPEG:
                 logger.warning("%s: its XMP, %d bytes, does not fit into a JPEG and is left out", self._filepath, len(xmp))

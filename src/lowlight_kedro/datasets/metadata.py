@@ -37,7 +37,7 @@ from lowlight_kedro.version import __version__
 
 ORIENTATION, DESCRIPTION, XMP, EXIF_POINTER, GPS_POINTER, IPTC = 274, 270, 700, 34665, 34853, 33723
 LENS_MODEL, LENS_SPECIFICATION, BODY_SERIAL, SOFTWARE, COLOUR_SPACE = 42036, 42034, 42033, 305, 40961
-DNG_SERIAL, DNG_LENS_INFO, MAKER_NOTE, ARTIST = 50735, 50736, 37500, 315
+DNG_SERIAL, DNG_LENS_INFO, MAKER_NOTE, ARTIST, EXIF_VERSION = 50735, 50736, 37500, 315, 36864
 # Of the first directory: ModifyDate, Artist, Rating (2), Copyright, IPTC, TimeZoneOffset, ImageNumber, Windows' texts, DNG's own.
 MAIN = {DESCRIPTION, 306, ARTIST, 18246, 18249, 33432, IPTC, 34858, 37393, *range(40091, 40096), DNG_SERIAL, DNG_LENS_INFO}
 LEFT_OUT = {
@@ -50,7 +50,8 @@ LEFT_OUT = {
     59932,
     EXIF_POINTER,
     GPS_POINTER,
-}  # CFAPattern, sizes, interoperability, padding
+    EXIF_VERSION,
+}  # CFAPattern, sizes, interoperability, padding; the version is that of what is written
 LARGEST = 32_768  # bytes of one value; longer ones are a program's own data
 LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
@@ -127,7 +128,7 @@ def _told_by_frame(frame: Frame, tags: Tags) -> Iterator[Entry]:
         yield short(34864, 2)  # SensitivityType: the one above
     if tags.taken_at:
         yield text(TAKEN_AT, datetime.fromisoformat(tags.taken_at).strftime(TIME_FORMAT))
-    yield Entry(36864, 7, 4, b"0232")  # ExifVersion
+    yield Entry(EXIF_VERSION, 7, 4, b"0232")
 
 
 def names(frame: Frame, tags: Tags) -> Iterator[Entry]:
