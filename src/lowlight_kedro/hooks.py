@@ -63,7 +63,7 @@ def calibration_text(table: Any, folder: str) -> str:
 
 
 def _place(dataset: Any, key: str = "path") -> str:
-    return dataset._describe()[key]  # noqa: SLF001 - there is no public way to a dataset's path
+    return dataset._describe().get(key, "in memory only")  # noqa: SLF001 - there is no public way to a dataset's path
 
 
 def pictures_text(pictures: list[str], others: list[str]) -> str:
@@ -81,8 +81,9 @@ class ShowResults:
         if "restored_sheet" in pipeline.all_outputs():
             frames, restored = catalog.load("selected_frames")["frame"], catalog.get("restored")
             paths = [path for frame in frames if (path := restored.place(frame, "preview"))]  # type: ignore[union-attr]
-            sheet, index = (_place(catalog.get(name), "filepath") for name in ("restored_sheet", "restored_index"))
-            print(pictures_text(paths, [f"all on one sheet: {sheet}", f"pages: {index}"]))  # noqa: T201
+            places = {"all on one sheet": "restored_sheet", "pages": "restored_index"}
+            others = [f"{what}: {_place(catalog.get(name), 'filepath')}" for what, name in places.items()]
+            print(pictures_text(paths, others))  # noqa: T201
         if "calibration_table" in pipeline.all_outputs():
             measured = catalog.load("calibration_table")
             if len(measured):
