@@ -126,6 +126,22 @@ def test_what_cannot_be_decoded_is_refused_by_its_header_with_what_to_do(said, n
         read_header(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (b"\xff\xd8\xff\xe0", "it is a JPEG, no raw"),
+        (b"\0\0\0\x18ftypheic", "it is a HEIF or AVIF, no raw"),
+        (b"\0\0\0\x0cJXL \r\n", "it is a JPEG XL, no raw"),
+        (b"\0\0\0\x14ftypqt  ", "it is a film, no raw"),
+        (b"II*\0", "is it a whole raw file"),
+    ],
+)
+def test_what_is_no_raw_is_told_by_name(begin, told, tmp_path):
+    (tmp_path / "a.arw").write_bytes(begin + bytes(1000))
+    with pytest.raises(RawReadError, match=rf"a\.arw: LibRaw cannot read it .*{told}"):
+        read_header(tmp_path / "a.arw")
+
+
 def tiff(tags):
     """A big-endian TIFF of one directory: {tag: (type, count, bytes)}, all values beside the entries."""
     entries, values, at = b"", b"", 8 + 2 + 12 * len(tags) + 4

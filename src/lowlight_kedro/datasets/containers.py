@@ -20,12 +20,26 @@ MAX_BLOCKS = 256  # boxes, segments and entries looked at in one file
 RAW_MAKE_MODEL, CIFF_FOLDERS = 0x080A, (0x2800, 0x3000)
 
 
+FINISHED = {  # how pictures and films begin that are no raws; the letters of ISO/IEC 14496-12 stand behind four bytes
+    "JPEG": (b"\xff\xd8\xff",), "PNG": (b"\x89PNG",), "GIF": (b"GIF8",), "WebP": (b"RIFF",), "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "HEIF or AVIF": (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypavi"),
+    "film": (b"ftypqt", b"ftypmp4", b"ftypisom", b"ftypcrxv"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Structure:
     """A TIFF structure at byte `base`, and what its first directory is."""
 
     base: int
     role: Role = "main"
+
+
+def finished_kind(file: BinaryIO) -> str | None:
+    """What a file is that is no raw, by its first bytes; None: nothing known."""
+    file.seek(0)
+    start = file.read(16)
+    return next((kind for kind, begins in FINISHED.items() if start.startswith(begins) or start[4:].startswith(begins)), None)
 
 
 def _size(file: BinaryIO) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.black import black_level, black_of_planes, colours
+from lowlight_kedro.datasets.containers import finished_kind
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
     COLOR_MATRICES,
@@ -86,6 +87,13 @@ def _named(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def _asked(path: Path) -> str:
+    """What to ask about a file that LibRaw cannot read."""
+    with path.open("rb") as file:
+        kind = finished_kind(file)
+    return f"it is a {kind}, no raw; is the camera's own file there too?" if kind else "is it a whole raw file?"
+
+
 def _refuse_by_name(path: Path, tags: Tags) -> None:
     """What LibRaw cannot decode, as the directories tell: before anything is decoded.
 
@@ -150,7 +158,7 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
             raw.close()
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); is it a whole raw file?") from error
+        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); {_asked(path)}") from error
     except OSError as error:
         raise RawReadError(f"{_named(path)}: {error.strerror or error}") from error
     except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
