@@ -77,12 +77,16 @@ def test_demo_raws_have_the_noise_and_ratio_that_they_state(tmp_path):
     scene = {"scene": "00001_00", "photograph": "coffee.png", "cfa": "bayer"}
     dataset = DemoRawsDataset(
         filepath=str(tmp_path), scenes=[scene], camera=camera, cameras=TABLE, long_s=10, short_s=0.1, iso=1600, brightness=0.9, seed=0,
-        calibration={"size": 64, "flats_s": [5], "flats": 2, "darks": 1},
+        calibration={"size": 64, "flats_s": [5], "flats": 2, "darks": 1, "of": ["00001_00"]}, hot={"share": 1e-3, "mean_dn": 400},
     )  # fmt: skip
     raws = dataset.load()
-    names = ["darks/dark_0", "flats/flat_5s_0", "flats/flat_5s_1", "long/00001_00_10s", "short/00001_00_0.1s"]
+    names = ["darks/dark_0", "darks/dark_00001_00_0", "flats/flat_5s_0", "flats/flat_5s_1", "long/00001_00_10s", "short/00001_00_0.1s"]
     assert list(raws) == [f"Sony/{name}" for name in names]
-    long, short = (normalise(raws[f"Sony/{name}"]()) for name in names[3:])
+    long, short = (normalise(raws[f"Sony/{name}"]()) for name in names[4:])
+    hot = normalise(raws[f"Sony/{names[1]}"]()) > 50 / 15871  # the same sites in every exposure
+    assert 5e-4 < hot.mean() < 1.5e-3
+    assert np.median(short[hot]) > 100 / 15871
+    long, short = long[~hot], short[~hot]
     noise = CameraNoise(**normalised(noise_in_dn("A7", 1600, TABLE), 15871), step=1 / 15871)
     whitened = (short - long / 100) / np.sqrt(noise.variance(long / 100) + noise.variance(long) / 1e4)
     assert whitened.mean() == pytest.approx(0, abs=0.02)

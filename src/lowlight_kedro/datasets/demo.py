@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def read_photograph(name: str, skip: int) -> NDArray[np.uint8]:
 class DemoRawsDataset(RawFolderDataset):
     """A raw folder in See-in-the-Dark's layout that fills itself the first time, as a downloading dataset would.
 
-    Beside the scenes, flats and darks of the same camera for its calibration.
+    Beside the scenes, flats and darks of the same camera for its calibration; of each size of frames one set of hot sites.
 
     Args:
         filepath: the folder; `Sony/long`, `short`, `flats` and `darks` appear below it.
@@ -42,18 +43,21 @@ class DemoRawsDataset(RawFolderDataset):
         camera: {name, black_level, white_level, neutral}.
         cameras: table of measured noise in DN; the camera's row at `iso` is what the raws are made with.
         long_s, short_s: exposure times, seconds. iso: for the EXIF. brightness: white of the photographs, 1 = saturation.
-        calibration: {size, flats_s, flats, darks}: side in pixels, exposure times, flats of each, number of darks.
+        calibration: {size, flats_s, flats, darks, of}: side in pixels, exposure times, flats of each, number of darks; and scenes that
+            get as many darks of their own size.
+        hot: {share, mean_dn}: share of sites that are too bright in every exposure, and the mean of their exponential excess, DN.
     """
 
     def __init__(
         self, *, filepath: str, scenes: list[dict], camera: dict, cameras: dict, long_s: float, short_s: float, iso: int,
-        brightness: float, seed: int, calibration: dict, metadata: dict | None = None,
+        brightness: float, seed: int, calibration: dict, hot: dict, metadata: dict | None = None,
     ) -> None:  # fmt: skip
         super().__init__(filepath=filepath, metadata=metadata)
         self._scenes, self._camera, self._seed, self._iso = scenes, Camera(**camera), seed, iso
         noise = normalised(noise_in_dn(camera["name"], iso, cameras), camera["white_level"] - camera["black_level"])
         self._noise = CameraNoise(**noise, **recording(self._camera))
         self._times, self._brightness, self._calibration = {"long": long_s, "short": short_s}, brightness, calibration
+        self._hot = hot
 
     def load(self) -> dict[str, RawFile]:
         """Make what is missing, then list the folder."""
@@ -67,6 +71,11 @@ class DemoRawsDataset(RawFolderDataset):
                 even = np.full((self._calibration["size"],) * 2 + (3,), 255, np.uint8)
                 light = scene_light(even, self._camera, brightness)
                 self._write(path, light, "bayer", seconds, np.random.default_rng([self._seed, len(self._scenes), number]))
+        for scene in (scene for scene in self._scenes if scene["scene"] in self._calibration["of"]):
+            for number in range(self._calibration["darks"]):
+                path = self._folder / "Sony" / "darks" / f"dark_{scene['scene']}_{number}.dng"
+                if not path.exists():
+                    self._make(path, scene, self._times["short"], np.random.default_rng([self._seed, int(scene["scene"][:5]), number]), 0.0)
         return super().load()
 
     def _flats_and_darks(self) -> Iterator[tuple[Path, float, float]]:
@@ -77,13 +86,21 @@ class DemoRawsDataset(RawFolderDataset):
         for number in range(settings["darks"]):
             yield folder / "darks" / f"dark_{number}.dng", self._times["short"], 0.0
 
-    def _make(self, path: Path, scene: dict[str, Any], seconds: float, rng: np.random.Generator) -> None:
+    def _make(self, path: Path, scene: dict[str, Any], seconds: float, rng: np.random.Generator, brightness: float | None = None) -> None:
         photograph = read_photograph(scene["photograph"], scene.get("shrink", 1))
-        self._write(path, scene_light(photograph, self._camera, self._brightness), scene["cfa"], seconds, rng)
+        light = scene_light(photograph, self._camera, self._brightness if brightness is None else brightness)
+        self._write(path, light, scene["cfa"], seconds, rng)
         logger.info("made %s from %s", path, scene["photograph"])
 
     def _write(self, path: Path, light: NDArray, cfa: str, seconds: float, rng: np.random.Generator) -> None:
-        write_dng(path, expose(
+        frame = expose(
             light, CFAS[cfa], exposure_s=seconds, full_exposure_s=self._times["long"], iso=self._iso,
             noise=self._noise, camera=self._camera, rng=rng,
-        ))  # fmt: skip
+        )  # fmt: skip
+        shown = np.minimum(frame.mosaic_dn + self._excess(frame.shape), self._camera.white_level)
+        write_dng(path, replace(frame, mosaic_dn=shown.astype(np.uint16)))
+
+    def _excess(self, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """What the hot sites of a sensor of this size show in every exposure, DN."""
+        sensor = np.random.default_rng([self._seed, *shape])
+        return np.rint((sensor.random(shape) < self._hot["share"]) * sensor.exponential(self._hot["mean_dn"], shape))

@@ -214,6 +214,8 @@ def _surveyed(darks: Sequence[Callable[[], Frame]], names: Sequence[str]) -> tup
             frame = dark()
             if last is not None and frame.shape != last.shape:
                 raise ValueError(f"it has {_size(frame)} photosites, the others {_size(last)}")
+            if last is not None and frame.cfa != last.cfa:
+                raise ValueError("its colour filters are not those of the others")
             found[name] = survey(frame)
         except ValueError as error:
             left_out.append(f"dark {name} is left out: {error}")

@@ -124,7 +124,12 @@ def dark_signal(dark_map: DarkMap, frame: Frame, noise: NoiseModel) -> DarkSigna
 
     Args:
         noise: of the frame, units of white - black.
+
+    Raises:
+        ValueError: the darks have other colour filters.
     """
+    if len(dark_map.black) != len(frame.cfa):
+        raise ValueError(f"the darks have colour filters of period {len(dark_map.black)}, the frame of {len(frame.cfa)}")
     span, (height, width) = range_dn(frame), dark_map.shape
     times = frame.exposure_s / dark_map.exposure_s
     times = times if np.isfinite(times) else 1.0

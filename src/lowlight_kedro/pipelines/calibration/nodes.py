@@ -103,8 +103,11 @@ def _job(name: str, measure: Callable[..., Measured | None], sources: Sequence[A
 
 
 def _flat_jobs(raws: Mapping[str, Any], frames: pd.DataFrame) -> Iterator[Job]:
-    """One per camera and ISO; flats of one exposure time are one level."""
-    for (camera, iso), group in frames[frames["data_type"].isin(["flat", "dark"])].groupby(["camera", "iso"]):
+    """One per camera and ISO, of the size that most of its flats have; flats of one exposure time are one level."""
+    for (camera, iso), every in frames[frames["data_type"].isin(["flat", "dark"])].groupby(["camera", "iso"]):
+        flats = every[every["data_type"] == "flat"]
+        height, width = (flats if len(flats) else every)[["height", "width"]].value_counts().index[0]
+        group = every[(every["height"] == height) & (every["width"] == width)]
         flats = group[group["data_type"] == "flat"]
         levels = [[raws[frame] for frame in level["frame"]] for _, level in flats.groupby("exposure_s")]
         darks = [raws[frame] for frame in group.loc[group["data_type"] == "dark", "frame"]]

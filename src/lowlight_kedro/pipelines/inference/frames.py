@@ -85,10 +85,11 @@ def _dark_of(frame: Frame, noise: NoiseModel, known: Sequence[Darks]) -> tuple[D
         return None, {"darks": None, "darks_warning": choice.warned or None}
     try:
         dark_map = choice.darks.map
+        dark = dark_signal(dark_map, frame, noise)
     except ValueError as error:
         return None, {"darks": None, "darks_warning": f"restored without darks: {error}"}
     told = {"frames": list(dark_map.frames), "exposure_s": dark_map.exposure_s, "sites": len(dark_map.sites)}
-    return dark_signal(dark_map, frame, noise), {"darks": told, "darks_warning": choice.warned or None}
+    return dark, {"darks": told, "darks_warning": choice.warned or None}
 
 
 def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> tuple[Frame, Exposure, dict[str, Any]]:
