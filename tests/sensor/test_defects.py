@@ -64,3 +64,15 @@ def test_fine_detail_is_no_defect():
     light[:, 100:200, 100:200] = rng.uniform(0.05, 0.9, (100, 100))
     found = outliers(NOISE.sample(sample(light, BAYER_RGGB), rng).astype(np.float32), BAYER_RGGB, NOISE)
     assert found.mean() < 2e-5
+
+
+@pytest.mark.parametrize("cfa", CFAS.values(), ids=CFAS)
+def test_specks_among_other_specks_are_no_defects(cfa):
+    """Foliage in the sun, smaller than a lens draws: single pixels of any colour, far above their neighbours, one in three."""
+    rng = np.random.default_rng(3)
+    specks = (rng.random(SHAPE) < 0.3) * rng.uniform(0.05, 0.6, (3, *SHAPE))
+    signal = NOISE.sample(sample(0.01 + specks, cfa), rng).astype(np.float32)
+    assert outliers(signal, cfa, NOISE).sum() <= 3
+    hot = rng.random(SHAPE) < 1e-3
+    found = outliers(np.where(hot, np.float32(3.0), signal), cfa, NOISE)  # these stand out of the specks too
+    assert (found & hot).sum() > 0.8 * hot.sum()

@@ -143,6 +143,21 @@ def _rows(surveys: Sequence[Survey], floor: float) -> tuple[NDArray, float]:
     return idct(kept, norm="ortho"), unknown
 
 
+def _black(surveys: Sequence[Survey], variance: float) -> tuple[NDArray, float]:
+    """Level of each channel, shrunk towards the header's, which is exact in most cameras; the variance of what is not known.
+
+    Rows that are new in every frame move all of it; their variance is seen between neighbouring rows, where glow cancels.
+    """
+    levels, count = np.stack([one.black for one in surveys]), len(surveys)
+    height, width = len(surveys[0].rows), len(surveys[0].columns)
+    row = float(np.mean([np.var(np.diff(one.rows[:, 0])) / 2 for one in surveys]))
+    floor = (max(row, variance / width) / height) / count
+    noise, mean = float(_noise_of(levels, floor, STEADY).mean()), levels.mean(axis=0)
+    degrees, power = STEADY + count - 1 if count > 1 else KNOWN, float(np.mean(mean**2))
+    share = max(1 - noise * fdtri(1, degrees, ONCE) / power, 0.0) if power > 0 else 0.0
+    return share * mean, share * noise
+
+
 def _means(surveys: Sequence[Survey]) -> dict[str, Any]:
     """The parts of a `DarkMap` that many sites share."""
     count, variance = len(surveys), float(np.mean([np.median(one.variance) for one in surveys]))
@@ -154,10 +169,9 @@ def _means(surveys: Sequence[Survey]) -> dict[str, Any]:
     blocks = dctn(np.stack([one.blocks for one in surveys]), axes=(1, 2), norm="ortho")
     noise = _noise_of(blocks, variance / BLOCK**2 / count, STEADY)
     glow, glow_error = shrunk(blocks.mean(axis=0), noise, degrees, octaves(*blocks.shape[1:]))
-    black = np.stack([one.black for one in surveys])
-    black_error = float(black.var(axis=0, ddof=1).mean()) / count if count > 1 else 0.0
+    black, black_error = _black(surveys, variance)
     return {
-        "black": black.mean(axis=0).astype(np.float32), "rows": rows.astype(np.float32),
+        "black": black.astype(np.float32), "rows": rows.astype(np.float32),
         "columns": idct(kept, norm="ortho").astype(np.float32), "glow": idctn(glow, norm="ortho").astype(np.float32),
         "shared_std": float(np.sqrt(row_error + column_error + glow_error + black_error)),
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Photosites that do not tell the light: hot and dead ones, found in a single frame."""
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.cfa import Cfa
@@ -11,6 +12,7 @@ OUTLYING = 8.0  # standard deviations of its noise by which a site must stand ou
 TEXTURE = 2.0  # and by so many times what these neighbours differ among themselves: fine detail is no defect
 SPREAD = 0.35  # of its excess, in the four sites beside it: a point of light of FWHM 1.3 pixels shows 0.76, a defect nothing
 SURE = 2.0  # standard deviations of that sum by which it must be less
+CLUTTERED = 4.0  # times what nine in ten sites within REACH, of all colours, differ from their own neighbours at most
 STRIP = 252  # rows at a time, whole periods of Bayer and X-Trans
 
 
@@ -35,7 +37,8 @@ def outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]:
     A site is hot if it exceeds the greatest of its nearest neighbours of its colour by `OUTLYING` standard deviations of the noise that
     it should have, and if what the four sites beside it, of other colours, have above their own surroundings is, for sure, less than a
     point of light would leave there. The optics spread a star's light over its neighbours; a defect keeps it to itself. Dead
-    likewise, far below.
+    likewise, far below. Both must stand out of the detail around them too (`CLUTTERED`): a frame full of specks smaller than a lens draws
+    has sites that look like defects.
 
     Args:
         signal: 0 = black, 1 = white, not white-balanced.
@@ -67,4 +70,15 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]
     above, below, least = signal - high, low - signal, OUTLYING * spread + TEXTURE * (high - low)
     hot = (above > least) & (beside + SURE * doubt < SPREAD * above)
     dead = (below > least) & (-beside + SURE * doubt < SPREAD * below)
-    return hot | dead
+    return _out_of_clutter(hot | dead, np.maximum(above, below), rest)
+
+
+def _out_of_clutter(found: NDArray[np.bool_], excess: NDArray, rest: NDArray) -> NDArray[np.bool_]:
+    """Those of the sites found that stand out of the detail around them too, whatever its colour; `rest` is padded by REACH."""
+    rows, columns = np.nonzero(found)
+    side = 2 * REACH + 1
+    around = np.abs(sliding_window_view(rest, (side, side))[rows, columns]).reshape(len(rows), side**2)
+    clutter = np.quantile(np.delete(around, side**2 // 2, axis=1), 0.9, axis=1)
+    kept = np.zeros_like(found)
+    kept[rows, columns] = excess[rows, columns] > CLUTTERED * clutter
+    return kept
