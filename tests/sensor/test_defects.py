@@ -76,3 +76,13 @@ def test_specks_among_other_specks_are_no_defects(cfa):
     hot = rng.random(SHAPE) < 1e-3
     found = outliers(np.where(hot, np.float32(3.0), signal), cfa, NOISE)  # these stand out of the specks too
     assert (found & hot).sum() > 0.8 * hot.sum()
+
+
+def test_what_is_not_blown_among_blown_sites_is_not_dead():
+    """A bright sky, a little above white, in which single sites stay below it."""
+    rng = np.random.default_rng(4)
+    signal = np.minimum(NOISE.sample(np.full(SHAPE, 1.1), rng), 1).astype(np.float32)
+    signal[40:300:20, 40:300:20] = 0.85
+    assert not outliers(signal, BAYER_RGGB, NOISE).any()
+    signal[signal == 1] = 0.99
+    assert outliers(signal, BAYER_RGGB, NOISE).sum() >= 100

@@ -69,7 +69,7 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]
     doubt = np.sqrt(sum(_shifted(np.pad(spread, REACH, mode="reflect"), offset, shape) ** 2 for offset in sides))
     above, below, least = signal - high, low - signal, OUTLYING * spread + TEXTURE * (high - low)
     hot = (above > least) & (beside + SURE * doubt < SPREAD * above)
-    dead = (below > least) & (-beside + SURE * doubt < SPREAD * below)
+    dead = (below > least) & (-beside + SURE * doubt < SPREAD * below) & (low < 1)  # blown neighbours do not tell how far they stand above
     return _out_of_clutter(hot | dead, np.maximum(above, below), rest)
 
 
