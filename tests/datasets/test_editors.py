@@ -14,7 +14,7 @@ from lowlight_kedro.datasets.image import ImageDataset, Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
 from lowlight_kedro.datasets.metadata import of_restored
 from lowlight_kedro.datasets.mosaic_dng import write_mosaic_dng
-from lowlight_kedro.sensor.cfa import sample
+from lowlight_kedro.sensor.cfa import XTRANS, sample
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 from lowlight_kedro.sensor.frame import balanced, normalise
 from tests.conftest import SHARED, make_frame
@@ -70,7 +70,8 @@ def darktable(raw, folder):
 def linear_of(raw, folder):
     """The linear DNG of a raw's light, demosaiced; a negative value in it is what once raised the black level of the whole file."""
     frame = read_frame(raw)
-    light = DEMOSAICERS["malvar2004"](balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
+    demosaicer = DEMOSAICERS["lmmse" if frame.cfa == XTRANS else "malvar2004"]
+    light = demosaicer(balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
     light[:, 100, 100] = -0.05
     write_linear_dng(folder / f"{raw.stem}_linear.dng", LinearPicture(light, frame, 1.0, raw), headroom=8.0)
     return folder / f"{raw.stem}_linear.dng"

@@ -11,6 +11,7 @@ import tifffile
 from kedro.io import DatasetError
 from PIL import Image
 
+from lowlight_kedro.api import noise_of
 from lowlight_kedro.datasets import colour_tags
 from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
@@ -109,14 +110,18 @@ def test_it_is_read_as_a_raw_of_three_values_a_pixel(rng, tmp_path):
 
 
 def test_a_finished_files_own_levels_are_taken(tmp_path, rng):
-    """One black level a channel, a white level; rows of their own are refused."""
+    """One black level a channel, a white level, the noise that the file tells, as in ProRAW; rows of their own are refused."""
     pixels = rng.integers(500, 4000, (64, 80, 3), dtype=np.uint16)
     levels = [(50706, "B", 4, bytes((1, 4, 0, 0)), True), (50714, "H", 3, (100, 200, 300), True), (50717, "H", 3, (4095,) * 3, True)]
+    levels.append((51041, "d", 6, (2e-4, 9e-8) * 3, True))  # NoiseProfile
     with tifffile.TiffWriter(tmp_path / "a.dng") as writer:
         writer.write(pixels, photometric=34892, planarconfig="contig", extratags=levels, metadata=None)
     signal = normalise(read_frame(tmp_path / "a.dng"))
     black = np.array([100, 200, 300])
     np.testing.assert_allclose(signal, ((pixels - black) / (4095 - black)).transpose(2, 0, 1), atol=1e-6)
+    noise, source = noise_of(read_frame(tmp_path / "a.dng"))
+    assert source.startswith("tag")
+    assert (noise.gain, noise.read_noise) == pytest.approx((2e-4, 3e-4))
     with tifffile.TiffWriter(tmp_path / "b.dng") as writer:
         rows = (50716, "2i", 64, [part for row in range(64) for part in (row, 1)], True)
         writer.write(pixels, photometric=34892, planarconfig="contig", extratags=[*levels, rows], metadata=None)

@@ -114,6 +114,7 @@ def test_the_camera_says_what_part_of_its_sensor_is_the_picture(rng, tmp_path):
         ({259: 9}, "a.dng", "it is a GoPro raw"),
         ({}, "a.GPR", "convert it to DNG first"),
         ({259: 52546}, "a.dng", "compressed by JPEG XL"),
+        ({259: 8}, "a.dng", "compressed by deflate of whole numbers"),
     ],
 )
 def test_what_cannot_be_decoded_is_refused_by_its_header_with_what_to_do(said, name, reason, tmp_path):

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 Role = Literal["main", "exif", "gps", "below", "own"]
@@ -35,10 +36,10 @@ class Structure:
     role: Role = "main"
 
 
-def finished_kind(file: BinaryIO) -> str | None:
+def finished_kind(path: Path) -> str | None:
     """What a file is that is no raw, by its first bytes; None: nothing known."""
-    file.seek(0)
-    start = file.read(16)
+    with path.open("rb") as file:
+        start = file.read(16)
     return next((kind for kind, begins in FINISHED.items() if start.startswith(begins) or start[4:].startswith(begins)), None)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.black import black_level, black_of_planes, colours
+from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours
 from lowlight_kedro.datasets.containers import finished_kind
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
@@ -24,6 +24,7 @@ from lowlight_kedro.datasets.tags import (
     EXPOSURE_TIME,
     FOCAL_LENGTH,
     NOISE_PROFILE,
+    SAMPLE_FORMAT,
     STRIPS,
     TILES,
     Tags,
@@ -35,7 +36,8 @@ from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
 from lowlight_kedro.sensor.render import camera_to_srgb
 
 NO_COLOUR = "it is monochrome or has more than three colours; Bayer, X-Trans and three values a pixel can be used"
-VC5, JPEG_XL = 9, ((50002,), (52546,))  # Compression of GPR, and of DNG 1.7
+VC5 = 9  # Compression of GPR
+NOT_DECODED = {50002: "JPEG XL", 52546: "JPEG XL", 8: "deflate of whole numbers", 32946: "deflate of whole numbers", 5: "LZW"}  # in DNG
 MAX_PHOTOSITES = 1 << 29  # five times the largest sensor sold
 PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosite
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
@@ -87,24 +89,18 @@ def _named(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _asked(path: Path) -> str:
-    """What to ask about a file that LibRaw cannot read."""
-    with path.open("rb") as file:
-        kind = finished_kind(file)
-    return f"it is a {kind}, no raw; is the camera's own file there too?" if kind else "is it a whole raw file?"
-
-
 def _refuse_by_name(path: Path, tags: Tags) -> None:
     """What LibRaw cannot decode, as the directories tell: before anything is decoded.
 
     Raises:
         ValueError: as said, with what can be done.
     """
-    code = tags.picture.get(COMPRESSION)
-    if path.suffix.lower() == ".gpr" or code == (VC5,):
+    (code,) = tags.picture.get(COMPRESSION, (0,))[:1] or (0,)
+    if path.suffix.lower() == ".gpr" or code == VC5:
         raise ValueError("it is a GoPro raw (GPR, VC-5), which LibRaw does not decode; convert it to DNG first")
-    if tags.find(DNG_VERSION) is not None and code in JPEG_XL:
-        raise ValueError("its image is compressed by JPEG XL (DNG 1.7), which this LibRaw does not decode; write it as lossless JPEG first")
+    whole = tags.picture.get(SAMPLE_FORMAT, (1,))[:1] != (FLOAT,)
+    if tags.find(DNG_VERSION) is not None and whole and code in NOT_DECODED:
+        raise ValueError(f"its image is compressed by {NOT_DECODED[code]}, which LibRaw does not decode; write it as lossless JPEG first")
 
 
 def _refuse_torn(raw: Any, tags: Tags, held: int) -> None:
@@ -158,7 +154,9 @@ def _opened(path: Path, *, unpack: bool) -> Iterator[tuple[Any, Tags]]:
             raw.close()
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); {_asked(path)}") from error
+        kind = finished_kind(path)
+        asked = f"it is a {kind}, no raw; is the camera's own file there too?" if kind else "is it a whole raw file?"
+        raise RawReadError(f"{_named(path)}: LibRaw cannot read it ({reason}); {asked}") from error
     except OSError as error:
         raise RawReadError(f"{_named(path)}: {error.strerror or error}") from error
     except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
