@@ -17,7 +17,7 @@ from scipy.special import fdtri
 
 from lowlight_kedro.sensor.cfa import tile_pattern
 from lowlight_kedro.sensor.dark_survey import BLOCK, Survey, excess_of, spread_out, survey
-from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.frame import Frame, mosaic_only
 
 HOT = 5.0  # standard deviations of its mean by which a site must differ from its surroundings
 RESTLESS = 16.0  # times the variance of others: a site that blinks
@@ -225,7 +225,7 @@ def _surveyed(darks: Sequence[Callable[[], Frame]], names: Sequence[str]) -> tup
     last: Frame | None = None
     for dark, name in zip(darks, names, strict=True):
         try:
-            frame = dark()
+            frame = mosaic_only(dark())
             if last is not None and frame.shape != last.shape:
                 raise ValueError(f"it has {_size(frame)} photosites, the others {_size(last)}")
             if last is not None and frame.cfa != last.cfa:
