@@ -130,6 +130,9 @@ def test_a_linear_dng_is_restored_without_the_photosites_noise(night):
     assert not record(night, "three_colours")["noise_from"].startswith("table")
     assert record(night, "good")["noise_from"].startswith("table")
     assert any("three values a pixel" in reason for reason in record(night, "three_colours")["noise_not_from"])
+    assert "denoised before" in record(night, "three_colours")["notes"]  # a file of ours says so
+    assert "its noise was reduced before" in (night[0] / "out/three_colours_restored.html").read_text()
+    assert "denoised before" not in record(night, "good")["notes"]
 
 
 def test_without_exposure_tags_the_noise_is_found_elsewhere_and_said(night):

@@ -24,6 +24,7 @@ from lowlight_kedro.datasets.tags import (
     EXPOSURE_TIME,
     FOCAL_LENGTH,
     NOISE_PROFILE,
+    NOISE_REDUCED,
     SAMPLE_FORMAT,
     STRIPS,
     TILES,
@@ -289,7 +290,7 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
             white_level=float(raw.white_level), white_balance=balance, camera=tags.camera,
             camera_to_srgb=np.eye(3, dtype=np.float32) if matrix is None else matrix, noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
-            pixel_aspect=_pixel_aspect(raw),
+            pixel_aspect=_pixel_aspect(raw), denoised=tags.number(NOISE_REDUCED) > 0,
             guessed=(*([] if as_shot else ["white balance"]), *(["colour matrix"] if matrix is None else [])),
         ))  # fmt: skip
     if white == "tag" or cfa == UNFILTERED:

@@ -127,4 +127,6 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         told.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")
     if "noise assumed" in record.get("notes", ()):
         told.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
+    if "denoised before" in record.get("notes", ()):
+        told.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
     return told

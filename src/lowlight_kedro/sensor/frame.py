@@ -38,6 +38,7 @@ class Frame:
         orientation: how to turn the picture upright when it is shown, see `render.oriented`.
         default_crop: (top, left, height, width) of the part that is the picture by the camera's own count; None: all of it.
         pixel_aspect: width of a photosite over its height.
+        denoised: whether the file says that its noise was reduced already (DNG 1.7.1, NoiseReductionApplied).
         guessed: which of "white balance" and "colour matrix" the file does not tell and nobody knows of its camera.
     """
 
@@ -55,6 +56,7 @@ class Frame:
     orientation: int = 0
     default_crop: tuple[int, int, int, int] | None = None
     pixel_aspect: float = 1.0
+    denoised: bool = False
     guessed: tuple[str, ...] = ()
 
     @property

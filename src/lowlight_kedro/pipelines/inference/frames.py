@@ -148,17 +148,24 @@ def valid_json(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], options: InferenceOptions) -> list[str]:
+    """What people should know of a result at a glance, in a few words each."""
+    told = {
+        "noise assumed": record["noise_from"] == ASSUMED,
+        "without darks": record["darks_warning"] and not record["darks"],
+        "denoised before": frame.denoised,
+        "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,
+        "metadata partly lost": set(metadata_lost) - {MAKER_NOTES},
+    }
+    return [*(f"{what} guessed" for what in frame.guessed), *(note for note, holds in told.items() if holds)]
+
+
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
     """What `inference.files` asks for of a frame, and the record of how it was made."""
     begin = time.perf_counter()
     result, exposure, frame, record = restore_light(raw, paired, name, shared)
     outputs = Outputs(name, result, exposure, frame, getattr(raw, "path", None), shared.options)
-    notes = [*(f"{what} guessed" for what in frame.guessed), *(["noise assumed"] if record["noise_from"] == ASSUMED else [])]
-    notes += ["without darks"] if record["darks_warning"] and not record["darks"] else []
-    if frame.cfa == UNFILTERED and "cfa" in shared.options.files:
-        notes.append("no cfa: the raw has three values a pixel")
     facts = outputs.facts
-    if set(facts["metadata_lost"]) - {MAKER_NOTES}:
-        notes.append("metadata partly lost")
+    notes = _notes(frame, record, facts["metadata_lost"], shared.options)
     record = facts | record | {"notes": notes, "seconds": round(time.perf_counter() - begin, 2)}
     return outputs.parts(record) | {"record": valid_json(record)}
