@@ -25,7 +25,7 @@ from lowlight_kedro.sensor.render import Display, display_exposure, oriented, re
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
-    "linear": (6.2, 0), "dng": (5.5, 1e6), "cfa": (2.0, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
+    "linear": (6.2, 0), "dng": (4.9, 1e6), "cfa": (2.0, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
     "std_preview": (0.0, 2e6), "page": (0.0, 4e6),
 }  # fmt: skip
 
