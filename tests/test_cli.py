@@ -390,6 +390,12 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "restored").glob("*.*")} == {"IMG_0001" + suffix for suffix in OUTPUTS} | {"restored.html"}
     assert "INFO" not in done.stderr
+    run = subprocess.run(  # by its own configuration: there is no conf/ here
+        [sys.executable, "-m", "lowlight_kedro", "--env", "photographs", "--pipelines", "validation"], cwd=tmp_path, capture_output=True,
+        text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=False,
+    )  # fmt: skip
+    wanted_first = "there is no data/photographs/03_primary/metadata.json; run `kedro run --pipelines photographs` first"
+    assert (run.returncode, wanted_first in run.stderr.replace("\n", " ").replace(str(tmp_path) + "/", "")) == (1, True), run.stderr
 
 
 def test_raws_are_listed_before_what_takes_long_to_import(tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m lowlight_kedro`: run a pipeline of the installed package, with a configuration given by --conf-source."""
+"""`python -m lowlight_kedro`: run a pipeline of the installed package, with its own configuration or that of --conf-source."""
 
 import sys
 from pathlib import Path

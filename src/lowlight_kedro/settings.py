@@ -1,17 +1,17 @@
 """Kedro's settings of the project."""
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
 from lowlight_kedro.config_loader import ConfigLoader
+from lowlight_kedro.configuration import PACKAGE, conf_source
 from lowlight_kedro.hooks import Interrupted, KnownNames, OneTraining, PlainParameters, ShowResults
 
 HOOKS = (KnownNames(), Interrupted(), PlainParameters(), ShowResults(), OneTraining())
 DISABLE_HOOKS_FOR_PLUGINS = () if os.environ.get("RANK", "0") == "0" else ("kedro_mlflow",)  # of several ranks the first one tracks alone
 CONFIG_LOADER_CLASS = ConfigLoader
-PACKAGE = Path(__file__).parent
+CONF_SOURCE = str(conf_source())  # also of a wheel, whatever folder it is run from; --conf-source gives another
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
