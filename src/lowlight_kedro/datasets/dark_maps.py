@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
-from lowlight_kedro.datasets.atomic import atomic_path
+from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.content import content_hash
 from lowlight_kedro.sensor.dark_map import DarkMap
 from lowlight_kedro.sensor.dark_signal import Darks
@@ -44,7 +44,7 @@ class DarkMapDataset(AbstractDataset[DarkMap, DarkMap]):
     """One `DarkMap`."""
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath, self.metadata = Path(filepath), metadata
+        self._filepath, self.metadata = local_path(filepath), metadata
 
     def load(self) -> DarkMap:
         """See `read_dark_map`."""
@@ -70,7 +70,7 @@ class DarkMapsDataset(AbstractDataset[dict[str, DarkMap], list[Darks]]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder, self.metadata = Path(filepath), metadata
+        self._folder, self.metadata = local_path(filepath), metadata
 
     def load(self) -> list[Darks]:
         """All of them, by file name.
