@@ -135,6 +135,7 @@ def test_kedro_viz_is_given_pictures_of_the_results_and_their_places(finished):
         arguments = catalog.get(name).metadata["kedro-viz"]["preview_args"]
         assert len(catalog.get(name).preview(**arguments)) > 1000
     assert len(catalog.get("comparisons").preview()) > 1000
+    assert len(catalog.get("tiles").preview()) > 1000
     assert catalog.get("restored")._describe()["path"].endswith("07_model_output/linear")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import ImagePreview
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
@@ -160,6 +161,12 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
         """
         for name, value in data.items():
             write_tiles(self._folder / name, value() if callable(value) else value)
+
+    def preview(self) -> ImagePreview:
+        """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""
+        from lowlight_kedro.datasets.previews import sheet
+
+        return sheet(sorted(self._folder.rglob("[!.]*.npy")))
 
     def _exists(self) -> bool:
         return self._folder.is_dir()
