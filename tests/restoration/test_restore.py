@@ -88,14 +88,17 @@ def test_a_noise_model_without_structure_changes_nothing(noise, rng):
     assert np.array_equal(restored(exposure), restored(exposure, structure=PLAIN))
 
 
-def sampled_truncation(signal, level, rng, sweeps=120, chains=100):
-    """E[x0 | y] with clipped values at least at the level, by Gibbs sampling of what they would have been; and standard deviations."""
+def sampled_truncation(signal, level, rng, side=1, sweeps=120, chains=100):
+    """E[x0 | y] with clipped values at least at the level, by Gibbs sampling of what they would have been; and standard deviations.
+
+    `side` -1: at most at the level, in the mirror.
+    """
     gain, std = joint(Spread())
     s = (GAINS * 0.05).expand(1, *SHAPE).flatten()[SITES].numpy()
     precision = np.linalg.inv(PRIOR.covariance.numpy()[np.ix_(SITES, SITES)] + np.diag(s**2))
     mean = PRIOR.mean.numpy()
-    bound = OPERATOR.embed(torch.full(SHAPE[1:], level, dtype=torch.float64)).flatten().numpy()[SITES] - mean[SITES]
-    y = OPERATOR.embed(torch.from_numpy(signal)).flatten().numpy()[SITES] - mean[SITES]
+    bound = side * (OPERATOR.embed(torch.full(SHAPE[1:], level, dtype=torch.float64)).flatten().numpy()[SITES] - mean[SITES])
+    y = side * (OPERATOR.embed(torch.from_numpy(signal)).flatten().numpy()[SITES] - mean[SITES])
     states, total = np.tile(y, (chains, 1)), 0.0
     hit = np.flatnonzero(y >= bound - 1e-6)
     for sweep in range(sweeps):
@@ -105,15 +108,16 @@ def sampled_truncation(signal, level, rng, sweeps=120, chains=100):
             chance = np.log(rng.uniform(size=chains)) + log_ndtr((centre - bound[site]) / width)
             states[:, site] = centre - width * ndtri_exp(chance)
         total = total + states.mean(0) * (sweep >= 30)
-    return (mean + gain @ (total / (sweeps - 30))).reshape(SHAPE), std.reshape(SHAPE), SITES[hit]
+    return (mean + side * (gain @ (total / (sweeps - 30)))).reshape(SHAPE), std.reshape(SHAPE), SITES[hit]
 
 
-def test_clipped_photosites_are_restored_as_the_one_sided_likelihood_says(rng):
-    noise = camera(white=0.65)
+@pytest.mark.parametrize(("level", "side"), [(0.65, 1), (0.35, -1)], ids=["white", "black"])
+def test_clipped_photosites_are_restored_as_the_one_sided_likelihood_says(level, side, rng):
+    noise = camera(white=level) if side > 0 else camera(floor=level)
     biases = []
     for truth in truths(3):
         signal = noise.sample(OPERATOR.signal(truth).numpy(), rng)
-        exact, std, hit = sampled_truncation(signal, 0.65, rng)
+        exact, std, hit = sampled_truncation(signal, level, rng, side)
         elsewhere = np.ones(exact.size, bool)
         elsewhere[hit] = False
         errors = [((restored(exposure_of(signal, noise), 2, way) - exact) / std).ravel() for way in (PLAIN, FULL)]

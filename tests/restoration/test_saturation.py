@@ -7,7 +7,7 @@ import torch
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Operator
-from lowlight_kedro.restoration.saturation import LOOSEST, at_least_level, clipped, level, one_sided, replace_clipped, stand_in
+from lowlight_kedro.restoration.saturation import LOOSEST, at_least_level, clipped, floor_of, level, one_sided, replace_clipped, stand_in
 from lowlight_kedro.sensor.cfa import sample
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.conftest import CFAS
@@ -118,3 +118,13 @@ def test_stand_ins_are_written_where_they_belong():
     replace_clipped(y, s, torch.tensor([1, 5]), *tensors([2.0, 3.0], [0.5, 4.0]))
     assert y.flatten()[:6].tolist() == [1, 2, 1, 1, 1, 3]
     assert s.flatten()[:6].tolist() == [1, 0.5, 1, 1, 1, 4]
+
+
+def test_a_pile_at_black_is_told_from_noise_that_is_rounded_and_from_flat_pictures(rng):
+    for read_dn in (1.0, 2.0, 6.0):
+        noise = CameraNoise(1e-3, read_dn, step=1.0)
+        dark = noise.sample(np.zeros((200, 200)), rng)
+        assert floor_of(dark, noise) is None
+        assert floor_of(dark + 512, noise) is None
+        assert floor_of(np.maximum(dark, 0), noise) == 0.0
+        assert floor_of(np.zeros((16, 16), np.float32), noise) is None

@@ -25,7 +25,7 @@ class Structure:
     """Which parts of the noise are handled as what they are; a part that the noise model lacks changes nothing.
 
     Attributes:
-        saturation: clipped photosites say "at least"; otherwise they count as measured values.
+        saturation: clipped photosites say "at least", those piled up at black "at most"; otherwise they count as measured values.
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
         black: likewise the black-level error of each channel.
         lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
@@ -90,7 +90,10 @@ NOTHING = Learned()
 
 
 class Observation:
-    """An exposure on a device, in a prior's units. Holds the exposure and the places of clipped photosites, no frame of its own."""
+    """An exposure on a device, in a prior's units. Holds the exposure and the places of clipped photosites, no frame of its own.
+
+    `places`: first those that are `blown`, then those at the floor, on the other `side` (1 and -1).
+    """
 
     def __init__(self, exposure: Exposure, scaling: Scaling, device: torch.device, structure: Structure) -> None:
         self.exposure, self.scaling, self.device, self.structure = exposure, scaling, device, structure
@@ -101,6 +104,14 @@ class Observation:
         if structure.saturation:
             telling = exposure.signal if exposure.defects is None else np.where(exposure.defects, 0, exposure.signal)
             self.places = saturation.clipped(torch.from_numpy(telling), self.operator, self.white).to(device)
+        self.blown = self.places
+        floor = saturation.floor_of(exposure.signal, exposure.noise) if structure.saturation else None
+        if floor is not None:
+            lowest = exposure.signal <= floor if exposure.defects is None else (exposure.signal <= floor) & ~exposure.defects
+            dark = saturation.clipped(torch.from_numpy(lowest.astype(np.float32)), self.operator, 1.0)
+            self.places = torch.cat([self.blown, dark.to(device)])
+        self.side = torch.ones(len(self.places), device=device)
+        self.side[len(self.blown) :] = -1
 
     @property
     def _gains(self) -> Tensor:
@@ -125,7 +136,7 @@ class Observation:
 
     def project(self, x: Tensor) -> Tensor:
         """`x` with what is known to be clipped at or above the clipping level."""
-        return saturation.at_least_level(x, self.places, self.operator, self.white)
+        return saturation.at_least_level(x, self.blown, self.operator, self.white)
 
     def noise_level(self, clean: Tensor, apart: Spread) -> Tensor:
         """s where the clean light is `clean`, without the offsets `apart`."""
@@ -161,8 +172,8 @@ class Observation:
         at, level = s.view(-1)[self.places], y.view(-1)[self.places]
         others = at.square() * h / (1 - h)  # variance of what all other photosites say of this one
         centre = before.x + others / before.s.square() * (before.x - before.y)
-        value, spread = saturation.stand_in(level, at, centre, others)
-        saturation.replace_clipped(y, s, self.places, value, spread)
+        value, spread = saturation.stand_in(self.side * level, at, self.side * centre, others)
+        saturation.replace_clipped(y, s, self.places, self.side * value, spread)
 
     def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING, again: Again | None = None) -> Learned:
         """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`.
@@ -206,9 +217,9 @@ class Observation:
         return Clipped(*(t.reshape(-1)[self.places] for t in (mean, measurement.y, measurement.s)))
 
     def _unclipped(self, measurement: Measurement) -> Measurement:
-        """Without the clipped photosites, which do not show their offset."""
-        if not len(self.places):
+        """Without the blown photosites, which do not show their offset; without those at the floor all others would seem too bright."""
+        if not len(self.blown):
             return measurement
         mask = measurement.mask.clone()
-        mask.view(-1)[self.places] = 0
+        mask.view(-1)[self.blown] = 0
         return replace(measurement, mask=mask)

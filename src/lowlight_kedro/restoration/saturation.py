@@ -1,9 +1,11 @@
-"""Photosites at the clipping level say "at least this much": a one-sided likelihood, in closed form for a Gaussian cavity."""
+"""Photosites at the clipping level say "at least this much", those at a floor "at most": in closed form for a Gaussian cavity."""
 
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.restoration.measurement import Operator
@@ -11,6 +13,11 @@ from lowlight_kedro.sensor.cfa import UNFILTERED
 
 SEEN_WITHIN = {0: 0, 2: 1, 6: 2}  # pixels within which each channel has a site, by the period of the mosaic; 0: no filters
 LOOSEST = 10.0  # standard deviations of its noise; 3 and 30 show the same twigs
+LEAST_PILE, STEEP, LEAST_ABOVE = (
+    0.005,
+    3.0,
+    0.02,
+)  # see `floor_of`; the last: sites within one standard deviation above it, of those piled up
 FAR = 1e3  # standard deviations, beyond which the hazard of the Gaussian is its asymptote
 
 
@@ -21,6 +28,19 @@ def level(noise: Any) -> float:
     """
     white = getattr(noise, "white", 1.0)
     return math.inf if white is None else float(white - getattr(noise, "step", 0.0) / 2)
+
+
+def floor_of(signal: NDArray, noise: Any) -> float | None:
+    """The lowest value of a mosaic if its sites pile up there: the camera subtracted black and cut off what fell below. None: they do not.
+
+    A pile holds `LEAST_PILE` of all sites and `STEEP` times those at the next value, and noise goes on above it.
+    """
+    lowest = signal.min()
+    piled, reach = signal == lowest, float(np.sqrt(noise.variance(np.zeros(()))))
+    share, above = float(piled.mean()), signal[(signal > lowest) & (signal <= lowest + reach)]
+    if share < LEAST_PILE or above.size < LEAST_ABOVE * share * signal.size:
+        return None
+    return float(lowest) if share > STEEP * float((signal == above.min()).mean()) else None
 
 
 def clipped(signal: Tensor, operator: Operator, at_least: float) -> Tensor:
