@@ -122,7 +122,7 @@ def test_stand_ins_are_written_where_they_belong():
 
 def test_a_pile_at_black_is_told_from_noise_that_is_rounded_and_from_flat_pictures(rng):
     for read_dn in (1.0, 2.0, 6.0):
-        noise = CameraNoise(1e-3, read_dn, step=1.0)
+        noise = CameraNoise(1e-3, read_dn, step=1.0, white=None)
         dark = noise.sample(np.zeros((200, 200)), rng)
         assert floor_of(dark, noise) is None
         assert floor_of(dark + 512, noise) is None
