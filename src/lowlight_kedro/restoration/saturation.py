@@ -13,11 +13,8 @@ from lowlight_kedro.sensor.cfa import UNFILTERED
 
 SEEN_WITHIN = {0: 0, 2: 1, 6: 2}  # pixels within which each channel has a site, by the period of the mosaic; 0: no filters
 LOOSEST = 10.0  # standard deviations of its noise; 3 and 30 show the same twigs
-LEAST_PILE, STEEP, LEAST_ABOVE = (
-    0.005,
-    3.0,
-    0.02,
-)  # see `floor_of`; the last: sites within one standard deviation above it, of those piled up
+LEAST_PILE, STEEP = 0.005, 2.0  # share of all sites that a pile at black holds, and how many times those at the next value
+LEAST_ABOVE = 0.02  # sites within one standard deviation above the pile, of those in it
 FAR = 1e3  # standard deviations, beyond which the hazard of the Gaussian is its asymptote
 
 
