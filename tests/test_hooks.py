@@ -105,6 +105,12 @@ def run(folder, cut, begun, **asked):
     return catalog.load("table")
 
 
+def test_where_no_mark_can_be_made_the_run_goes_on(tmp_path):
+    """On a read-only disk whoever writes a result says so."""
+    (tmp_path / ".unfinished").write_text("a file")
+    assert run(tmp_path, False, []) == 2
+
+
 def test_each_node_is_told_with_its_number_as_it_begins(tmp_path, caplog):
     caplog.set_level("INFO")
     run(tmp_path, False, [])
