@@ -22,15 +22,17 @@ def files(folder: Path, pattern: str) -> dict[str, bytes]:
 
 
 def test_executors_write_the_same_tiles_and_images(finished, project, executor):
-    """Tiles to the byte; images to rounding, for a network's sums depend on how many threads share them."""
+    """Tiles to the byte; images, by processes, to rounding, for a network's sums depend on how many threads share them."""
     tiles = files(finished.data, "03_primary/tiles/**/*")
     images = finished.catalog().load("restored")
     assert tiles
     for part in ("02_intermediate", "03_primary", "07_model_output"):
         shutil.rmtree(project.data / part)
     project.run("preprocessing", executor=executor)
-    project.run("inference", executor=executor)
     assert files(project.data, "03_primary/tiles/**/*") == tiles
+    if executor["name"] == "dask":
+        return  # what a job is to it is the same for both pipelines
+    project.run("inference", executor=executor)
     for name, parts in project.catalog().load("restored").items():
         np.testing.assert_allclose(parts["linear"](), images[name]["linear"](), atol=1e-3)
 

@@ -103,13 +103,11 @@ def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was
     with one_thread():
         whole.run("training", training=LONG)
 
-    begun = time.monotonic()
     at, delay = int(rng.integers(16, 48)), float(rng.uniform(0, 0.1))
     print(f"seed {SEED}: SIGKILL {delay:.3f} s after {at} images")
     process = start(ready)
     signal_at(ready, process, at, signal.SIGKILL, delay)
     assert process.returncode == -signal.SIGKILL
-    took = time.monotonic() - begun
     first = images_of(ready)
     assert first >= at
 
@@ -124,12 +122,6 @@ def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was
     assert f"resumed at {first / 1000:.1f} of 0.2 kimg" in told
     assert "Traceback" not in told, told
     assert stopped >= at
-
-    moment = float(rng.uniform(0, took))
-    print(f"seed {SEED}: SIGKILL at {moment:.2f} s")
-    process = start(ready)
-    signal_at(ready, process, 0, signal.SIGKILL, moment)
-    assert images_of(ready) >= stopped
 
     process = start(ready)
     told = process.communicate(timeout=200)[0]
