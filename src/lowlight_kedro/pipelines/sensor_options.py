@@ -5,22 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from lowlight_kedro.bounds import Fraction, NotNegative, Positive
+from lowlight_kedro.bounds import NotNegative, Positive
 from lowlight_kedro.pipelines.options import Options, known
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
-
-
-class AssumedOptions(Options):
-    """The noise where nothing tells it, see `sensor.noise_sources.Assumed`."""
-
-    gain: Positive
-    read_noise: Positive
-    slope: Fraction
-    iso: Positive
 
 
 class NoiseOptions(Options):
@@ -33,7 +24,7 @@ class NoiseOptions(Options):
     gain: Positive | None
     read_noise: Positive | None
     black_error_dn: NotNegative
-    assumed: AssumedOptions | None = None
+    assumed: Assumed | None = None
 
 
 class CameraEntry(Options):
@@ -71,8 +62,7 @@ class SensorOptions(Options):
         """What may know the noise of an exposure: these parameters, calibrations, and what the file tells of itself."""
         noise = self.noise
         given = {"gain": noise.gain, "read_noise": noise.read_noise} if noise.gain and noise.read_noise else None
-        assumed = Assumed(**noise.assumed.model_dump()) if noise.assumed else None
-        return Sources(given, calibrations, {name: entry.model_dump() for name, entry in self.cameras.items()}, own, assumed)
+        return Sources(given, calibrations, {name: entry.model_dump() for name, entry in self.cameras.items()}, own, noise.assumed)
 
     def noise_model(self, camera: str, iso: float, range_dn: float, sources: Sources) -> tuple[NoiseModel, str, list[str]]:
         """The noise model of an exposure, where its numbers come from, and which sources were passed over; see `choose_noise`.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import hypot, sqrt
 from typing import Any
 
+from lowlight_kedro.bounds import Fraction, Positive
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations, noise_from_file
 from lowlight_kedro.sensor.cameras import Table, noise_from_table, normalised
@@ -18,10 +19,10 @@ Values = dict[str, float]
 class Assumed:
     """A sensor as they mostly are, in units of white - black at ISO 100: gain in proportion to ISO, read noise to ISO^slope."""
 
-    gain: float
-    read_noise: float
-    slope: float
-    iso: float  # taken where the file tells none
+    gain: Positive
+    read_noise: Positive
+    slope: Fraction
+    iso: Positive  # taken where the file tells none
 
     def at(self, iso: float, range_dn: float) -> Values:
         """The noise at an ISO, with that of rounding to whole DN in the read noise."""

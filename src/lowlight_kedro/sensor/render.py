@@ -1,9 +1,13 @@
 """From linear camera RGB to what a screen shows: the only place where values are clipped for good."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
+
+from lowlight_kedro.bounds import Fraction, PositiveFraction, ProperFraction
 
 SRGB_FROM_XYZ_D65 = np.array([[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]])
 STRIP = 256  # rows rendered at a time: what is held beside a whole frame stays small
@@ -32,18 +36,12 @@ class Display:
         knee: linear light above it is rolled off towards white, see `rolled_off`.
     """
 
-    quantile: float
-    dark: float
-    lift: float
-    least: float
-    most: float
-    knee: float
-
-    def __post_init__(self) -> None:
-        if not (0 < self.quantile <= 1 and 0 < self.dark <= 1 and 0 <= self.lift <= 1 and 0 < self.knee < 1):
-            raise ValueError(f"quantile, dark, lift and knee must lie in (0, 1), lift may be 0 or 1, quantile and dark 1, got {self}")
-        if not 0 < self.least <= 1 <= self.most:
-            raise ValueError(f"least must lie in (0, 1] and most be at least 1, got least={self.least}, most={self.most}")
+    quantile: PositiveFraction
+    dark: PositiveFraction
+    lift: Fraction
+    least: PositiveFraction
+    most: Annotated[float, Ge(1)]
+    knee: ProperFraction
 
 
 def display_exposure(rgb: NDArray, display: Display, saturation: float = np.inf) -> float:

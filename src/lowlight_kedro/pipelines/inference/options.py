@@ -1,15 +1,17 @@
 """Parameters of the inference pipeline."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lowlight_kedro.bounds import Fraction, Natural, Positive, PositiveFraction, ProperFraction
+from lowlight_kedro.bounds import Fraction, Natural, Positive
 from lowlight_kedro.pipelines.options import Choice, Options, checked
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
+from lowlight_kedro.sensor.render import Display
 
 Part = Literal["linear", "dng", "cfa", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
 
@@ -49,15 +51,10 @@ class MeasurementOptions(Options):
     defects: bool
 
 
-class DisplayOptions(Options):
-    """How bright a picture is shown, see `sensor.render.Display`, and the longer side of the preview, pixels; None: all of them."""
+@dataclass(frozen=True)
+class DisplayOptions(Display):
+    """How bright a picture is shown, and the longer side of the preview, pixels; None: all of them."""
 
-    quantile: PositiveFraction
-    dark: PositiveFraction
-    lift: Fraction
-    least: PositiveFraction
-    most: Annotated[float, Field(ge=1)]
-    knee: ProperFraction
     preview_side: Annotated[int, Field(ge=16)] | None
 
 

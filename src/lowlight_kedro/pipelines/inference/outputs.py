@@ -21,7 +21,7 @@ from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.highlights import faded
-from lowlight_kedro.sensor.render import Display, display_exposure, oriented, render, resized, share_outside, square, square_shape
+from lowlight_kedro.sensor.render import display_exposure, oriented, render, resized, share_outside, square, square_shape
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
@@ -74,13 +74,9 @@ class Outputs:
         """The light at which the first channel saturates."""
         return self.exposure.exposure_ratio * min(self.frame.white_balance)
 
-    @property
-    def _display(self) -> Display:
-        return Display(**self.options.display.model_dump(exclude={"preview_side"}))
-
     @cached_property
     def _display_exposure(self) -> float:
-        return display_exposure(self.light, self._display, self.saturation)
+        return display_exposure(self.light, self.options.display, self.saturation)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -95,7 +91,7 @@ class Outputs:
         whole = square(light, self.frame.pixel_aspect)
         small = whole if side is None else resized(whole, side, self.saturation)
         shown = render(
-            small, self.frame.camera_to_srgb, exposure=self._display_exposure, knee=self._display.knee, saturation=self.saturation
+            small, self.frame.camera_to_srgb, exposure=self._display_exposure, knee=self.options.display.knee, saturation=self.saturation
         )
         return oriented(shown, self.frame.orientation)
 
