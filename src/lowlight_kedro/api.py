@@ -33,11 +33,11 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.allocator import keep_freed_memory
-from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability
+from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.observation import Exposure, Structure
+from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Window
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
@@ -329,15 +329,15 @@ def restore_exposure(
     if settings.defects and exposure.defects is None and exposure.cfa != UNFILTERED:
         exposure = replace(exposure, defects=outliers(exposure.signal, exposure.cfa, exposure.noise))
     asked = familiar_ratio(exposure, settings.highlights)
+    observation = Observation(replace(exposure, exposure_ratio=asked), prior.built.scaling, prior.device, settings.structure)
     total = expected_evaluations(
-        settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=settings.refreshes, sampling=settings.sampling,
-        probing=settings.probing,
+        settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=refreshes_of(observation, settings.refreshes),
+        sampling=settings.sampling, probing=settings.probing,
     )  # fmt: skip
     counted = _Counted(prior, settings, total, progress)
     result = estimate(
-        settings.estimate, replace(exposure, exposure_ratio=asked), counted.denoiser, prior.built.scaling, guidance, name=name,
-        seed=settings.seed, refreshes=settings.refreshes, sampling=settings.sampling, probing=settings.probing,
-        structure=settings.structure, device=prior.device, parts=counted.parts,
+        settings.estimate, observation, counted.denoiser, guidance, name=name, seed=settings.seed, refreshes=settings.refreshes,
+        sampling=settings.sampling, probing=settings.probing, parts=counted.parts,
     )  # fmt: skip
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,

@@ -14,11 +14,12 @@ from lowlight_kedro.restoration.estimates import (
     expected_evaluations,
     light_std,
     missing_capability,
+    refreshes_of,
     running_moments,
 )
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.observation import Exposure, Structure
+from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
 from lowlight_kedro.restoration.settings import Probing, Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
@@ -45,13 +46,16 @@ class Counter:
 
 def exposure():
     signal = np.random.default_rng(0).uniform(0.1, 0.4, (6, 6)).astype(np.float32) / 10
-    return Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, PoissonGaussian(1e-4, 3e-3))
+    return Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, CameraNoise(1e-4, 3e-3, row_noise=1e-4))  # rows: there is something to learn
+
+
+def observed(shot):
+    return Observation(shot, SCALING, CPU, Structure())
 
 
 def restored(kind, guidance=noise_map, *, denoiser=None, name="a", seed=0, sampling=SAMPLING, probing=PROBING):
     return estimate(
-        kind, exposure(), denoiser or Counter(), SCALING, guidance,
-        name=name, seed=seed, refreshes=1, structure=Structure(), sampling=sampling, probing=probing, device=CPU,
+        kind, observed(exposure()), denoiser or Counter(), guidance, name=name, seed=seed, refreshes=1, sampling=sampling, probing=probing,
     )  # fmt: skip
 
 
@@ -112,8 +116,8 @@ def at_once(side, kind, probes):
     shot = Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.5), 10.0, CameraNoise(1e-4, 3e-3, row_noise=1e-3))
     with LiveBytes() as found:
         estimate(
-            kind, shot, lambda x, sigma: x.clone(), SCALING, noise_map, name="a", seed=0, refreshes=1, structure=Structure(),
-            sampling=SAMPLING, probing=replace(PROBING, probes=probes, reach=8), device=CPU,
+            kind, observed(shot), lambda x, sigma: x.clone(), noise_map, name="a", seed=0, refreshes=1, sampling=SAMPLING,
+            probing=replace(PROBING, probes=probes, reach=8),
         )  # fmt: skip
     return found.peak / side**2
 
@@ -211,3 +215,41 @@ def test_a_prior_that_tells_its_spread_is_not_probed(kind, evaluations):
     assert asked.std_from == "2 probes of the mean"
     np.testing.assert_array_equal(asked.std, restored(kind).std)
     assert restored(kind, denoiser=Telling(), probing=replace(PROBING, probes=0)).std is None
+
+
+def test_a_frame_that_teaches_nothing_but_its_noise_level_is_evaluated_once():
+    """What the local mean tells is as good, and needs no evaluation."""
+    plain = replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3))
+    answers = []
+    for refreshes in (0, 2):
+        denoiser = Telling()
+        answers.append(
+            estimate(
+                "mean", observed(plain), denoiser, noise_map, name="a", seed=0, refreshes=refreshes, sampling=SAMPLING, probing=PROBING
+            )
+        )
+        assert denoiser.evaluations == 1
+    np.testing.assert_array_equal(answers[0].light, answers[1].light)
+    assert refreshes_of(observed(plain), 2) == 0
+    assert refreshes_of(observed(replace(plain, signal=np.where(plain.signal > 0.03, 1.0, plain.signal))), 2) == 2  # clipped
+    assert refreshes_of(Observation(plain, SCALING, CPU, Structure(tails_nu=4.0)), 2) == 2
+
+
+def test_noise_levels_follow_the_estimate_no_closer_than_training_maps_follow_the_light():
+    """Light of one site raises the noise level within twice the reach of the local mean, more the nearer it is."""
+    shot, asked = replace(exposure(), noise=CameraNoise(1e-2, 3e-3, row_noise=1e-4)), []
+    star = np.full((30, 30), 1e-3, np.float32)
+    star[15, 14] = 0.9  # green
+
+    def watching(denoiser, measurement):
+        asked.append(measurement.s)
+        return noise_map(denoiser, measurement)
+
+    estimate(
+        "mean", observed(replace(shot, signal=star)), lambda x, sigma: torch.where(sigma < 80, x, 0), watching, name="a", seed=0,
+        refreshes=1, sampling=SAMPLING, probing=replace(PROBING, probes=0),
+    )  # fmt: skip
+    last = asked[-1][0, 1]
+    near, middle, rim, dark = (float(last[15, column]) for column in (14, 18, 22, 24))
+    assert near > 1.1 * middle > 1.1 * 1.1 * rim > 1.1 * 1.1 * 1.02 * dark
+    assert dark == pytest.approx(float(last[0, 0]))

@@ -20,7 +20,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.measurement import Measurement, smoothed
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation, Structure
 from lowlight_kedro.restoration.offsets import NO_OFFSETS
 from lowlight_kedro.restoration.settings import Probing, Sampling
@@ -58,13 +58,23 @@ def mean_of(denoiser: DenoiserFunction, guidance: Guidance, measurement: Measure
     return posterior.mean()
 
 
+def _around(x: Tensor) -> Tensor:
+    """The light that tells a noise level, from an estimate of x0: as smooth as the maps that priors learn from, which tell no detail."""
+    return smoothed(x, LOCAL_REACH)
+
+
+def refreshes_of(observation: Observation, wanted: int) -> int:
+    """How many posterior means go before: none where they would teach nothing but the noise level, which the local mean tells as well."""
+    return wanted if observation.teaches else 0
+
+
 def _refreshed(
     observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
     parts: DenoiserFunction,
 ) -> tuple[Tensor, Learned]:  # fmt: skip
     """`count` posterior means, each telling what the next one needs to know."""
-    for _ in range(count):
-        measurement = observation.measurement(x, learned)
+    for done in range(count):
+        measurement = observation.measurement(_around(x) if done else x, learned)
         del x  # whole frames less while the prior works
         x = mean_of(denoiser, guidance, measurement)
         learned = observation.learn(measurement, x, learned, partial(mean_of, parts, guidance))
@@ -80,7 +90,7 @@ def mean(
     # with one pass only, offsets have to count as noise of each photosite
     apart = observation.spread if refreshes else NO_OFFSETS
     x, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser)
-    measurement = observation.measurement(x, learned)
+    measurement = observation.measurement(_around(x) if refreshes else x, learned)
     del x
     return Solution(mean_of(denoiser, guidance, measurement), measurement)
 
@@ -108,10 +118,12 @@ def draw(
             observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes, parts or denoiser
         )
         evaluations -= spent
+        light = _around(first)
     else:
-        first = observation.first(LOCAL_REACH)
+        first = light = observation.first(LOCAL_REACH)
         learned = observation.learn_from_local_mean(first)
-    measurement = observation.measurement(first, _drawn(learned, generator))
+    measurement = observation.measurement(light, _drawn(learned, generator))
+    del light
     posterior = guidance(denoiser, measurement)
 
     def states() -> Iterator[Tensor]:
@@ -130,8 +142,8 @@ def posterior_mean(
 ) -> NDArray[np.float32]:  # fmt: skip
     """E[x0 | y] as white-balanced linear RGB (3, H, W), by a guidance that knows it.
 
-    The noise level comes from the local mean first, then `refreshes` times from the estimate before, and with it what
-    `structure` asks for: offsets, clipped photosites, outliers. These need at least one refresh.
+    The noise level comes from the local mean first, then `refreshes` times from the estimate before, smoothed as much, and with it
+    what `structure` asks for: offsets, clipped photosites, outliers. These need at least one refresh.
 
     Raises:
         ValueError: the guidance can only sample.
@@ -263,13 +275,12 @@ def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, samp
 
 
 def estimate(
-    kind: Kind, exposure: Exposure, denoiser: DenoiserFunction, scaling: Scaling, guidance: Guidance, *, name: str, seed: int,
-    refreshes: int, structure: Structure, sampling: Sampling, probing: Probing, device: torch.device,
-    parts: DenoiserFunction | None = None,
+    kind: Kind, observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, name: str, seed: int, refreshes: int,
+    sampling: Sampling, probing: Probing, parts: DenoiserFunction | None = None,
 ) -> Estimate:  # fmt: skip
     """The restored frame as `kind` asks. Every draw's randomness is a function of `seed`, its number and the frame's `name`.
 
-    `parts`: the denoiser of small parts of a frame, if that is another.
+    `refreshes`: see `refreshes_of`. `parts`: the denoiser of small parts of a frame, if that is another.
 
     The standard deviation is that of the draws for `mean_of_k`. Otherwise it is what the prior has learned, or found by
     `response_std` if the guidance knows its mean.
@@ -277,7 +288,7 @@ def estimate(
     Raises:
         ValueError: the guidance cannot give this estimate.
     """
-    observation = Observation(exposure, scaling, device, structure)
+    device, refreshes = observation.device, refreshes_of(observation, refreshes)
 
     def drawn(number: int) -> Solution:
         return draw(
@@ -291,5 +302,5 @@ def estimate(
         light, std = running_moments(lambda number: light_of(drawn(number).x, observation), sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
     answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
-    told = _probed(answer, kind, denoiser, guidance, scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
+    told = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
     return Estimate(light_of(answer.x, observation), *told)

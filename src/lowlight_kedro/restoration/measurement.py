@@ -154,6 +154,14 @@ def noise_levels(
     return s
 
 
+def smoothed(x: Tensor, reach: int) -> Tensor:
+    """Mean over (2 reach + 1)^2 windows of a whole frame (1, C, H, W)."""
+    mean = torch.empty_like(x)
+    for rows in strips(x.shape[-2]):
+        mean[..., rows, :] = _smooth(x, rows, reach)
+    return mean
+
+
 def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:
     """Mean of the measured values in (2 reach + 1)^2 windows, per channel: a first estimate that needs no prior."""
     mean = torch.empty_like(y)
