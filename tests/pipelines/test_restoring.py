@@ -42,7 +42,7 @@ def test_a_mean_comes_with_its_standard_deviation_and_how_it_was_made(finished):
     assert record["std_from"] == "1 probe of the mean"
     assert record["mean_std"] == pytest.approx(std.mean(), abs=1e-5)
     assert record["mean_std"] > 1e-4
-    assert record["evaluations"] == 3  # one refresh, one probe
+    assert record["evaluations"] == 2  # nothing to learn first, one probe
     used = record["options"]  # all that is needed to make it again
     assert used["guidance"] == {"name": "noise_map", "options": {"sigma_start": 2.5, "end": 0.05, "sigma_min": 0.01}}
     assert {"sample", "window", "measurement", "refreshes", "uncertainty", "seed", "exposure_ratio", "crop", "display"} <= used.keys()
@@ -111,7 +111,7 @@ def test_the_record_tells_the_precision_that_auto_took_and_the_evaluations_of_al
     window = {"size": 256, "precision": "auto"}
     small.run("inference", inference={"exposure_ratio": {"value": 60.0}, "symmetries": 2, "window": window})
     record = parts(small)["record"]()
-    assert (record["precision"], record["evaluations"]) == ("bf16", 3 * 2)
+    assert (record["precision"], record["evaluations"]) == ("bf16", 2 * 2)
 
 
 def test_bad_frames_are_listed_at_the_end_and_the_others_are_done(small, caplog):

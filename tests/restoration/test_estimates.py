@@ -252,4 +252,4 @@ def test_noise_levels_follow_the_estimate_no_closer_than_training_maps_follow_th
     last = asked[-1][0, 1]
     near, middle, rim, dark = (float(last[15, column]) for column in (14, 18, 22, 24))
     assert near > 1.1 * middle > 1.1 * 1.1 * rim > 1.1 * 1.1 * 1.02 * dark
-    assert dark == pytest.approx(float(last[0, 0]))
+    assert dark == pytest.approx(float(last[0, 0]), rel=1e-3)
