@@ -13,12 +13,13 @@ from lowlight_kedro.pipelines.validation.nodes import ValidationError
 from tests.conftest import ROOT
 
 PLACES = ("filepath", "path", "data_root", "metadata_json")
+KINDS = {"calibrations": "json", "darks": "npz"}  # of files, where a folder holds two datasets
 
 
-def places(entry):
+def places(name, entry):
     """Files and folders of a catalog entry."""
     parts = [entry, *entry.get("parts", {}).values()]
-    return {f"{part[key]}/" for part in parts for key in PLACES if key in part}
+    return {f"{part[key]}/{KINDS.get(name, '')}" for part in parts for key in PLACES if key in part}
 
 
 def unordered(pipeline, catalog):
@@ -28,7 +29,7 @@ def unordered(pipeline, catalog):
     for name, maker in written.items():
         later = {node.name for node in pipeline.from_nodes(maker.name).nodes}
         for other, reader in read:
-            shared = any(a.startswith(b) or b.startswith(a) for a in places(catalog[name]) for b in places(catalog[other]))
+            shared = any(a.startswith(b) or b.startswith(a) for a in places(name, catalog[name]) for b in places(other, catalog[other]))
             if shared and reader.name not in later:
                 yield name, other
 
