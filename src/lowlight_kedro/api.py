@@ -344,6 +344,7 @@ def restore_exposure(
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
         "defects": 0 if exposure.defects is None else int(exposure.defects.sum()),
         "draws": settings.sampling.draws if settings.estimate == "mean_of_k" else None,
+        "residual": result.remains and vars(result.remains) | {"verdict": result.remains.verdict},
     }  # fmt: skip
     return result.times(exposure.exposure_ratio / asked), facts
 

@@ -62,7 +62,12 @@ def _noise(record: Mapping[str, Any]) -> list[Fact]:
     if {"gain", "read_noise"} <= noise.keys():
         black, grey = (f"{100 * noise_at(signal, noise, ratio):.2g} %" for signal in (0, GREY))
         facts.append(("Before", f"noise of {black} of white in black, {grey} in middle grey, when brightened"))
-    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values)), *_darks(record)]
+    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values)), *_darks(record), *_residual(record)]
+
+
+def _residual(record: Mapping[str, Any]) -> list[Fact]:
+    verdict = (record.get("residual") or {}).get("verdict")
+    return [("What was taken away", "noise, as it was told" if verdict == "good" else verdict)] if verdict else []
 
 
 def _darks(record: Mapping[str, Any]) -> list[Fact]:

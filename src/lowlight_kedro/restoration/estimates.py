@@ -23,6 +23,7 @@ from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilitie
 from lowlight_kedro.restoration.measurement import Measurement, smoothed
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation, Structure
 from lowlight_kedro.restoration.offsets import NO_OFFSETS
+from lowlight_kedro.restoration.remains import Remains, remains_of
 from lowlight_kedro.restoration.settings import Probing, Sampling
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
@@ -185,11 +186,13 @@ class Estimate:
     Attributes:
         std: None where the options ask for none, or the guidance can tell none.
         std_from: how it was made, or why there is none.
+        remains: what the mean left of the measurement; None for draws.
     """
 
     light: NDArray[np.float32]
     std: NDArray[np.float32] | None
     std_from: str
+    remains: Remains | None = None
 
     def times(self, factor: float) -> "Estimate":
         """The same in brighter light."""
@@ -303,4 +306,5 @@ def estimate(
         return Estimate(light, std, f"{sampling.draws} draws")
     answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
     told = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
-    return Estimate(light_of(answer.x, observation), *told)
+    remains = remains_of(answer.measurement, answer.x, observation.gains) if kind == "mean" else None
+    return Estimate(light_of(answer.x, observation), *told, remains)

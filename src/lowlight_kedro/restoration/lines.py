@@ -210,6 +210,21 @@ def _anchored(step: NDArray, light: Tensor) -> NDArray:
     return step - step.min() if darkest > step.min() else step - step.max()
 
 
+def axis_power(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[float, float]:
+    """For rows, then columns: P over R, by the median over all but the slow frequencies; 1 where lines share nothing. Nan: not measured."""
+    from scipy.fft import dct  # slow to import
+
+    found = []
+    for scores, gram in _profiles(measurement, mean, gains):
+        if not (gram > 0).all():
+            found.append(float("nan"))
+            continue
+        spectrum = dct(scores / np.sqrt(gram), axis=0, norm="ortho")
+        left, fast = np.maximum(_smoothed(np.square(spectrum[:, 1:]).mean(axis=1)), TINY), slice(len(spectrum) // SLOW, None)
+        found.append(float(np.median(np.square(spectrum[fast, 0]) / left[fast])) / MEDIAN)
+    return found[0], found[1]
+
+
 def estimate(
     measurement: Measurement, mean: Tensor, gains: Tensor, zero: float, again: Callable[[Measurement], Tensor], rows: float = 0.0
 ) -> Lines:  # fmt: skip

@@ -114,7 +114,8 @@ class Observation:
         self.side[len(self.blown) :] = -1
 
     @property
-    def _gains(self) -> Tensor:
+    def gains(self) -> Tensor:
+        """(1, 3, 1, 1), network units per unit of signal."""
         return torch.tensor(self.operator.gains, device=self.device).reshape(1, 3, 1, 1)
 
     @property
@@ -147,7 +148,7 @@ class Observation:
         s = noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
         if exposure.added_std is not None:
             for rows in strips(s.shape[-2]):
-                s[..., rows, :] = torch.hypot(s[..., rows, :], self._gains * torch.from_numpy(exposure.added_std[rows]).to(s))
+                s[..., rows, :] = torch.hypot(s[..., rows, :], self.gains * torch.from_numpy(exposure.added_std[rows]).to(s))
         return s
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
@@ -155,12 +156,12 @@ class Observation:
         y, mask = self.observed()
         s = self.noise_level(clean, learned.apart)
         if learned.offsets is not None:
-            taken = offsets.shift(learned.offsets.b, self._gains).to(y)
+            taken = offsets.shift(learned.offsets.b, self.gains).to(y)
             for rows in strips(y.shape[-2]):
                 y[..., rows, :] -= mask[..., rows, :] * taken[..., rows, :]
         if learned.lines is not None:
             for rows in strips(y.shape[-2]):
-                y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(self._gains, rows)
+                y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(self.gains, rows)
         if learned.clipped is not None:
             self._replace_clipped(y, s, learned.clipped, learned.h)
         if learned.factor is not None:
@@ -189,14 +190,14 @@ class Observation:
             factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
         taken = self._lines(seen, mean, before, again)
         spread = self.spread if taken is None or not bool(taken.rows.any()) else replace(self.spread, rows=0.0)
-        found = offsets.estimate(seen, mean, spread, self._gains, before.offsets) if spread else None
+        found = offsets.estimate(seen, mean, spread, self.gains, before.offsets) if spread else None
         return Learned(self.spread, h, found, taken, self._clipped(measurement, mean), factor)
 
     def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None) -> Lines | None:
         """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""
         if not self.structure.lines or again is None:
             return before.lines
-        found = lines.estimate(measurement, mean, self._gains, self.operator.zero, again, self.spread.rows)
+        found = lines.estimate(measurement, mean, self.gains, self.operator.zero, again, self.spread.rows)
         if before.lines is None:
             return found
         if self.spread.rows and not bool(before.lines.rows.any()):
@@ -209,7 +210,7 @@ class Observation:
             return NOTHING
         spread = replace(self.spread, black=0.0)
         measurement = self._unclipped(self.measurement(mean, Learned(spread)))
-        return Learned(spread, offsets=offsets.estimate(measurement, mean, spread, self._gains))
+        return Learned(spread, offsets=offsets.estimate(measurement, mean, spread, self.gains))
 
     def _clipped(self, measurement: Measurement, mean: Tensor) -> Clipped | None:
         if not len(self.places):
