@@ -63,6 +63,8 @@ def test_darks_repair_and_those_that_are_none_are_told_and_left_out(photos, tmp_
     assert np.abs(light - clean).mean() < 0.3 * np.abs(before - clean).mean()
     assert record["darks"]["frames"] == ["good_0.dng", "good_1.dng", "good_2.dng"]
     assert "as 3 dark frames of 1/10 s told it" in page
+    assert "What was taken away" in page
+    assert isinstance(record["residual"]["verdict"], str)
     assert "dark flat.dng is left out: it is no dark" in told
     assert "torn.dng" in told
     for file, why in {"another_camera.dng": "Zenit, ISO 1600", "iso800.dng": "test ILCE-7SM2, ISO 800"}.items():
