@@ -107,7 +107,7 @@ def run(folder, cut, begun, **asked):
 
 def test_where_no_mark_can_be_made_the_run_goes_on(tmp_path):
     """On a read-only disk whoever writes a result says so."""
-    (tmp_path / ".unfinished").write_text("a file")
+    (tmp_path / "unfinished").write_text("a file")
     assert run(tmp_path, False, []) == 2
 
 

@@ -188,7 +188,7 @@ class Interrupted:
     def after_context_created(self, context: Any) -> None:
         """Called by Kedro when the configuration is known."""
         data = str(context.config_loader["globals"]["data"])
-        self._marks = Path("." if "://" in data else data) / ".unfinished"
+        self._marks = Path("." if "://" in data else data) / "unfinished"
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
