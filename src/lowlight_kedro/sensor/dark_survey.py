@@ -16,7 +16,7 @@ BESIDE = 2  # waves along the row that tell one dark's glow from its rows
 INLYING = 4.0  # standard deviations around the middle of its block within which a site counts for what it shares with others
 LEAST_NOISE = 0.5  # DN: coarser than whole numbers nothing is
 LIGHT = 0.05  # of white: the median of no dark lies above it
-PICTURE, SHARE = 6.0, 0.05  # a block that differs from those around it by so many standard deviations; share of such blocks in no dark
+PICTURE, SHARE = 5.0, 0.04  # a block that differs from those around it by so many standard deviations; share of such blocks in no dark
 CUT_OFF = 0.2  # share of sites exactly at the lowest value: the camera cut its noise off at black, half of it is lost
 
 
