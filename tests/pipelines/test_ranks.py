@@ -13,7 +13,7 @@ from lowlight_kedro.pipelines.training.ranks import device_of, seated
 from tests.conftest import ROOT
 from tests.pipelines.test_resume import images_of
 
-UPDATES = {"total_kimg": 0.8, "kimg_per_tick": 0.08, "batch_gpu": 2}  # 100 updates, a snapshot each tenth
+UPDATES = {"total_kimg": 0.48, "kimg_per_tick": 0.08, "batch_gpu": 4}  # 60 updates, a snapshot each tenth
 
 
 def start(project):
@@ -29,16 +29,16 @@ def test_torchrun_stops_with_a_saved_state_and_one_rank_goes_on_from_there_to_wh
     for one in (project, alone):
         (one.data / "06_models/training_state.safetensors").unlink()
     two = start(project)
-    while images_of(project) < 400 and two.poll() is None:
+    while images_of(project) < 160 and two.poll() is None:
         time.sleep(0.02)
     two.send_signal(signal.SIGTERM)
     told = two.communicate(timeout=200)[0]
     assert told.count("state saved; the same command goes on from there") == 1, told  # rank 0 logs alone
-    assert 400 <= images_of(project) < 800
+    assert 160 <= images_of(project) < 480
     for each in (project, alone):
         each.run("training", training=UPDATES)
     ours, theirs = (each.catalog().load("training_state") for each in (project, alone))
-    assert ours.description["images"] == theirs.description["images"] == 800
+    assert ours.description["images"] == theirs.description["images"] == 480
     for row, expected in zip(ours.description["history"], theirs.description["history"], strict=True):
         assert row == pytest.approx(expected, rel=0.02)
     for name, expected in theirs.tensors.items():

@@ -67,10 +67,11 @@ def denoising_losses(
     c_skip, c_out, c_in = denoiser.coefficients(sigma)
     error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
     loss = (weight * error.square()).mean(dim=(1, 2, 3))
-    if denoiser.spread is None:
+    spread = getattr(denoiser, "spread", None)
+    if spread is None:
         return loss, torch.zeros_like(loss)
     off = (c_out * error).detach().float()
-    std = denoiser.spread(x, sigma.expand(x.shape), x0 + off)
+    std = spread(x, sigma.expand(x.shape), x0 + off)
     return loss, ((off / std).square() / 2 + std.log()).mean(dim=(1, 2, 3))
 
 

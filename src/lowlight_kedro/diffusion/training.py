@@ -140,7 +140,8 @@ def accumulate(
 
 def shorten(denoiser: Denoiser, most: float | None) -> Tensor:
     """Shorten the gradient of the mean, and that of its spread, to `most` each; returns the norm of the first that there is before."""
-    own = set() if denoiser.spread is None else set(denoiser.spread.parameters())
+    spread = getattr(denoiser, "spread", None)
+    own = set() if spread is None else set(spread.parameters())
     moving = [parameter for parameter in denoiser.parameters() if parameter.grad is not None]
     norms = []
     for weights in ([one for one in moving if one not in own], [one for one in moving if one in own]):
