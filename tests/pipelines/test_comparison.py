@@ -37,7 +37,7 @@ def test_every_method_is_measured_as_evaluation_measures_it(project):
     assert table.loc["noise_map", "psnr_srgb"] == pytest.approx(alone["restored_psnr_srgb"], abs=1e-3)
     assert table["psnr_linear"].nunique() == 8
     assert not [column for column in table if column.startswith("norm_")]  # dps does not take what belongs to dps_norm
-    assert list(table["evaluations"]) == [0, 2, 3, 3, 2, 0, 0, 0]
+    assert list(table["evaluations"]) == [0, 1, 3, 3, 2, 0, 0, 0]
     assert list(table["estimate"].fillna("")) == ["", "mean", "sample", "sample", "sample", "", "", ""]
     assert (project.data / f"08_reporting/methods/{alone['frame']}.png").stat().st_size > 10_000
     scores = pd.read_csv(project.data / "08_reporting/method_scores.csv")
