@@ -271,8 +271,8 @@ def _exposure(
         raise ValueError(f"ratio must be a positive number, got {ratio}")
     if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
         raise ValueError(f"white_balance must be three positive gains, got {balance}")
-    added_std = None if dark is None else dark.std
-    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise, added_std=added_std), source, matrix
+    known = {"added_std": None if dark is None else dark.std, "defects": raw.defects if isinstance(raw, Frame) else None}
+    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise, **known), source, matrix
 
 
 def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, options: Mapping[str, Any] | None = None) -> Guidance:
@@ -326,8 +326,9 @@ def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
-    if settings.defects and exposure.defects is None and exposure.cfa != UNFILTERED:
-        exposure = replace(exposure, defects=outliers(exposure.signal, exposure.cfa, exposure.noise))
+    if settings.defects and exposure.cfa != UNFILTERED:
+        found = outliers(exposure.signal, exposure.cfa, exposure.noise)
+        exposure = replace(exposure, defects=found if exposure.defects is None else found | exposure.defects)
     asked = familiar_ratio(exposure, settings.highlights)
     observation = Observation(replace(exposure, exposure_ratio=asked), prior.built.scaling, prior.device, settings.structure)
     total = expected_evaluations(

@@ -14,7 +14,7 @@ from lowlight_kedro.restoration import windows
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from tests.diffusion.test_training import run, same
 
-STEPS = 200
+STEPS = 150
 SMALL = {"widths": [8], "blocks": 1}
 DESCRIPTION = {
     "format": 1, "network": {"name": "raw_unet", "options": {"widths": [8, 8], "blocks": 1}}, "sigma_data": 0.5,

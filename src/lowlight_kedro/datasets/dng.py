@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import TIME_FORMAT, of_frame
-from lowlight_kedro.datasets.tags import TAKEN_AT, Tags
+from lowlight_kedro.datasets.opcodes import bad_pixels_list
+from lowlight_kedro.datasets.tags import OPCODE_LISTS, TAKEN_AT, Tags
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
@@ -78,6 +79,9 @@ def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
         (50778, "H", 1, 21, True),  # CalibrationIlluminant1: D65
         (50829, "I", 4, area, True),  # ActiveArea
     ]
+    if frame.defects is not None:
+        opcodes = bad_pixels_list(frame.defects, *area[:2])
+        tags.append((OPCODE_LISTS[0], 7, len(opcodes), opcodes, True))
     if frame.noise_profile:
         tags.append((51041, "d", 2 * len(frame.noise_profile), tuple(value for pair in frame.noise_profile for value in pair), True))
     return tags

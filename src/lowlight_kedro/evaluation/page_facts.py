@@ -134,4 +134,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         told.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
     if "denoised before" in record.get("notes", ()):
         told.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
+    undone = [note for note in record.get("notes", ()) if note.endswith("not done") or note.startswith("OpcodeList")]
+    if undone:
+        told.append(f"The file asks for more than is done here: {', '.join(undone)}. Corrections of the lens are left to the editor.")
     return told

@@ -39,6 +39,8 @@ class Frame:
         default_crop: (top, left, height, width) of the part that is the picture by the camera's own count; None: all of it.
         pixel_aspect: width of a photosite over its height.
         denoised: whether the file says that its noise was reduced already (DNG 1.7.1, NoiseReductionApplied).
+        defects: photosites (H, W) that the file itself calls defective; None: none.
+        undone: what the file asks to be done with its photosites and is not, in words.
         guessed: which of "white balance" and "colour matrix" the file does not tell and nobody knows of its camera.
     """
 
@@ -58,6 +60,8 @@ class Frame:
     pixel_aspect: float = 1.0
     denoised: bool = False
     guessed: tuple[str, ...] = ()
+    defects: NDArray[np.bool_] | None = None
+    undone: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -205,4 +209,5 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     """
     rows, columns = part_of(frame, top, left, height, width)
     black = np.roll(frame.black_level, (-rows.start, -columns.start), (-2, -1))
-    return replace(frame, mosaic_dn=frame.mosaic_dn[..., rows, columns], black_level=black, default_crop=None)
+    defects = None if frame.defects is None else frame.defects[rows, columns]
+    return replace(frame, mosaic_dn=frame.mosaic_dn[..., rows, columns], black_level=black, default_crop=None, defects=defects)

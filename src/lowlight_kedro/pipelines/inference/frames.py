@@ -116,7 +116,8 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         "crop": options.crop, "saturated_share": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
-    return frame, Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, added_std=added_std), facts | told
+    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, defects=frame.defects, added_std=added_std)
+    return frame, exposure, facts | told
 
 
 def restore_light(
@@ -157,7 +158,7 @@ def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], optio
         "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,
         "metadata partly lost": set(metadata_lost) - {MAKER_NOTES},
     }
-    return [*(f"{what} guessed" for what in frame.guessed), *(note for note, holds in told.items() if holds)]
+    return [*(f"{what} guessed" for what in frame.guessed), *frame.undone, *(note for note, holds in told.items() if holds)]
 
 
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:
