@@ -235,7 +235,7 @@ def kill_a_worker(before, deadline):
     while time.monotonic() < deadline:
         time.sleep(0.05)
         for child in set(multiprocessing.active_children()) - before:
-            time.sleep(0.5)  # while it starts its death is told by another error
+            time.sleep(1.5)  # while it starts its death is told by another error, and once more by torch's handler of its signal
             os.kill(child.pid, signal.SIGKILL)
             return
 
@@ -257,6 +257,8 @@ def test_a_killed_worker_ends_the_run_and_does_not_hang(ready):
 def test_other_errors_are_left_as_they_are():
     with pytest.raises(RuntimeError, match=r"^out of memory$"), reading_errors():
         raise RuntimeError("out of memory")
+    with pytest.raises(WorkerError, match="reset by peer: a process that reads tiles is gone"), reading_errors():
+        raise ConnectionResetError(104, "Connection reset by peer")
 
 
 def test_an_untouched_stack_is_read_again_and_again(trained):

@@ -29,8 +29,8 @@ def reading_errors() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError) as error:  # the latter where it died while it handed over its first tiles
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerError(
             f"{str(error).strip()}: a process that reads tiles is gone, expected it to live as long as the run; the system kills "
