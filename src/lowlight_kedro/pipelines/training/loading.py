@@ -1,5 +1,7 @@
 """Tiles to batches, on the device before they are needed; what goes wrong while tiles are read, said so that it can be acted upon."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,12 @@ class WorkerError(RuntimeError):
     """A process that reads tiles for training died."""
 
 
+def _hear_no_more_deaths() -> None:
+    """torch's handler raises again at every signal of a child while its dead worker is remembered, wherever the run is by then."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def reading_errors() -> Iterator[None]:
     """Around the loop: torch raises a worker's death wherever the loop happens to be, in a signal handler.
@@ -32,6 +40,7 @@ def reading_errors() -> Iterator[None]:
     except (RuntimeError, ConnectionError) as error:  # the latter where it died while it handed over its first tiles
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        _hear_no_more_deaths()
         raise WorkerError(
             f"{str(error).strip()}: a process that reads tiles is gone, expected it to live as long as the run; the system kills "
             f"when memory is short: set training.loader.workers lower (0: no such processes); {KEPT}"
