@@ -34,33 +34,26 @@ class ConfigLoader(OmegaConfigLoader):
         found = super().__getitem__(key)
         if key == "globals":
             found = _merged(found, self.runtime_params)
-        for environment in self._laid_over(key) if key != "globals" else ():
-            over = self._merge_and_resolve(key, self._raw(environment, key))
+        for environment in self._laid_over() if key != "globals" else ():
+            path = self._get_conf_env_path(environment)
+            over = self._merge_and_resolve(key, self._read_dir_configs(path, [*self.config_patterns[key]], key, set(), False))
             found = _merged(found, over) if key == "parameters" else found | over
         self[key] = deepcopy(found)
         return found
 
-    def _laid_over(self, key: str) -> Iterator[str]:
-        """The environments that `machine` and `tracker` name, where they have configuration of this kind."""
+    def _laid_over(self) -> Iterator[str]:
+        """The environments that `machine` and `tracker` name."""
         for choice, needed in LAID_OVER.items():
             name = (self.runtime_params or {}).get(choice, self._globals.get(choice))
             if name is None:
                 continue
-            if not self._raw(name, needed):
+            if not self._files(name, needed):
                 folder = Path(self.conf_source)
                 names = sorted({file.parent.name for file in folder.glob(f"*/{needed}*.yml")} - {self.base_env})
                 raise ValueError(
                     f"{choice} must be an environment with {needed}, a folder of {folder}, got {name!r}; there are: {', '.join(names)}"
                 )
-            if self._raw(name, key):
-                yield name
-
-    def _raw(self, environment: str, key: str) -> dict[Path, Any]:
-        """The files of an environment, unresolved; none where there is no such folder."""
-        path = self._get_conf_env_path(environment)
-        if not self._fs.exists(path):
-            return {}
-        return self._read_dir_configs(path, [*self.config_patterns[key]], key, set(), False)
+            yield name
 
     def known_names(self) -> set[str]:
         """Groups that mean something: those in conf/base, and what the configuration asks for by `runtime_params:` or `globals:`."""
@@ -69,11 +62,14 @@ class ConfigLoader(OmegaConfigLoader):
         texts = [text for name in environments for key in self.config_patterns for text in self._texts(name, key)]
         return groups | {name for text in texts for name in NAMED_IN_CATALOG.findall(text)} | LAID_OVER.keys()
 
+    def _files(self, environment: str, key: str) -> list[str]:
+        path = self._get_conf_env_path(environment)
+        found = {file for pattern in self.config_patterns[key] for file in self._fs.glob(f"{path}/{pattern}")}
+        return sorted(file for file in found if self._fs.isfile(file))
+
     def _texts(self, environment: str, key: str) -> list[str]:
         """The files of an environment without their comments: to look for names in them ten times as fast as YAML is read."""
-        path = self._get_conf_env_path(environment)
-        files = {file for pattern in self.config_patterns[key] for file in self._fs.glob(f"{path}/{pattern}") if self._fs.isfile(file)}
-        return [COMMENT.sub("", self._fs.cat_file(file).decode()) for file in sorted(files)]
+        return [COMMENT.sub("", self._fs.cat_file(file).decode()) for file in self._files(environment, key)]
 
 
 def _merged(*configs: Any) -> dict[str, Any]:
