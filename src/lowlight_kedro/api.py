@@ -271,8 +271,11 @@ def _exposure(
         raise ValueError(f"ratio must be a positive number, got {ratio}")
     if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
         raise ValueError(f"white_balance must be three positive gains, got {balance}")
-    known = {"added_std": None if dark is None else dark.std, "defects": raw.defects if isinstance(raw, Frame) else None}
-    return Exposure(signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise, **known), source, matrix
+    exposure = Exposure(
+        signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise,
+        defects=raw.defects if isinstance(raw, Frame) else None, added_std=None if dark is None else dark.std,
+    )  # fmt: skip
+    return exposure, source, matrix
 
 
 def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, options: Mapping[str, Any] | None = None) -> Guidance:

@@ -82,11 +82,16 @@ def told_by(tags: Tags, mosaic: NDArray[np.uint16], top: int, left: int) -> tupl
     Args:
         top, left: where the visible area begins in the image of the file.
     """
+    values = {number: tags.find(tag) for number, tag in enumerate(OPCODE_LISTS, start=1)}
+    lists = {
+        number: bytes(value) for number, value in values.items()
+        if isinstance(value, tuple) and all(isinstance(one, int) and 0 <= one < 256 for one in value)
+    }  # fmt: skip
+    if not lists:
+        return None, ()
     found, undone = np.zeros(mosaic.shape, bool), dict[str, None]()
-    for number, tag in enumerate(OPCODE_LISTS, start=1):
-        values = tags.find(tag)
-        if isinstance(values, tuple) and all(isinstance(value, int) and 0 <= value < 256 for value in values):
-            undone |= dict.fromkeys(_heard(number, bytes(values), mosaic, found, top, left))
+    for number, data in lists.items():
+        undone |= dict.fromkeys(_heard(number, data, mosaic, found, top, left))
     return found if found.any() else None, tuple(undone)
 
 
