@@ -43,7 +43,7 @@ from lowlight_kedro.diffusion.compute import Compute, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.ema import halflife
-from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.networks.mosaic import phases
 from lowlight_kedro.diffusion.order import PassDraws, index_batches
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
@@ -153,10 +153,13 @@ def begun(arguments: argparse.Namespace, device: torch.device) -> tuple[State, d
     """The state to go on with, what identifies its run, and its noise."""
     earlier = resumed(arguments.resume) if arguments.resume else None
     source = earlier or separated(read_checkpoint(arguments.begin), arguments.expert)
-    name, options = network_choice(source)
-    state, scaling = State.fresh(Denoiser(NETWORKS[name](**options), SIGMA_DATA).to(device)), Scaling(**source.description["scaling"])
+    network_choice(source)
+    state, scaling = (
+        State.fresh(Denoiser(built_network(source.description), SIGMA_DATA).to(device)),
+        Scaling(**source.description["scaling"]),
+    )
     corruption, told = corruption_of(arguments.expert, state.denoiser, scaling)
-    description = {"format": FORMAT, "network": {"name": name, "options": options}, "scaling": vars(scaling), "sigma_data": SIGMA_DATA}
+    description = {"format": FORMAT, "network": source.description["network"], "scaling": vars(scaling), "sigma_data": SIGMA_DATA}
     description |= {"batch_size": arguments.batch, "crop": arguments.crop, "seed": arguments.seed, **told}
     if earlier is None:
         begin_with(state, source)

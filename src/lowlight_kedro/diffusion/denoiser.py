@@ -1,6 +1,6 @@
 """EDM preconditioning (Karras et al. 2022, table 1), per pixel when `sigma` is a map."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,11 @@ class Denoiser(nn.Module):
         return getattr(self.network, "spread", None)
 
 
+def spread_of(denoiser: DenoiserFunction) -> Any:
+    """What tells the standard deviation beside the mean, (x, sigma, D) -> std; None for a denoiser that has none, as a function."""
+    return getattr(denoiser, "spread", None)
+
+
 def denoising_losses(
     denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -67,7 +72,7 @@ def denoising_losses(
     c_skip, c_out, c_in = denoiser.coefficients(sigma)
     error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
     loss = (weight * error.square()).mean(dim=(1, 2, 3))
-    spread = getattr(denoiser, "spread", None)
+    spread = spread_of(denoiser)
     if spread is None:
         return loss, torch.zeros_like(loss)
     off = (c_out * error).detach().float()

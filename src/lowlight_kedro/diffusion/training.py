@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.corruption import Corruption
-from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.denoiser import Denoiser, spread_of
 from lowlight_kedro.diffusion.ema import Keep, follow
 from lowlight_kedro.diffusion.order import Draws, augment
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -140,7 +140,7 @@ def accumulate(
 
 def shorten(denoiser: Denoiser, most: float | None) -> Tensor:
     """Shorten the gradient of the mean, and that of its spread, to `most` each; returns the norm of the first that there is before."""
-    spread = getattr(denoiser, "spread", None)
+    spread = spread_of(denoiser)
     own = set() if spread is None else set(spread.parameters())
     moving = [parameter for parameter in denoiser.parameters() if parameter.grad is not None]
     norms = []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction, spread_of, standard_normal
 from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import State
@@ -28,7 +28,7 @@ def denoising_quality(
     from torchmetrics.functional.image import structural_similarity_index_measure  # a second, in every rank and command
 
     noise = standard_normal(tiles.cpu(), generator_for("validate", seed, 0)).to(tiles)
-    sums, spread = tiles.new_zeros(len(sigmas), 3), getattr(denoiser, "spread", None)
+    sums, spread = tiles.new_zeros(len(sigmas), 3), spread_of(denoiser)
     for total, sigma in zip(sums, sigmas, strict=True):
         level = torch.full((1, 1, 1, 1), sigma, device=tiles.device)
         for clean, standard in zip(tiles.split(batch), noise.split(batch), strict=True):

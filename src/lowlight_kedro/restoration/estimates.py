@@ -242,6 +242,11 @@ def light_std(std: Tensor, scaling: Scaling) -> NDArray[np.float32]:
     return (std[0].float() * (scaling.scale / TILE_SLOPE)).cpu().numpy()
 
 
+def _tells_std(posterior: Posterior, probing: Probing) -> bool:
+    """Whether the prior says the standard deviation, so that nothing is probed."""
+    return posterior.std is not None and probing.by == "prior"
+
+
 @torch.no_grad()
 def _probed(
     answer: Solution, kind: Kind, denoiser: DenoiserFunction, guidance: Guidance, scaling: Scaling, probing: Probing,
@@ -250,16 +255,15 @@ def _probed(
     """Standard deviation for the measurement that `answer` answers, and how; after a draw the mean is one more."""
     if not probing.probes:
         return None, "none: inference.uncertainty.probes is 0"
-    if capabilities(guidance, denoiser).mean is None:
+    posterior = guidance(denoiser, answer.measurement)
+    if posterior.mean is None:
         return None, "none: this guidance does not know the posterior mean; estimate mean_of_k takes it from its draws"
-    of = partial(mean_of, denoiser, guidance)
-    centre = answer.x if kind == "mean" else of(answer.measurement)
-    told = guidance(denoiser, answer.measurement).std
-    if told is not None and probing.by == "prior":
-        return light_std(told(centre), scaling), "the prior"
+    centre = answer.x if kind == "mean" else posterior.mean()
+    if posterior.std is not None and _tells_std(posterior, probing):
+        return light_std(posterior.std(centre), scaling), "the prior"
     std = response_std(
-        of, answer.measurement, centre, probes=probing.probes, spacing=probing.spacing, reach=probing.reach, step=probing.step,
-        generator=generator,
+        partial(mean_of, denoiser, guidance), answer.measurement, centre, probes=probing.probes, spacing=probing.spacing,
+        reach=probing.reach, step=probing.step, generator=generator,
     )  # fmt: skip
     return light_std(std, scaling), f"{probing.probes} probe{'s' if probing.probes > 1 else ''} of the mean"
 
@@ -267,7 +271,7 @@ def _probed(
 def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, sampling: Sampling, probing: Probing) -> int:
     """How often `estimate` evaluates the denoiser, for a guidance that offers this; a draw may take less."""
     means = 0 if offered.mean is None else offered.mean_evaluations
-    probes = 0 if probing.by == "prior" and offered.std is not None else probing.probes
+    probes = 0 if _tells_std(offered, probing) else probing.probes
     probes += kind == "sample" and probing.probes > 0
     counts = {
         "mean": means * (1 + refreshes + probes),

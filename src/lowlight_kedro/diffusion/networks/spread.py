@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowlight_kedro.diffusion.networks.pyramid import compressed
+from lowlight_kedro.diffusion.networks.mosaic import UNKNOWN
+from lowlight_kedro.diffusion.networks.pyramid import NEARBY, compressed
 from lowlight_kedro.diffusion.networks.unet import UNet
 from lowlight_kedro.diffusion.sums import box_sum_padded
 
-UNKNOWN = 40.0  # network units: a value of a higher level was not measured
-NEARBY = 2  # pixels around a value whose measurements tell how well it can be known
 CONTRASTS = (1, 3)  # pixels, reaches of the local contrast of the mean
 FINEST = 1e-4  # network units, below which contrast and noise are no longer told apart
 WIDEST = 6.0  # ln of how far the answer may be from what the noise nearby tells
@@ -29,8 +28,8 @@ class Spread(nn.Module):
     It answers ln(std / e), e = (mean of 1 / sigma^2 nearby + 1 / sd^2)^(-1/2), how well a value could be known if its neighbours
     were the same, and is told e, sigma, the residual (x - D) / sigma, D, and where and how much D varies in units of e.
 
-    Trained by -ln N(x0; D, std^2) of given D (`spread_loss`), its least loss is at the root of E[(x0 - D)^2 | what it is told]: errors
-    of the mean that the prior does not know of are in it. The mean learns nothing from it and is not changed.
+    Trained by -ln N(x0; D, std^2) of given D (`denoiser.denoising_losses`), its least loss is at the root of
+    E[(x0 - D)^2 | what it is told]: errors of the mean that the prior does not know of are in it. The mean learns nothing from it.
 
     Args:
         widths, blocks: of the U-Net on 2 x 2 pixel blocks, see `UNet`.

@@ -24,8 +24,8 @@ from lowlight_kedro.pipelines.training.work import train_rank
 logger = logging.getLogger(__name__)
 
 
-def _spread_of(prior: Checkpoint | None, options: TrainingOptions) -> dict[str, Any]:
-    """What the prior decides whose spread alone is learned.
+def _kept_of(prior: Checkpoint | None) -> dict[str, Any]:
+    """What a prior decides whose spread alone is learned: its network and its units.
 
     Raises:
         ValueError: there is no such prior.
@@ -36,10 +36,8 @@ def _spread_of(prior: Checkpoint | None, options: TrainingOptions) -> dict[str, 
             "start_from=FILE, or set training.learn=all"
         )
     name, chosen = network_choice(prior)
-    spread = options.spread.model_dump() if options.spread else None
-    return {"network": {"name": name, "options": chosen, "spread": spread}} | {
-        key: prior.description[key] for key in ("scaling", "sigma_data")
-    }
+    units = {key: prior.description[key] for key in ("scaling", "sigma_data")}
+    return {"network": {"name": name, "options": chosen}} | units
 
 
 def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions, initial_prior: Checkpoint | None = None) -> dict[str, Any]:
@@ -49,9 +47,9 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions,
         for name in ("P_mean", "P_std", "sigma_data")
     }
     measured = {"mean": tile_statistics["mean"], "scale": tile_statistics["std"] / constants["sigma_data"]}
-    return {
+    description = {
         "format": FORMAT,
-        "network": options.network.describe() | ({"spread": options.spread.model_dump()} if options.spread else {}),
+        "network": options.network.describe(),
         "corruption": options.corruption.describe(),
         "scaling": measured if options.scaling == "auto" else asdict(options.scaling),
         **constants,
@@ -60,8 +58,12 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions,
         "crop": options.crop,
         "seed": options.seed,
         "initial_prior": digest(initial_prior) if initial_prior else None,
-        **(_spread_of(initial_prior, options) if options.learn == "spread" else {}),
     }
+    if options.learn == "spread":
+        description |= _kept_of(initial_prior)
+    if options.spread:
+        description["network"] |= {"spread": options.spread.model_dump()}
+    return description
 
 
 def _require_size(tiles: EDMPTDataset, tile_metadata: Mapping[str, Any]) -> None:

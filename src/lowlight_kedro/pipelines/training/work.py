@@ -12,7 +12,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
-from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.denoiser import Denoiser, spread_of
 from lowlight_kedro.diffusion.memory import fitting_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -55,8 +55,8 @@ logger = logging.getLogger(__name__)
 
 def learn_spread_only(state: State) -> None:
     """The weights of the mean stay as they are."""
-    for name, weights in state.denoiser.network.named_parameters():
-        weights.requires_grad_(name.startswith("spread."))
+    state.denoiser.requires_grad_(False)
+    spread_of(state.denoiser).requires_grad_(True)
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:

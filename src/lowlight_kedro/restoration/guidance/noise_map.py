@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction, spread_of, standard_normal
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
 from lowlight_kedro.restoration.measurement import Measurement
 
@@ -110,7 +110,7 @@ def noise_map(
         z = (measurement.y * precision_y + x * precision_x) / precision.clamp(min=1e-12)
         return denoiser(z, precision.clamp(min=SIGMA_UNKNOWN**-2).rsqrt())
 
-    spread = getattr(denoiser, "spread", None)
+    spread = spread_of(denoiser)
 
     def levels_of_y() -> Tensor:
         s = measurement.s.clamp(max=SIGMA_UNKNOWN)  # one frame and no more: this runs on whole frames
@@ -120,7 +120,7 @@ def noise_map(
         return denoiser(measurement.y, levels_of_y())
 
     def std(mean: Tensor) -> Tensor:
-        return spread(measurement.y, levels_of_y(), mean)  # type: ignore[misc, no-any-return]
+        return spread(measurement.y, levels_of_y(), mean)  # type: ignore[no-any-return]
 
     def draw(first: Tensor, evaluations: int, generator: torch.Generator) -> Iterator[Tensor]:
         del first  # y is the start
