@@ -1,5 +1,6 @@
 """Shared by all tests: where the data lies, and small raws."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from lowlight_kedro.command.restore import LOUD
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, tile_pattern
 from lowlight_kedro.sensor.frame import Frame
 
@@ -31,11 +33,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def _environment():
-    """What a test sets, as the command does for its workers, must not reach the processes that another file starts."""
-    before = dict(os.environ)
+    """What a test sets, as the command does for its workers and its log, must not reach another file, or the processes that it starts."""
+    before, levels = dict(os.environ), {name: logging.getLogger(name).level for name in LOUD}
     yield
     os.environ.clear()
     os.environ.update(before)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(autouse=True)

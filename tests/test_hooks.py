@@ -112,7 +112,7 @@ def test_where_no_mark_can_be_made_the_run_goes_on(tmp_path):
 
 
 def test_each_node_is_told_with_its_number_as_it_begins(tmp_path, caplog):
-    caplog.set_level("INFO", logger="lowlight_kedro")  # the command sets it higher
+    caplog.set_level("INFO")
     run(tmp_path, False, [])
     assert [record.getMessage()[-8:] for record in caplog.records if record.name == "lowlight_kedro.hooks"] == [
         "(1 of 3)",
