@@ -10,7 +10,8 @@ Held-out scenes, cameras and light of benchmarks/scenes.py; the truth has no noi
 `truth`          the same mean square of the true light: what noise itself gives;
 `bias`           mean of y - A x in light below 0.03, per mille of white, R G B.
 
-`--bracket SHORT`: instead of scenes, the residuals of a real raw restored by `lowlight_kedro.restore` (a centre of `--side` pixels).
+`--bracket SHORT`: the residuals of a real raw restored by `lowlight_kedro.restore` (a centre of `--side` pixels), and `as_told`, what they
+were if its noise were exactly what it is thought to be.
 """
 
 import argparse
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from scenes import BALANCE, LAYOUTS, SETTINGS, Scene, held_out, shoot
 
 import lowlight_kedro as ll
-from lowlight_kedro.api import LoadedPrior, Settings
+from lowlight_kedro.api import LoadedPrior, Settings, noise_of
 from lowlight_kedro.evaluation.coverage import coverage, places, ranks, spread_against_error, verdict
+from lowlight_kedro.evaluation.protocols import recorded
 from lowlight_kedro.evaluation.residuals import residuals
 from lowlight_kedro.evaluation.statistics import interval
 from lowlight_kedro.sensor.frame import crop, normalise
@@ -92,15 +94,24 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_raw(path: Path, side: int, prior: LoadedPrior, ratio: float) -> pd.DataFrame:
-    """Residuals of the centre of a real raw, by channel and brightness."""
+    """Residuals of the centre of a real raw, by channel and brightness, with the noise of the whole frame.
+
+    `as_told`: the mean square when the restored light is exposed and restored again, with noise exactly as it was told. The
+    frame's own lies near it where that noise is right, below it where less was there, above it where detail was taken away.
+    """
     frame = ll.read_raw(path)
+    noise, source = noise_of(frame)
     top, left = (length // 2 - side // 2 for length in frame.mosaic_dn.shape)
     part = crop(frame, top, left, side, side)
-    result = ll.restore(part, prior, ratio=ratio, settings=replace(PLAIN, probing=replace(PLAIN.probing, probes=0)))
-    noise = result.exposure.noise
-    print(f"{path.name}: centre {side} x {side}, ratio {ratio:g}, noise from {result.record['noise_from']}: {vars(noise)}")
-    light: NDArray = result.light
-    return pd.DataFrame(list(residuals(normalise(part), light, part.cfa, part.white_balance, ratio, noise))).round(4)
+    told = {"prior": prior, "noise": noise, "ratio": ratio, "settings": replace(PLAIN, probing=replace(PLAIN.probing, probes=0))}
+    light: NDArray = ll.restore(part, **told).light
+    shown = [part.cfa, part.white_balance, ratio, noise]
+    again = noise.sample(recorded(light, part.cfa, part.white_balance) / ratio, np.random.default_rng(0)).astype(np.float32)
+    lit = ll.restore(again, cfa=part.cfa, white_balance=part.white_balance, **told).light
+    print(f"{path.name}: centre {side} x {side}, ratio {ratio:g}, noise from {source}: {vars(noise)}")
+    cell = ["channel", "low", "high"]
+    expected = pd.DataFrame(list(residuals(again, lit, *shown)))[[*cell, "mean_square"]].rename(columns={"mean_square": "as_told"})
+    return pd.DataFrame(list(residuals(normalise(part), light, *shown))).merge(expected, how="left", on=cell).round(4)
 
 
 def main() -> None:
