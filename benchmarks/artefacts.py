@@ -36,11 +36,11 @@ def photons(current: NDArray, gain_dn: float, moment: Draws) -> NDArray:
     return moment.poisson(current / gain_dn) * gain_dn
 
 
-def sites(share: float, mean_dn: float) -> "Addition":
-    """A `share` of all sites is too bright by an exponential excess."""
+def sites(fraction: float, mean_dn: float) -> "Addition":
+    """A `fraction` of all sites is too bright by an exponential excess."""
 
     def added(signal: NDArray, cfa: Cfa, gain_dn: float, sensor: Draws, moment: Draws) -> NDArray:
-        excess = (sensor.random(signal.shape) < share) * sensor.exponential(mean_dn, signal.shape)
+        excess = (sensor.random(signal.shape) < fraction) * sensor.exponential(mean_dn, signal.shape)
         return signal + photons(excess, gain_dn, moment)
 
     return added

@@ -2,10 +2,10 @@
 
 Held-out scenes, cameras and light of benchmarks/scenes.py; the truth has no noise. For each of `--settings`, means over scenes:
 
-`50`, `90`, `95` shares of true values within those Gaussian intervals of the posterior mean and its std (`--by`, `--probes`);
-`low`, `high`    shares of true values below the 5 % and above the 95 % point of the told distribution, 0.05 each if it is true;
+`50`, `90`, `95` fractions of true values within those Gaussian intervals of the posterior mean and its std (`--by`, `--probes`);
+`low`, `high`    fractions of true values below the 5 % and above the 95 % point of the told distribution, 0.05 each if it is true;
 `error/std`      rms error over rms told standard deviation, of the eighth of the values with least and with most of it;
-`ranks`          of the truth among `--draws` draws, the shares of the two outer ranks, 2 / (draws + 1) if they are true;
+`ranks`          of the truth among `--draws` draws, the fractions of the two outer ranks, 2 / (draws + 1) if they are true;
 `residual`       mean square of (y - A x) / s in light below 0.03 and from 0.1 on, and `neighbours` their correlation (docs/protocols.md);
 `truth`          the same mean square of the true light: what noise itself gives;
 `bias`           mean of y - A x in light below 0.03, per mille of white, R G B.
@@ -58,10 +58,10 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
     probing = replace(PLAIN.probing, by=options.by, probes=options.probes)
     result = ll.restore(shot.signal, prior, settings=replace(PLAIN, probing=probing), name=scene.name, **known)
     everywhere, variance = np.ones(result.light.shape[1:], bool), np.asarray(result.std, np.float64) ** 2
-    share = places(result.light, shot.truth, variance, everywhere) / shot.truth.size
+    fraction = places(result.light, shot.truth, variance, everywhere) / shot.truth.size
     spread = spread_against_error(result.light, shot.truth, variance, everywhere)
     figures = {name.removeprefix("coverage_"): value for name, value in coverage(result.light, shot.truth, variance, everywhere).items()}
-    figures |= {"low": share[0], "high": share[-1]} | {
+    figures |= {"low": fraction[0], "high": fraction[-1]} | {
         f"error/std {end}": spread[at][1] / spread[at][0] for end, at in (("least", 0), ("most", -1))
     }
     if options.draws:
@@ -84,7 +84,7 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Means by setting, the 90 % share with its interval by scene, and the verdict."""
+    """Means by setting, the fraction within 90 % with its interval by scene, and the verdict."""
     rows = {}
     for keys, part in table.groupby(["setting", "layout"], sort=False):
         means = part.drop(columns=["scene", "setting", "layout"]).mean()

@@ -3,7 +3,7 @@
 Batches of the environment come from packed tile files (made in a temporary folder where none are given) through the
 package's own reader, and from one `.pt` per tile with `torch.load` and a plain Dataset, the peer, under the same settings in
 turns. First as fast as they come; then to a training that takes each batch away and works on it for batch size / speed
-seconds: the share of that time in which it waits for data is what counts. `--speed` states that training, images/s; without
+seconds: the fraction of that time in which it waits for data is what counts. `--speed` states that training, images/s; without
 it the environment's network is trained for a few batches on this machine. A training on the GPU leaves the cores to the
 workers, so it sleeps here; one on the CPU works on them, so it computes here (matrix products, for as long).
 
@@ -66,7 +66,7 @@ def peer(tiles: PlainTiles, batch: int, images: int, loader: LoaderOptions) -> I
 
 
 def consumed(batches: Iterable[torch.Tensor], train: Callable[[torch.Tensor], None]) -> tuple[float, float]:
-    """(images/s, share of the time spent waiting), from the second batch on: the first is the start of the workers."""
+    """(images/s, fraction of the time spent waiting), from the second batch on: the first is the start of the workers."""
     source = iter(batches)
     next(source)
     start, waited, images = time.perf_counter(), 0.0, 0
@@ -139,8 +139,8 @@ def main() -> None:
         for _, (number, loader) in product(range(arguments.rounds), enumerate(settings(os.cpu_count() or 1))):
             for who, read, data in (("ours", ours, packed), ("peer", peer, single)):
                 fastest, _ = consumed(read(data, batch, images["fast"], loader), lambda _: None)
-                _, share = consumed(read(data, batch, images["paced"], loader), train)
-                found.setdefault((number, who), []).append((fastest, share))
+                _, fraction = consumed(read(data, batch, images["paced"], loader), train)
+                found.setdefault((number, who), []).append((fastest, fraction))
     medians = {key: np.median(rows, axis=0) for key, rows in found.items()}
     paced = "asleep, as on a GPU" if arguments.speed else f"measured on {device.type}"
     print(f"{arguments.env}: {len(packed)} tiles of {side} x {side}, batches of {batch}, {os.cpu_count()} cores; ", end="")
@@ -150,8 +150,8 @@ def main() -> None:
         (a, b), (c, d) = medians[number, "ours"], medians[number, "peer"]
         prefetch = loader.prefetch_factor if loader.workers else "-"
         print(f"| {loader.workers} | {prefetch} | {'yes' if loader.pin_memory else 'no'} | {a:,.0f} | {b:.2%} | {c:,.0f} | {d:.2%} |")
-    shares = [medians[number, "ours"][1] for number in range(len(settings(os.cpu_count() or 1)))]
-    best = settings(os.cpu_count() or 1)[next(i for i, share in enumerate(shares) if share <= min(shares) + 0.005)]
+    fractions = [medians[number, "ours"][1] for number in range(len(settings(os.cpu_count() or 1)))]
+    best = settings(os.cpu_count() or 1)[next(i for i, fraction in enumerate(fractions) if fraction <= min(fractions) + 0.005)]
     print("\nThe first within half a percent of the least wait, for parameters.yml:\n\ntraining:")
     told = ", ".join(f"{key}: {str(value).lower()}" for key, value in best.model_dump().items())
     print(f"  loader: {{{told}}}")

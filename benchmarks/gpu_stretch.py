@@ -102,7 +102,7 @@ def tiles_of(path: Path, name: str, options: dict[str, Any]) -> NDArray[np.float
         light = with_lateral_colour(light, *rng.uniform(-options["lateral_colour"], options["lateral_colour"], 2))
     found = [np.empty((0, 3, TILE, TILE), np.float16)]
     for _, tile in cut(light, TILE, TILE) if min(light.shape[1:]) >= TILE else ():
-        if rng.uniform() < points["share"]:
+        if rng.uniform() < points["fraction"]:
             tile = with_points(tile, int(rng.integers(points["count"][0], points["count"][1] + 1)), points["fwhm"], points["peak"], rng)
         if tile.std() >= options["min_std"]:
             found.append((tile * np.exp(rng.uniform(*np.log(options["exposures"])))).clip(0, 1).astype(np.float16)[None])
@@ -113,7 +113,7 @@ def training_tiles(folder: Path, most: int | None) -> Tensor:
     """Light (N, 3, TILE, TILE) of the photographs of the split `train`."""
     options = configured("photographs", "photographs")
     named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures(folder)}
-    chosen = [(path, name) for name, path in named.items() if split_of(name, "hash", options["shares"], options["splits"]) == "train"]
+    chosen = [(path, name) for name, path in named.items() if split_of(name, "hash", options["fractions"], options["splits"]) == "train"]
     with ThreadPoolExecutor() as pool:
         return torch.from_numpy(np.concatenate(list(pool.map(lambda one: tiles_of(*one, options), chosen[:most]))))
 

@@ -55,7 +55,7 @@ def bracket(folder: Path) -> None:
         seconds = time.perf_counter() - begin
         print(
             f"sample{short} -> sample{long}: ratio {check.measured_ratio:.3f} +- {check.ratio_error:.3f} (nominal {nominal:g}), shift "
-            f"({check.shift_y} {check.residual_y:+.1f}, {check.shift_x} {check.residual_x:+.1f}), moving {check.moving_share:.1%}, "
+            f"({check.shift_y} {check.residual_y:+.1f}, {check.shift_x} {check.residual_x:+.1f}), moving {check.moving_fraction:.1%}, "
             f"{check.verdict} {check.reason} {seconds:.2f} s"
         )
         print("  scaled against long:", compare(pair, check))
@@ -77,7 +77,7 @@ def simulated() -> None:
         print(
             f"{megapixels} megapixels, period {len(cfa)}, x{ratio}, shift (6, 12): ratio {check.measured_ratio:.2f} +- "
             f"{check.ratio_error:.2f}, shift ({check.shift_y} {check.residual_y:+.2f}, {check.shift_x} {check.residual_x:+.2f}), "
-            f"moving {check.moving_share:.2%}, {check.verdict} {check.reason} {time.perf_counter() - begin:.2f} s"
+            f"moving {check.moving_fraction:.2%}, {check.verdict} {check.reason} {time.perf_counter() - begin:.2f} s"
         )
 
 

@@ -6,8 +6,8 @@ RGB means that every site has all channels, each with its own noise.
 
 Mean over scenes of PSNR and SSIM, data range 1, linear and in sRGB, with the half-width of the 95 % interval of the sRGB PSNR by scene
 (Student's t); `least_gain`, the least of all scenes of sRGB PSNR over that of `scaled`; `lattice`, by how many per cent of the mean the
-four phases of 2 x 2 pixels differ more than in the truth, also in dark blocks; `within_90` (`--probes 1`), the share of true values within
-the 90 % interval of a mean; evaluations of the prior, and seconds.
+four phases of 2 x 2 pixels differ more than in the truth, also in dark blocks; `within_90` (`--probes 1`), the fraction of true values
+within the 90 % interval of a mean; evaluations of the prior, and seconds.
 
 Methods are guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`, and the peers of benchmarks/peers.py: `scaled`,
 demosaicers (`libraw:DHT`, `demosaicnet`, ...), the denoisers nlm, bm3d and ffdnet, and both as `bm3d+demosaicnet`

@@ -96,7 +96,7 @@ def held_out(folder: Path, count: int, side: int) -> Iterator[Scene]:
     options, large = photograph_options(), []
     matrix = np.reshape(options.cameras[A7S], (3, 3))
     for name, photograph in PhotographFolderDataset(filepath=str(folder)).load().items():
-        if split_of(name, "hash", options.shares, options.splits) != "test":
+        if split_of(name, "hash", options.fractions, options.splits) != "test":
             continue
         light = clean_light(photograph(), options.factor(name), matrix)
         if min(light.shape[1:]) >= side:

@@ -39,7 +39,7 @@ from tests.restoration.test_offsets import GAINS, MASK, Scene, design
 
 STEPS = (1, 2, 3)
 WHITE = 0.65  # clipping level of the restoration table, signal units: a fifth of the photosites
-HOT, SHARE = 30.0, 0.01  # outliers: standard deviations, share of the photosites
+HOT, OUTLYING = 30.0, 0.01  # outliers: standard deviations, fraction of the photosites
 NU = 4.0
 
 
@@ -135,13 +135,13 @@ def with_clipping(frames: int, rng: np.random.Generator) -> Iterator[Shot]:
         yield shot
 
 
-def with_outliers(share: float, frames: int, rng: np.random.Generator) -> Iterator[Shot]:
+def with_outliers(fraction: float, frames: int, rng: np.random.Generator) -> Iterator[Shot]:
     """The exact answer is told which photosites are hot."""
     noise = bed.camera()
     s = bed.GAINS * noise.read_noise
     for truth in bed.truths(frames):
         signal = noise.sample(bed.OPERATOR.signal(truth).numpy(), rng)
-        hot = rng.uniform(size=signal.shape) < share
+        hot = rng.uniform(size=signal.shape) < fraction
         y = bed.OPERATOR.embed(torch.from_numpy(signal))[None]
         precision = torch.from_numpy(masks(BAYER_RGGB, signal.shape) & ~hot) / s.square()
         mean, covariance = bed.PRIOR.posterior(y.flatten(1), precision.flatten())
@@ -198,7 +198,11 @@ def restoration_rows(frames: int) -> Iterator[list[str]]:
         for name, shots, structure in (
             ("rows 0.05", with_offsets(Spread(rows=0.05), frames, np.random.default_rng(0)), full),
             ("rows 0.03, black 0.05", with_offsets(Spread(rows=0.03, black=0.05), frames, np.random.default_rng(0)), full),
-            (f"{SHARE:.0%} outliers of {HOT:.0f} s, tails_nu {NU:.0f}", with_outliers(SHARE, frames, np.random.default_rng(0)), student),
+            (
+                f"{OUTLYING:.0%} outliers of {HOT:.0f} s, tails_nu {NU:.0f}",
+                with_outliers(OUTLYING, frames, np.random.default_rng(0)),
+                student,
+            ),
             (f"no outliers, tails_nu {NU:.0f}", with_outliers(0.0, frames, np.random.default_rng(0)), student),
             ("clipped", clipped, full),
         )

@@ -81,11 +81,11 @@ def test_guidance_by_name_is_the_function_and_may_be_ones_own(mosaic, prior, res
     by_function = ll.restore(mosaic, prior, cfa="RGGB", **NOISE, ratio=10, settings=QUICK, guidance=GUIDANCE["noise_map"])
     np.testing.assert_array_equal(by_function.light, restored.light)
 
-    def half(denoiser, measurement, *, share=0.5):
-        return Posterior(mean=lambda: share * measurement.y)
+    def half(denoiser, measurement, *, fraction=0.5):
+        return Posterior(mean=lambda: fraction * measurement.y)
 
     options = {"cfa": "RGGB", **NOISE, "ratio": 10, "settings": QUICK}
-    zero = ll.restore(mosaic, prior, guidance=half, guidance_options={"share": 0.0}, **options)
+    zero = ll.restore(mosaic, prior, guidance=half, guidance_options={"fraction": 0.0}, **options)
     np.testing.assert_allclose(zero.light, zero.light.flat[0])
     assert not np.allclose(ll.restore(mosaic, prior, guidance=half, **options).light, zero.light)
 
@@ -113,11 +113,11 @@ def test_progress_rises_to_one_and_the_record_counts(mosaic, prior):
 
 
 def test_progress_ends_at_one_though_shares_are_rounded(prior):
-    told, shares = [], [1 / 42] * 42
-    assert sum(shares) > 1
+    told, fractions = [], [1 / 42] * 42
+    assert sum(fractions) > 1
     counted = _Counted(prior, Settings(), 1, told.append)
-    for share in [*shares, -0.5, 0.5]:
-        counted._advance(share)
+    for fraction in [*fractions, -0.5, 0.5]:
+        counted._advance(fraction)
     assert told[-1] == max(told) == 1
 
 

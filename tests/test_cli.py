@@ -240,7 +240,7 @@ def test_verbose_shows_where_an_error_arose(photos, capfd):
     told = capfd.readouterr().err
     assert "blown: failed: the frame is over-exposed" in told
     assert "Traceback" in told
-    assert "in saturated_share" in told
+    assert "in saturated_fraction" in told
 
 
 def test_draws_say_how_long_they_take(photos, capfd):

@@ -303,7 +303,7 @@ def checked_guidance(guidance: str | Guidance, prior: LoadedPrior, kind: Kind, o
 
 
 class _Counted:
-    """The prior's denoiser in windows; tells `progress` the share of all evaluations that is done, and counts those of whole frames."""
+    """The prior's denoiser in windows; tells `progress` the fraction of all evaluations that is done, and counts those of whole frames."""
 
     def __init__(self, prior: LoadedPrior, settings: Settings, total: float, progress: Progress) -> None:
         self.evaluations, self._done, self._total, self._progress = 0, 0.0, total, progress
@@ -314,14 +314,14 @@ class _Counted:
             reach=getattr(built.denoiser.network, "reach", None), precision=prior.precision, device=prior.device,
             spread=built.denoiser.spread,
         )  # fmt: skip
-        self.denoiser: DenoiserFunction = whole(on_evaluation=self._counted, on_share=self._advance)
+        self.denoiser: DenoiserFunction = whole(on_evaluation=self._counted, on_fraction=self._advance)
         self.parts: DenoiserFunction = whole()
 
     def _counted(self) -> None:
         self.evaluations += 1
 
-    def _advance(self, share: float) -> None:
-        self._done += share
+    def _advance(self, fraction: float) -> None:
+        self._done += fraction
         self._progress(min(self._done / self._total, 1.0))
 
 
@@ -358,7 +358,7 @@ def restore(
     gain: float | None = None, read_noise: float | None = None, noise: NoiseModel | None = None,
     white_balance: tuple[float, float, float] | None = None, darks: Sequence[Frame] | DarkMap | None = None,
     guidance: str | Guidance = "noise_map", guidance_options: Mapping[str, Any] | None = None, settings: Settings | None = None,
-    name: str = "frame", progress: Progress = lambda share: None,
+    name: str = "frame", progress: Progress = lambda fraction: None,
 ) -> Restored:  # fmt: skip
     """The clean light behind a raw, P(x_clean | y_noisy): its mean in one to three evaluations of the prior, or draws.
 
@@ -378,7 +378,7 @@ def restore(
         guidance_options: keyword arguments of the guidance.
         settings: everything else.
         name: draws are functions of it and of the seed.
-        progress: called with the share that is done, 0 to 1.
+        progress: called with the fraction that is done, 0 to 1.
 
     Raises:
         ValueError: something does not fit; the message names it.

@@ -114,9 +114,9 @@ def test_shadows_medians_and_lights_are_those_of_the_raw(folder, program, file):
     raw = made_up(folder, file) if isinstance(file, int) else real(file)
     there, here = (EDITORS[program][0](path, folder) for path in (raw, linear_of(raw, folder)))
     assert np.abs(np.subtract(here.shape, there.shape)).max() <= 16  # upright, but for the editors' own borders
-    shares = [np.percentile(picture[20:-20, 20:-20], (10, 50, 90), axis=(0, 1)) for picture in (there, here)]
-    assert shares[0][1].min() > 0.05
-    np.testing.assert_allclose(shares[1], shares[0], rtol=0.02, atol=0.002)
+    fractions = [np.percentile(picture[20:-20, 20:-20], (10, 50, 90), axis=(0, 1)) for picture in (there, here)]
+    assert fractions[0][1].min() > 0.05
+    np.testing.assert_allclose(fractions[1], fractions[0], rtol=0.02, atol=0.002)
 
 
 @pytest.mark.parametrize(("program", "develop"), [(program, develop) for program, (develop, _) in EDITORS.items()])

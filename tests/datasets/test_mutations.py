@@ -129,11 +129,11 @@ def test_a_picture_whose_end_was_not_decoded_is_refused(rng, tmp_path):
 
 
 @pytest.mark.skipif(not (SHARED / "raw_bracket").is_dir(), reason="no raw_bracket folder in LOWLIGHT_TEST_DATA")
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
-def test_a_real_raw_that_was_not_copied_whole_is_refused(share, tmp_path):
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.999])
+def test_a_real_raw_that_was_not_copied_whole_is_refused(fraction, tmp_path):
     """LibRaw gives a picture of zeros for what lies beyond the end of the file."""
     whole = (SHARED / "raw_bracket/sample3.dng").read_bytes()
-    (tmp_path / "a.dng").write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "a.dng").write_bytes(whole[: int(fraction * len(whole))])
     for read in (read_header, read_frame):
         with pytest.raises(RawReadError, match=r"a\.dng: (its image ends at byte|LibRaw cannot read it)"):
             read(tmp_path / "a.dng")

@@ -77,7 +77,7 @@ def test_demo_raws_have_the_noise_and_ratio_that_they_state(tmp_path):
     scene = {"scene": "00001_00", "photograph": "coffee.png", "cfa": "bayer"}
     dataset = DemoRawsDataset(
         filepath=str(tmp_path), scenes=[scene], camera=camera, cameras=TABLE, long_s=10, short_s=0.1, iso=1600, brightness=0.9, seed=0,
-        calibration={"size": 64, "flats_s": [5], "flats": 2, "darks": 1, "of": ["00001_00"]}, hot={"share": 1e-3, "mean_dn": 400},
+        calibration={"size": 64, "flats_s": [5], "flats": 2, "darks": 1, "of": ["00001_00"]}, hot={"fraction": 1e-3, "mean_dn": 400},
     )  # fmt: skip
     raws = dataset.load()
     names = ["darks/dark_0", "darks/dark_00001_00_0", "flats/flat_5s_0", "flats/flat_5s_1", "long/00001_00_10s", "short/00001_00_0.1s"]

@@ -34,7 +34,7 @@ from tests.diffusion.test_training import fresh, run, same
 
 CPU = torch.device("cpu")
 UNETS = [name for name in NETWORKS if name not in ("mosaic_net", "experts")]  # the others look at values, which a count has not
-LIMITS = PassLimits(gpu_share=0.9, cpu_share=0.25, cpu_images=4)
+LIMITS = PassLimits(gpu_fraction=0.9, cpu_fraction=0.25, cpu_images=4)
 
 
 def small(name, seed=0):

@@ -15,13 +15,13 @@ def averaged(keep, values, batch=8):
     """The running mean after each update, by its own recursion."""
     mean, means = values[0], []
     for t, value in enumerate(values, 1):
-        share = keep(batch * t, batch)
-        mean = share * mean + (1 - share) * value
+        fraction = keep(batch * t, batch)
+        mean = fraction * mean + (1 - fraction) * value
         means.append(mean)
     return np.array(means)
 
 
-def shares(keep, updates, batch=8):
+def fractions(keep, updates, batch=8):
     """How much the weights after each update count at the end."""
     kept = np.array([keep(batch * t, batch) for t in range(1, updates + 1)])
     return (1 - kept) * np.append(np.cumprod(kept[:0:-1])[::-1], 1)
@@ -30,7 +30,7 @@ def shares(keep, updates, batch=8):
 @pytest.mark.parametrize("sigma_rel", [0.03, 0.05, 0.1, 0.25, WIDEST])
 def test_a_power_mean_has_the_width_it_is_named_by(sigma_rel):
     (keep,) = power(sigma_rel=[sigma_rel]).values()
-    weight, time = shares(keep, 4000), np.arange(1, 4001) / 4000
+    weight, time = fractions(keep, 4000), np.arange(1, 4001) / 4000
     centre = (weight * time).sum()
     assert weight.sum() == pytest.approx(1)
     assert np.sqrt((weight * (time - centre) ** 2).sum()) == pytest.approx(sigma_rel, rel=2e-3)
@@ -40,12 +40,12 @@ def test_a_power_mean_has_the_width_it_is_named_by(sigma_rel):
 
 def test_the_widest_power_mean_is_the_plain_mean_of_all_weights():
     (keep,) = power(sigma_rel=[WIDEST]).values()
-    np.testing.assert_allclose(shares(keep, 50), 1 / 50, rtol=1e-6)
+    np.testing.assert_allclose(fractions(keep, 50), 1 / 50, rtol=1e-6)
 
 
 def test_a_half_life_is_one():
     keep = halflife(kimg=0.08, rampup=1e9)["halflife"]
-    weight = shares(keep, 400)
+    weight = fractions(keep, 400)
     assert weight[-10:].sum() == pytest.approx(0.5)  # the last 10 updates of 8 images
     early = halflife(kimg=1e9, rampup=0.1)["halflife"]
     assert early(100, 10) == pytest.approx(0.5)

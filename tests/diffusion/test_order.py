@@ -76,8 +76,8 @@ def test_augmentation_only_moves_pixels():
 def test_every_place_of_a_crop_is_as_likely():
     image = torch.arange(16.0).reshape(1, 1, 4, 4).expand(3000, 1, 4, 4)
     corners = augment(image, 2, Draws(0, range(3000))).amin(dim=(1, 2, 3)).long()
-    shares = corners.bincount(minlength=16).reshape(4, 4)[:3, :3] / 3000
-    assert ((shares - 1 / 9).abs() < 5 * (1 / 9 * 8 / 9 / 3000) ** 0.5).all(), shares
+    fractions = corners.bincount(minlength=16).reshape(4, 4)[:3, :3] / 3000
+    assert ((fractions - 1 / 9).abs() < 5 * (1 / 9 * 8 / 9 / 3000) ** 0.5).all(), fractions
 
 
 @pytest.mark.parametrize("crop", [None, 3])

@@ -54,11 +54,11 @@ def least_loss(prior):
     A Gaussian of variances v has posterior variances v sigma^2 / (v + sigma^2).
     """
     steps = torch.linspace(-8, 8, 2001, dtype=torch.float64)
-    share = torch.exp(-steps.square() / 2) / torch.exp(-steps.square() / 2).sum()
+    fraction = torch.exp(-steps.square() / 2) / torch.exp(-steps.square() / 2).sum()
     square = torch.exp(2 * (P_MEAN + P_STD * steps))[:, None]
     values = prior.axes[0]
     of_level = ((square + SD**2) / (square * SD**2) * values * square / (values + square)).mean(1)
-    return float((share * of_level).sum())
+    return float((fraction * of_level).sum())
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
 CPU, SCALING = torch.device("cpu"), Scaling(-0.7, 0.8)
 TILES = torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(3)) * 2 - 1
 NOISE_MAP = ALL_CORRUPTIONS["noise_map"](
-    P_mean=-1.2, P_std=1.2, scaling=SCALING, uniform_share=0.4, camera_share=0.2, shot=[5e-3, 2e-2], read=[0.02, 0.08],
-    balance=[1.0, 2.0], mosaics=["bayer", "xtrans"], unknown_share=0.8, unknown_weight=1.0, unknown_floor=0.05,
+    P_mean=-1.2, P_std=1.2, scaling=SCALING, uniform_fraction=0.4, camera_fraction=0.2, shot=[5e-3, 2e-2], read=[0.02, 0.08],
+    balance=[1.0, 2.0], mosaics=["bayer", "xtrans"], unknown_fraction=0.8, unknown_weight=1.0, unknown_floor=0.05,
 )  # fmt: skip
 PLAN = Schedule(
     total_kimg=1, batch_size=8, batch_gpu=8, learning_rate=1e-3, ramp_kimg=0, cooldown=0,

@@ -28,8 +28,8 @@ def told(rng, scale=1.0, mask=MASK):
 def test_a_true_standard_deviation_covers_what_it_promises(rng):
     found = told(rng)
     for level in (50, 90, 95):
-        share = level / 100
-        assert found[f"coverage_{level}"] == pytest.approx(share, abs=5 * (share * (1 - share) / np.prod(SHAPE)) ** 0.5)
+        fraction = level / 100
+        assert found[f"coverage_{level}"] == pytest.approx(fraction, abs=5 * (fraction * (1 - fraction) / np.prod(SHAPE)) ** 0.5)
     assert found["chi2"] == pytest.approx(1, abs=5 * (2 / np.prod(SHAPE)) ** 0.5)
 
 
@@ -105,7 +105,7 @@ def test_spread_follows_error_where_it_is_true(rng):
 
 
 @pytest.mark.parametrize(
-    ("share", "word"), [(0.88, "true: 88 %"), (0.8, "too narrow: 80 %"), (0.97, "too wide"), (float("nan"), "not measured")]
+    ("fraction", "word"), [(0.88, "true: 88 %"), (0.8, "too narrow: 80 %"), (0.97, "too wide"), (float("nan"), "not measured")]
 )
-def test_the_verdict(share, word):
-    assert verdict(share).startswith(word)
+def test_the_verdict(fraction, word):
+    assert verdict(fraction).startswith(word)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lowlight_kedro.evaluation.page import FILES, Page, frame_page, jpeg
-from lowlight_kedro.evaluation.page_facts import brighter, noise_at, seconds, share
+from lowlight_kedro.evaluation.page_facts import brighter, fraction, noise_at, seconds
 from lowlight_kedro.evaluation.pictures import heat, heat_colours, heat_most
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
@@ -22,7 +22,7 @@ REASONS = ["good calibrations of <Camera>: none", "table: Camera & Co is not in 
 RECORD = {
     "camera": "Maker X-1", "iso": 1600.0, "exposure_s": 0.01, "exposure_ratio": 80.0, "ratio_from": "mean brightness to 0.1",
     "noise": {"gain": 1e-4, "read_noise": 4e-4, "exact": True}, "noise_from": "image (good)", "noise_not_from": REASONS,
-    "prior_asked_at": 1.0, "display_exposure": 1.19, "clipped_in_linear": {"below": 0.004, "above": 0.0}, "saturated_share": 0.0,
+    "prior_asked_at": 1.0, "display_exposure": 1.19, "clipped_in_linear": {"below": 0.004, "above": 0.0}, "saturated_fraction": 0.0,
     "warning": None, "prior": "8b5bf3557fba", "guidance": "noise_map", "estimate": "mean", "draws": None, "evaluations": 3,
     "std_from": "1 probe of the mean", "mean_std": 0.018, "seconds": 10.2, "crop": None,
     "device": "cpu", "precision": "bf16",
@@ -232,7 +232,7 @@ def test_the_scale_of_the_map_tells_what_its_colours_are():
     assert f"{most:.2g} and more" in shown.words
     assert f"{most / 2:.2g}" in shown.words
     colours = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in heat_colours(9)])
-    places = [int(np.argmin(np.abs(values[0, 0] - share * most))) for share in np.linspace(0, 1, 9)]
+    places = [int(np.argmin(np.abs(values[0, 0] - fraction * most))) for fraction in np.linspace(0, 1, 9)]
     assert np.abs(drawn[:, 0, places].T - colours).max() < 0.03
 
 
@@ -252,9 +252,9 @@ def test_a_ratio_of_one_changes_nothing():
     assert (brighter(1.0), brighter(54.163)) == ("as bright as the raw", "54.16 times as bright as the raw")
 
 
-def test_what_is_unknown_is_said_and_small_shares_are_not_none():
+def test_what_is_unknown_is_said_and_small_fractions_are_not_none():
     assert {seconds(value) for value in (None, float("nan"), 0.0, float("inf"))} == {"not told by the file"}
-    assert (share(0), share(1e-7), share(0.013)) == ("none", "below 0.01 %", "1.3 %")
+    assert (fraction(0), fraction(1e-7), fraction(0.013)) == ("none", "below 0.01 %", "1.3 %")
 
 
 def test_a_weakened_result_says_so():

@@ -76,7 +76,7 @@ def test_shadows_are_lifted_and_black_and_white_stay(browser, tmp_path):
     def shown():
         stage = browser.find_element(By.CSS_SELECTOR, ".stage")
         pixels = np.asarray(Image.open(io.BytesIO(stage.screenshot_as_png)).convert("L"), float)
-        return [pixels[round(share * len(pixels)), len(pixels[0]) // 8] for share in (0.15, 0.5, 0.85)]
+        return [pixels[round(fraction * len(pixels)), len(pixels[0]) // 8] for fraction in (0.15, 0.5, 0.85)]
 
     before = shown()
     browser.execute_script("const l = document.querySelector('.lift'); l.value = 100; l.dispatchEvent(new Event('input'))")

@@ -23,8 +23,8 @@ PARAMETERS = {
         "network": {"name": "pyramid_unet", "options": {
             name: {"widths": [8, 8], "blocks": 1} for name in ("pyramid_unet", "raw_unet", "outside.network")}},
         "corruption": {"name": "noise_map", "options": {"noise_map": {
-            "uniform_share": 0.4, "camera_share": 0.2, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.0],
-            "mosaics": ["bayer", "xtrans"], "unknown_share": 0.8, "unknown_weight": 3.0, "unknown_floor": 0.05}}},
+            "uniform_fraction": 0.4, "camera_fraction": 0.2, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.0],
+            "mosaics": ["bayer", "xtrans"], "unknown_fraction": 0.8, "unknown_weight": 3.0, "unknown_floor": 0.05}}},
         "total_kimg": 0.128, "batch_size": 8, "batch_gpu": 4, "learning_rate": 1e-3, "ramp_kimg": 0.02, "kimg_per_tick": 0.032,
         "snapshot_ticks": 1, "crop": 32, "device": "cpu", "ema": {"options": {"halflife": {"kimg": 0.05}}},
         "loader": {"workers": 0, "pin_memory": False}, "validate": {"tiles": 2, "crop": 64, "sigmas": [0.3]},

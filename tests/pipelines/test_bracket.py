@@ -34,4 +34,4 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
     table = pd.read_csv(empty_project.data / "08_reporting/evaluation.csv")
     assert table["restored_psnr_linear"].between(10, 60).all()  # the prior is hardly trained: no claim of quality
     assert table["scaled_psnr_linear"][0] > 27  # laid over it; 17 dB as shot (benchmarks/pairs.py, whole frame)
-    assert 0.5 < table["compared_share"][0] < 1
+    assert 0.5 < table["compared_fraction"][0] < 1

@@ -56,7 +56,7 @@ def test_the_a40_environment_holds_the_values_it_was_asked_for():
     assert training["loader"] == {"workers": 4, "pin_memory": True, "persistent_workers": True, "prefetch_factor": 2}
     assert training["corruption"]["name"] == "uniform"
     assert training["compute"]["precision"] == "bf16"
-    assert training["compute"]["limits"] == {"gpu_share": 0.9, "cpu_share": 0.25, "cpu_images": 16}  # the rest is base's
+    assert training["compute"]["limits"] == {"gpu_fraction": 0.9, "cpu_fraction": 0.25, "cpu_images": 16}  # the rest is base's
 
 
 # bytes of memory that an environment is for; of a GPU 10 % are left to context, workspaces and fragmentation, of a laptop 3/4 to others
@@ -116,7 +116,8 @@ def test_environments_hold_only_what_differs():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"compute": {"precison": "bf16"}}, "compute.precison"), ({"compute": {"limits": {"gpu_share": 2.0}}}, "compute.limits.gpu_share"),
+    [({"compute": {"precison": "bf16"}}, "compute.precison"),
+     ({"compute": {"limits": {"gpu_fraction": 2.0}}}, "compute.limits.gpu_fraction"),
      ({"scaling": {"mean": 0.0, "scale": -1.0}}, "scaling")],
 )  # fmt: skip
 def test_a_wrong_name_or_number_within_a_group_is_told_with_its_place(wrong, message):

@@ -21,8 +21,8 @@ from tests.pipelines.conftest import PARAMETERS
 A7S = [0.5838, -0.1430, -0.0246, -0.3497, 1.1477, 0.2297, -0.0748, 0.1885, 0.5778]
 OPTIONS = {
     "size": 32, "stride": 32, "shrink": {"old*": 2}, "exposures": [0.1, 1.0], "min_std": 1e-3, "lateral_colour": 0.0,
-    "points": {"share": 0.0, "count": [3, 40], "fwhm": [1.0, 3.0], "peak": [0.01, 3.0]}, "cameras": {"A7S": A7S},
-    "shares": {"train": 1.0, "val": 0.0, "test": 0.0}, "splits": {"held_out": "test"}, "seed": 0,
+    "points": {"fraction": 0.0, "count": [3, 40], "fwhm": [1.0, 3.0], "peak": [0.01, 3.0]}, "cameras": {"A7S": A7S},
+    "fractions": {"train": 1.0, "val": 0.0, "test": 0.0}, "splits": {"held_out": "test"}, "seed": 0,
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_points_add_the_light_of_gaussian_spots():
 def test_some_tiles_have_points_and_half_of_the_photographs_lateral_colour():
     """What a tile without detail gains is the points; green of tiles without points is the photograph's own."""
     plain, _ = cut("a", np.full((96, 128, 3), 90, np.uint8), min_std=0.0)
-    dotted, _ = cut("a", np.full((96, 128, 3), 90, np.uint8), min_std=0.0, points=OPTIONS["points"] | {"share": 0.5})
+    dotted, _ = cut("a", np.full((96, 128, 3), 90, np.uint8), min_std=0.0, points=OPTIONS["points"] | {"fraction": 0.5})
     spreads = np.array([tile["std"] for tile in dotted["tiles"]])
     assert len(plain["tiles"]) == len(dotted["tiles"]) == 12
     assert 2 <= (spreads > 5 * max(tile["std"] for tile in plain["tiles"]) / 4).sum() <= 10

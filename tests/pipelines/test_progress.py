@@ -56,13 +56,13 @@ def test_speed_is_without_validation_and_the_seconds_are_with_it():
     assert [row["kimg"] for row in rows] == [0.032, 0.064, 0.096]
     for row in rows:
         assert row["images_per_second"] == pytest.approx(32 / 16)
-        assert row["wait_share"] == pytest.approx(4 / 16)
+        assert row["wait_fraction"] == pytest.approx(4 / 16)
         assert row["seconds"] == pytest.approx(16 + 5)
 
 
-def test_the_share_of_waiting_follows_the_wait():
-    assert simulated(1, wait=0.0).rows[0]["wait_share"] == 0
-    assert simulated(1, wait=9.0).rows[0]["wait_share"] == pytest.approx(0.75)
+def test_the_fraction_of_waiting_follows_the_wait():
+    assert simulated(1, wait=0.0).rows[0]["wait_fraction"] == 0
+    assert simulated(1, wait=9.0).rows[0]["wait_fraction"] == pytest.approx(0.75)
 
 
 def test_memory_is_at_least_what_is_held_and_never_falls():
@@ -96,7 +96,7 @@ def test_without_a_terminal_every_tick_is_one_line_of_the_log(caplog):
 
 def test_a_line_tells_of_the_figures_that_there_are():
     row = {"kimg": 1.0, "loss": 0.5, "psnr_0.3": 25.123, "raw_psnr_0.3": 20.0, "snapshot": True,
-           "images_per_second": 10.0, "wait_share": 0.01, "memory_gib": 1.5}  # fmt: skip
+           "images_per_second": 10.0, "wait_fraction": 0.01, "memory_gib": 1.5}  # fmt: skip
     assert tick_line(row, 3.0) == "1 of 3 kimg, loss 0.5, psnr_0.3 25.12, 10 img/s, waiting 1.0%, 1.50 GiB, 0:03:20 left"
 
 
@@ -111,7 +111,7 @@ def test_costs_join_the_rows_they_belong_to_and_earlier_ones_are_kept(tmp_path):
     table = with_costs(history[:2], [], earlier)  # resumed at an older snapshot: the third tick is made again
     assert table["seconds"].tolist() == [11, 12]
     table = with_costs(history, costs([3], 20.0), earlier)
-    assert table["wait_share"].tolist() == [11, 12, 23]
+    assert table["wait_fraction"].tolist() == [11, 12, 23]
     assert table["loss"].tolist() == [1, 2, 3]
     assert list(table.columns) == ["kimg", "loss", *COSTS]
     assert with_costs(history, [], None)["memory_gib"].isna().all()
@@ -178,7 +178,7 @@ def test_a_real_run_fills_every_column():
     assert len(table) == 2
     assert table.map(math.isfinite).all(axis=None)
     assert (table["images_per_second"] > 0).all()
-    assert table["wait_share"].between(0, 1).all()
+    assert table["wait_fraction"].between(0, 1).all()
 
 
 def test_a_network_that_is_told_another_spread_of_the_data_than_its_denoiser_is_refused():

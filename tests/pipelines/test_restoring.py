@@ -12,7 +12,7 @@ import pytest
 from lowlight_kedro import api, device
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.pipelines.inference import frames, model
-from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_share
+from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_fraction
 from lowlight_kedro.pipelines.inference.options import RatioOptions
 from lowlight_kedro.restoration.settings import Sampling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
@@ -167,8 +167,8 @@ def test_levels_of_a_draw_must_fall():
         Sampling(sampler="heun", evaluations=5, sigma_min=3.0, sigma_max=0.5)
 
 
-def test_a_saturated_share_counts_what_is_at_white():
+def test_a_saturated_fraction_counts_what_is_at_white():
     signal = np.array([0.5, 1.0, 1.2, 0.99])
-    assert saturated_share(signal, 0.5) == 0.5
+    assert saturated_fraction(signal, 0.5) == 0.5
     with pytest.raises(ValueError, match=r"over-exposed: 50% .* at most 40%; .*inference\.max_saturated"):
-        saturated_share(signal, 0.4)
+        saturated_fraction(signal, 0.4)

@@ -19,8 +19,8 @@ from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 SCALING = Scaling(-0.7, 0.8)
 OPTIONS = {
-    "uniform_share": 0.25, "camera_share": 0.25, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.2],
-    "mosaics": ["bayer", "xtrans"], "unknown_share": 0.5, "unknown_weight": 3.0, "unknown_floor": 0.05,
+    "uniform_fraction": 0.25, "camera_fraction": 0.25, "shot": [5e-3, 2e-2], "read": [0.02, 0.08], "balance": [1.0, 2.2],
+    "mosaics": ["bayer", "xtrans"], "unknown_fraction": 0.5, "unknown_weight": 3.0, "unknown_floor": 0.05,
 }  # fmt: skip
 BY_NAME = {"uniform": {}, "noise_map": OPTIONS}
 
@@ -59,14 +59,14 @@ def test_how_a_batch_is_cut_into_passes_changes_no_image(name):
         assert torch.equal(weights, torch.as_tensor(whole.weight).expand_as(whole.x))
 
 
-def test_the_mixture_has_its_shares():
+def test_the_mixture_has_its_fractions():
     count = 3000
     out = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, **OPTIONS)(images(count, 12), Draws(0, range(count)))
     unknown = (out.sigma == SIGMA_UNKNOWN).flatten(1)
     some = unknown.any(1)
     uniform = (out.sigma.flatten(1) == out.sigma[:, :1, :1, :1].flatten(1)).all(1)
-    for share, expected in ((some, 0.25), (uniform, 0.25)):
-        assert abs(share.float().mean() - expected) < 5 * (expected * (1 - expected) / count) ** 0.5
+    for fraction, expected in ((some, 0.25), (uniform, 0.25)):
+        assert abs(fraction.float().mean() - expected) < 5 * (expected * (1 - expected) / count) ** 0.5
     torch.testing.assert_close(unknown[some].float().mean(), torch.tensor(2 / 3), atol=1e-3, rtol=0)
     assert (out.weight[~unknown.reshape(out.x.shape)] == 1).all()
     assert (out.weight[unknown.reshape(out.x.shape)] > 3 * 0.25 / (0.25 + 0.05**2)).all()
@@ -93,7 +93,7 @@ def test_errors_count_as_they_are_shown():
 
 
 def test_dead_sites_are_unknown_in_their_share_and_a_phase_may_be_fixed():
-    options = OPTIONS | {"uniform_share": 0.0, "camera_share": 0.0, "mosaics": ["bayer"], "unknown_share": 1.0}
+    options = OPTIONS | {"uniform_fraction": 0.0, "camera_fraction": 0.0, "mosaics": ["bayer"], "unknown_fraction": 1.0}
     corrupt = noise_map(P_mean=-1.0, P_std=0.8, scaling=SCALING, dead=0.02, phase=(0, 1), **options)
     measured = corrupt(images(), Draws(0, range(400))).sigma != SIGMA_UNKNOWN
     wanted = mosaic_masks(images(), ["bayer"], Draws(0, range(400)), (0, 1))
@@ -120,6 +120,6 @@ def test_a_camera_map_does_not_tell_the_pixels():
 
 def test_impossible_mixtures_are_refused():
     with pytest.raises(ValueError, match=r"got 0\.9 \+ 0\.25"):
-        noise_map(P_mean=0, P_std=1, scaling=SCALING, **(OPTIONS | {"uniform_share": 0.9}))
+        noise_map(P_mean=0, P_std=1, scaling=SCALING, **(OPTIONS | {"uniform_fraction": 0.9}))
     with pytest.raises(ValueError, match="mosaics must be among bayer, xtrans, got quad"):
         noise_map(P_mean=0, P_std=1, scaling=SCALING, **(OPTIONS | {"mosaics": ["quad"]}))

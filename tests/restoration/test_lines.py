@@ -123,9 +123,9 @@ def test_the_response_is_measured_as_it_is():
 
 
 def test_the_response_falls_with_the_period_and_has_a_floor():
-    shares = Response(0.2, 1.3)(np.linspace(0, 1, 50))
-    assert (np.diff(shares) >= 0).all()
-    assert 0 < shares[0] < shares[-1] < 1
+    fractions = Response(0.2, 1.3)(np.linspace(0, 1, 50))
+    assert (np.diff(fractions) >= 0).all()
+    assert 0 < fractions[0] < fractions[-1] < 1
 
 
 def test_small_frames_and_lines_without_a_site_are_left_alone():

@@ -103,8 +103,8 @@ def test_a_comb_visits_every_colour_measured_or_not_one_channel_a_photosite():
     assert torch.equal(teeth.chosen.sum(1), torch.ones_like(teeth.chosen[:, 0], dtype=torch.long))
     assert teeth.chosen.shape[-2:] == (24, 24)
     measured = mask[teeth.where] > 0
-    share = (teeth.chosen & measured).sum() / teeth.chosen.sum()
-    assert abs(float(share) - 0.5) < 0.1
+    fraction = (teeth.chosen & measured).sum() / teeth.chosen.sum()
+    assert abs(float(fraction) - 0.5) < 0.1
     for channel in range(3):
         assert (teeth.chosen & measured)[0, channel].any()
         assert (teeth.chosen & ~measured)[0, channel].any()

@@ -312,12 +312,12 @@ class SmallDevice:
 
 @pytest.mark.filterwarnings("ignore:out of memory")
 def test_out_of_memory_ends_in_smaller_windows_with_the_same_result_and_says_so():
-    x, sigma, device, shares = torch.randn(1, 3, 96, 128, dtype=torch.float64), ONE.double(), SmallDevice(4000), []
-    frame = windowed(device, multiple=8, reach=REACH, on_share=shares.append)
+    x, sigma, device, fractions = torch.randn(1, 3, 96, 128, dtype=torch.float64), ONE.double(), SmallDevice(4000), []
+    frame = windowed(device, multiple=8, reach=REACH, on_fraction=fractions.append)
     with pytest.warns(UserWarning, match="out of memory with 0.0123 megapixels at once; going on with half as many"):
         out = frame(x, sigma)
     torch.testing.assert_close(out, local(x, sigma))
-    assert sum(shares) == pytest.approx(1)
+    assert sum(fractions) == pytest.approx(1)
     failures = device.failures
     frame(x, sigma)
     assert device.failures == failures  # what did not fit is not tried again
@@ -325,7 +325,7 @@ def test_out_of_memory_ends_in_smaller_windows_with_the_same_result_and_says_so(
 
 @pytest.mark.filterwarnings("ignore:out of memory")
 def test_shares_of_an_evaluation_that_is_begun_anew_are_taken_back():
-    calls, shares = [], []
+    calls, fractions = [], []
 
     def fails_late(x, sigma):
         calls.append(1)
@@ -333,9 +333,9 @@ def test_shares_of_an_evaluation_that_is_begun_anew_are_taken_back():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return local(x, sigma)
 
-    windowed(fails_late, size=64, multiple=8, reach=REACH, on_share=shares.append)(torch.randn(1, 3, 96, 128), ONE)
-    assert min(shares) < 0
-    assert sum(shares) == pytest.approx(1)
+    windowed(fails_late, size=64, multiple=8, reach=REACH, on_fraction=fractions.append)(torch.randn(1, 3, 96, 128), ONE)
+    assert min(fractions) < 0
+    assert sum(fractions) == pytest.approx(1)
 
 
 def test_out_of_memory_in_the_backward_pass_too():
@@ -357,12 +357,12 @@ def test_a_device_without_memory_for_the_smallest_window_fails_as_what_it_is():
 
 
 def test_evaluations_are_counted_per_frame_and_shares_add_up():
-    count, shares = [], []
-    frame = windowed(same, size=16, overlap=8, multiple=8, on_evaluation=lambda: count.append(1), on_share=shares.append)
+    count, fractions = [], []
+    frame = windowed(same, size=16, overlap=8, multiple=8, on_evaluation=lambda: count.append(1), on_fraction=fractions.append)
     frame(torch.randn(1, 3, 64, 64), ONE)
     assert len(count) == 1
-    assert len(shares) == 49
-    assert sum(shares) == pytest.approx(1)
+    assert len(fractions) == 49
+    assert sum(fractions) == pytest.approx(1)
 
 
 def test_reduced_precision_is_close_and_not_the_same():

@@ -135,7 +135,7 @@ def test_an_error_of_the_black_level_does_not_change_the_ratio():
 def test_a_still_scene_does_not_move(ratio, photograph):
     for seed, cfa in product(range(3), (BAYER_RGGB, XTRANS)):
         check = check_pair(*pair(ratio, cfa, seed=seed, light=scene(photograph)), cfa, ratio, LIMITS)
-        assert check.moving_share <= 0.002, (seed, cfa)
+        assert check.moving_fraction <= 0.002, (seed, cfa)
 
 
 @pytest.mark.parametrize("ratio", [100, 300])

@@ -31,6 +31,6 @@ def test_a_pattern_without_period_is_refused(rng):
 
 
 def test_xtrans_measures_green_on_five_of_nine_sites_and_every_channel_in_every_row():
-    share = cfa.masks(cfa.XTRANS, (6, 6)).mean(axis=(1, 2))
-    np.testing.assert_allclose(share, [2 / 9, 5 / 9, 2 / 9])
+    fraction = cfa.masks(cfa.XTRANS, (6, 6)).mean(axis=(1, 2))
+    np.testing.assert_allclose(fraction, [2 / 9, 5 / 9, 2 / 9])
     assert cfa.masks(cfa.XTRANS, (6, 6)).any(axis=2).all()

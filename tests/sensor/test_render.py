@@ -9,10 +9,10 @@ from lowlight_kedro.sensor.render import (
     Display,
     camera_to_srgb,
     display_exposure,
+    fraction_outside,
     render,
     resized,
     rolled_off,
-    share_outside,
     shrunk,
     square,
     srgb_decode,
@@ -179,8 +179,8 @@ def test_pixels_are_shown_square(aspect, expected):
 
 def test_what_lies_outside_is_counted():
     light = np.array([-0.1, 0, 0.5, 1, 1.1, 2, 3, 4]).reshape(1, 2, 4)
-    assert share_outside(light) == {"below": 1 / 8, "above": 4 / 8}
-    assert share_outside(light, -1, 2.5) == {"below": 0, "above": 2 / 8}
+    assert fraction_outside(light) == {"below": 1 / 8, "above": 4 / 8}
+    assert fraction_outside(light, -1, 2.5) == {"below": 0, "above": 2 / 8}
 
 
 @pytest.mark.parametrize("wrong", [{"knee": 1.0}, {"lift": 1.5}, {"quantile": 0.0}, {"dark": 2.0}, {"least": 2.0}, {"most": 0.5}])

@@ -63,8 +63,8 @@ def test_a_ratio_below_one_is_no_pair():
 def test_the_hash_split_keeps_its_shares_and_never_moves_a_scene():
     names = [f"Sony_{number:05d}" for number in range(4000)]
     splits = [scenes.split_of(name, "hash", SHARES, {}) for name in names]
-    for split, share in SHARES.items():
-        assert abs(splits.count(split) / 4000 - share) < 5 * np.sqrt(share * (1 - share) / 4000)
+    for split, fraction in SHARES.items():
+        assert abs(splits.count(split) / 4000 - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / 4000)
     assert splits[:100] == [scenes.split_of(name, "hash", SHARES, {}) for name in names[:100]]
 
 

@@ -36,7 +36,7 @@ def _within(low: float, high: float, text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """A number from 0 to 1."""
     return _within(0, 1, text)
 
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument("--ratio", type=positive, metavar="R", help="how many times brighter (default: to a mean brightness of 0.1)")
     restore.add_argument("--estimate", choices=("mean", "sample", "mean_of_k"), default="mean",
                          help="the posterior's mean (least error), one draw (with grain), or a mean of 8 draws; default: mean")  # fmt: skip
-    restore.add_argument("--strength", type=share, default=1.0, metavar="S", help="0: the input, scaled; 1: all noise removed (default)")
+    restore.add_argument("--strength", type=fraction, default=1.0, metavar="S", help="0: the input, scaled; 1: all noise removed (default)")
     restore.add_argument("--symmetries", type=int, choices=(1, 2, 4, 8), default=1,
                          help="mirrored and turned copies to average over: so many times the time, up to 0.4 dB; default: 1")  # fmt: skip
     restore.add_argument(

@@ -45,7 +45,7 @@ class DemoRawsDataset(RawFolderDataset):
         long_s, short_s: exposure times, seconds. iso: for the EXIF. brightness: white of the photographs, 1 = saturation.
         calibration: {size, flats_s, flats, darks, of}: side in pixels, exposure times, flats of each, number of darks; and scenes that
             get as many darks of their own size.
-        hot: {share, mean_dn}: share of sites that are too bright in every exposure, and the mean of their exponential excess, DN.
+        hot: {fraction, mean_dn}: fraction of sites that are too bright in every exposure, and the mean of their exponential excess, DN.
     """
 
     def __init__(
@@ -103,4 +103,4 @@ class DemoRawsDataset(RawFolderDataset):
     def _excess(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         """What the hot sites of a sensor of this size show in every exposure, DN."""
         sensor = np.random.default_rng([self._seed, *shape])
-        return np.rint((sensor.random(shape) < self._hot["share"]) * sensor.exponential(self._hot["mean_dn"], shape))
+        return np.rint((sensor.random(shape) < self._hot["fraction"]) * sensor.exponential(self._hot["mean_dn"], shape))

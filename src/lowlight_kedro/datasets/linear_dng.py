@@ -21,7 +21,7 @@ from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import render, resized, share_outside, square
+from lowlight_kedro.sensor.render import fraction_outside, render, resized, square
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
     def save(self, data: LinearPicture) -> None:
         """Write atomically; say what does not fit."""
         levels = write_linear_dng(self._filepath, data, headroom=self._headroom)
-        above = share_outside(data.light, high=(levels.highest + 0.5 / levels.scale) * data.gains)["above"]
+        above = fraction_outside(data.light, high=(levels.highest + 0.5 / levels.scale) * data.gains)["above"]
         if above:
             logger.warning("%s: of the values %.2g lie above what it holds (headroom)", self._filepath, above)
 

@@ -23,8 +23,8 @@ class PassLimits:
     `cpu_images`: at most so many images a pass where the network runs on a CPU.
     """
 
-    gpu_share: PositiveFraction = 0.9
-    cpu_share: PositiveFraction = 0.25
+    gpu_fraction: PositiveFraction = 0.9
+    cpu_fraction: PositiveFraction = 0.25
     cpu_images: Count = 16
 
 

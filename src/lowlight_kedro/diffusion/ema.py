@@ -86,5 +86,5 @@ def reconstruction(times: Sequence[float], widths: Sequence[float], time: float,
     products = inner_products(t[:, None], gamma[:, None], t, gamma)
     scale = np.sqrt(np.diag(products))  # profiles of length 1: early, narrow ones are tall, which would spoil the rank
     wanted = inner_products(t, gamma, np.float64(1), np.float64(gamma_of(sigma_rel)))
-    shares = np.linalg.lstsq(products / np.outer(scale, scale), wanted / scale, rcond=None)[0] / scale
-    return shares / shares.sum()  # a weight that never changed stays what it is
+    fractions = np.linalg.lstsq(products / np.outer(scale, scale), wanted / scale, rcond=None)[0] / scale
+    return fractions / fractions.sum()  # a weight that never changed stays what it is

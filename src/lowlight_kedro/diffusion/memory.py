@@ -232,10 +232,12 @@ def fitting_pass(
         moments = 0 if has_moments else 2 * FP32 * parameter_count(denoiser)
         free, _ = torch.cuda.mem_get_info(device)
         ours = free + torch.cuda.memory_reserved(device)
-        return largest_pass(candidates(batch_size), gpu_trial(denoiser, channels, side, precision, moments), int(limits.gpu_share * ours))
+        return largest_pass(
+            candidates(batch_size), gpu_trial(denoiser, channels, side, precision, moments), int(limits.gpu_fraction * ours)
+        )
 
     def counted(images: int) -> int:
         return count_pass(denoiser, images, side, precision, channels=channels).total()
 
     sizes = [size for size in candidates(batch_size) if size <= limits.cpu_images]
-    return largest_pass(sizes, counted, int(limits.cpu_share * machine_memory()))
+    return largest_pass(sizes, counted, int(limits.cpu_fraction * machine_memory()))

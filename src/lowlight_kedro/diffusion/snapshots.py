@@ -76,9 +76,9 @@ def reconstruct_prior(snapshots: Sequence[Checkpoint], sigma_rel: float) -> Chec
         raise CheckpointMismatchError("no snapshot holds power-function means; train with training.ema.name=power")
     _require_one_run(priors)
     times, widths, weights = zip(*means, strict=True)
-    shares = reconstruction(times, widths, times[-1], sigma_rel).tolist()
+    fractions = reconstruction(times, widths, times[-1], sigma_rel).tolist()
     tensors = {
-        name: sum(share * part[name].double() for share, part in zip(shares, weights, strict=True)).to(tensor.dtype)
+        name: sum(fraction * part[name].double() for fraction, part in zip(fractions, weights, strict=True)).to(tensor.dtype)
         for name, tensor in weights_of(priors[-1]).items()
     }
     facts = {"images": priors[-1].description["images"], "averages": [f"{POWER}{sigma_rel}"]}

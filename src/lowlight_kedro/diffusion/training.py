@@ -29,7 +29,7 @@ class Schedule:
     Attributes:
         batch_size: images per update. batch_gpu: images per pass; updates accumulate batch_size / batch_gpu passes.
         learning_rate: of Adam, ramped up linearly over `ramp_kimg`, constant up to `decay_kimg` (None: for ever) and from
-            there falling with the inverse square root of the images (EDM2), and down to 0 over the last `cooldown` share.
+            there falling with the inverse square root of the images (EDM2), and down to 0 over the last fraction `cooldown`.
         averages: running means of the weights by name (`ema.EMAS`); the first is validated and exported.
         kimg_per_tick: a row of the history each. snapshot_ticks: a state is yielded each.
         check_updates: the loss stays on the device for at most so many updates before it is looked at.

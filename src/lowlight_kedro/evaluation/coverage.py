@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 LEVELS = (50, 90, 95)  # per cent
 BINS = 20  # of the histogram of places
 SPREADS = 8  # groups of values with like standard deviations
-TOLERATED = 0.03  # of the share within the 90 % interval, before a verdict calls it wrong
+TOLERATED = 0.03  # of the fraction within the 90 % interval, before a verdict calls it wrong
 LEAST_STD = 0.5 / 65535  # what a 16-bit file cannot tell from 0
 
 
@@ -30,7 +30,7 @@ def reference_variance(light: NDArray, white_balance: tuple[float, float, float]
 
 
 def coverage(image: NDArray, truth: NDArray, variance: NDArray, mask: NDArray) -> dict[str, float]:
-    """Of the values over `mask` (H, W), the share that `truth` has within Gaussian 50, 90 and 95 % intervals of `image`.
+    """Of the values over `mask` (H, W), the fraction that `truth` has within Gaussian 50, 90 and 95 % intervals of `image`.
 
     And `chi2`, the mean of (image - truth)^2 / variance: 1 where the variance is right on the whole, above it where it is too
     small. All (3, H, W); `variance` is that of the difference: posterior plus that of the truth, where it is noisy too.
@@ -39,8 +39,8 @@ def coverage(image: NDArray, truth: NDArray, variance: NDArray, mask: NDArray) -
         coverage_50, coverage_90, coverage_95, chi2.
     """
     z = (np.abs(image.astype(np.float64) - truth) / np.sqrt(np.maximum(variance, LEAST_STD**2)))[:, mask]
-    shares = {f"coverage_{level}": float((z <= NormalDist().inv_cdf(0.5 + level / 200)).mean()) for level in LEVELS}
-    return shares | {"chi2": float((z**2).mean())}
+    fractions = {f"coverage_{level}": float((z <= NormalDist().inv_cdf(0.5 + level / 200)).mean()) for level in LEVELS}
+    return fractions | {"chi2": float((z**2).mean())}
 
 
 def places(image: NDArray, truth: NDArray, variance: NDArray, mask: NDArray) -> NDArray[np.int64]:
@@ -72,11 +72,11 @@ def spread_against_error(
     return [(float(np.sqrt(np.square(std[g]).mean())), float(np.sqrt(np.square(error[g]).mean())), len(g)) for g in groups if len(g)]
 
 
-def verdict(share_within_90: float) -> str:
+def verdict(fraction_within_90: float) -> str:
     """In words: whether the 90 % interval holds what it says."""
-    if not np.isfinite(share_within_90):
+    if not np.isfinite(fraction_within_90):
         return "not measured"
-    if abs(share_within_90 - 0.9) <= TOLERATED:
-        return f"true: {100 * share_within_90:.0f} % of the values lie within the 90 % interval"
-    word = "too narrow" if share_within_90 < 0.9 else "too wide"
-    return f"{word}: {100 * share_within_90:.0f} % of the values lie within the 90 % interval"
+    if abs(fraction_within_90 - 0.9) <= TOLERATED:
+        return f"true: {100 * fraction_within_90:.0f} % of the values lie within the 90 % interval"
+    word = "too narrow" if fraction_within_90 < 0.9 else "too wide"
+    return f"{word}: {100 * fraction_within_90:.0f} % of the values lie within the 90 % interval"

@@ -78,7 +78,7 @@ def embedded(picture: NDArray, most_bytes: int) -> str:
 
 
 def _focus(picture: NDArray) -> str:
-    """The middle of the most detailed place, as shares of width and height."""
+    """The middle of the most detailed place, as fractions of width and height."""
     height, width = picture.shape[1:]
     side = max(min(height, width) // 3, 1)
     top, left = most_detailed(picture, max(side, 2))

@@ -46,8 +46,8 @@ def noise_at(signal: float, noise: Mapping[str, Any], ratio: float) -> float:
     return ratio * math.sqrt(noise["gain"] * signal / ratio + noise["read_noise"] ** 2)
 
 
-def share(value: float) -> str:
-    """A share as per cent, in digits that tell it from none."""
+def fraction(value: float) -> str:
+    """A fraction as per cent, in digits that tell it from none."""
     return "none" if value == 0 else "below 0.01 %" if value < 1e-4 else f"{100 * value:.2g} %"
 
 
@@ -92,10 +92,10 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
                 "at that brightness" if shown == 1 else f"a further {told(shown, '{:.3g}')} times as bright, here and in the sRGB files",
             )
         )
-    if record.get("saturated_share") is not None:
-        facts.append(("Blown in the raw", share(record["saturated_share"]) + " of its photosites"))
+    if record.get("saturated_fraction") is not None:
+        facts.append(("Blown in the raw", fraction(record["saturated_fraction"]) + " of its photosites"))
     if clipped:
-        facts.append(("Clipped in the linear TIFF", f"below black {share(clipped['below'])}, above white {share(clipped['above'])}"))
+        facts.append(("Clipped in the linear TIFF", f"below black {fraction(clipped['below'])}, above white {fraction(clipped['above'])}"))
     return facts
 
 

@@ -75,7 +75,7 @@ dd ul { margin: .2rem 0 0; padding-left: 1.1rem; color: var(--quiet); font-size:
 @media (prefers-reduced-motion: reduce) { .tag { transition: none } }
 """
 
-# Where the divider stands is a share of the visible part of the picture, so that it stays in sight at 100 %.
+# Where the divider stands is a fraction of the visible part of the picture, so that it stays in sight at 100 %.
 SCRIPT = """
 for (const viewer of document.querySelectorAll('.viewer')) {
   const find = selector => viewer.querySelector(selector);
@@ -83,7 +83,7 @@ for (const viewer of document.querySelectorAll('.viewer')) {
   const range = find('.range input'), zoom = find('button'), lift = find('.lift'), width = +viewer.dataset.width;
   const clamp = (value, most) => Math.min(Math.max(value, 0), most);
   function draw() {
-    const share = range.value / 100, x = share * stage.clientWidth;
+    const fraction = range.value / 100, x = fraction * stage.clientWidth;
     pair.style.setProperty('--at', stage.scrollLeft + x + 'px');
     divider.style.left = x + 'px';
     find('.tag.left').classList.toggle('away', x < 110);
@@ -100,7 +100,7 @@ for (const viewer of document.querySelectorAll('.viewer')) {
       image.removeAttribute('data-full');
     }
   }
-  function full(on, x, y) {  // x, y: the place shown in the middle, shares of the picture
+  function full(on, x, y) {  // x, y: the place shown in the middle, fractions of the picture
     if (on) load();
     viewer.classList.toggle('full', on);
     if (zoom) { zoom.setAttribute('aria-pressed', on); zoom.textContent = on ? 'Whole picture' : '100 %'; }

@@ -108,19 +108,19 @@ def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[
 
 
 def _coverage_panel(axis: Any, rows: Any) -> None:
-    shares = rows.groupby("at")["value"].agg(["mean", "min", "max"])
+    held = rows.groupby("at")["value"].agg(["mean", "min", "max"])
     axis.plot([0.4, 1], [0.4, 1], color="0.6", linestyle="--", label="true")
     axis.errorbar(
-        shares.index, shares["mean"], (shares["mean"] - shares["min"], shares["max"] - shares["mean"]), fmt="o", capsize=4,
+        held.index, held["mean"], (held["mean"] - held["min"], held["max"] - held["mean"]), fmt="o", capsize=4,
         color="tab:blue", label="mean, least and most of the frames",
     )  # fmt: skip
-    axis.set(xlabel="told share within the interval", ylabel="measured share", xlim=(0.4, 1.02), ylim=(0.2, 1.02))
+    axis.set(xlabel="told fraction within the interval", ylabel="measured fraction", xlim=(0.4, 1.02), ylim=(0.2, 1.02))
     axis.legend(loc="lower right", fontsize=8, frameon=False)
 
 
 def _place_panel(axis: Any, rows: Any) -> None:
-    shares = rows.groupby("at")["value"].mean()
-    axis.bar(shares.index, shares * len(shares), 0.92 / len(shares), color="tab:blue")
+    fractions = rows.groupby("at")["value"].mean()
+    axis.bar(fractions.index, fractions * len(fractions), 0.92 / len(fractions), color="tab:blue")
     axis.axhline(1, color="0.4", linestyle="--")
     axis.set(xlabel="place of the long exposure in the told distribution", ylabel="density; even: true", xlim=(0, 1))
 

@@ -78,7 +78,7 @@ numbers of two tables cannot be compared.</p>$scores
 <h2>Frames</h2><p class="quiet">Drag over a picture, or move the slider; the second picture is the part with most detail, magnified.
 Errors are of the pictures as shown, black is none.</p>$frames
 <h2>What was taken away</h2><p class="quiet">(y - A x) / s, the recorded values less what the restored light would show, over the
-noise. Of the true light the mean square is 1 and nothing is correlated; a posterior mean that keeps a share p of each site's noise has
+noise. Of the true light the mean square is 1 and nothing is correlated; a posterior mean that keeps a fraction p of each site's noise has
 (1 - p)². Above 1: detail was taken away, or the noise model is too low.</p>$residuals
 <h2>Noise model</h2><p class="quiet">Variance = gain x signal + read noise², 1 = white.</p>$noise
 <h2>How it was made</h2>$versions<details><summary>Parameters</summary><pre>$parameters</pre></details>

@@ -66,7 +66,7 @@ def summarised(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """How much each other method is above `reference` on the same frames: mean of paired differences, its interval, share of wins.
+    """How much each other method is above `reference` on the same frames: mean of paired differences, its interval, fraction of wins.
 
     Frames that only one of the two has do not count.
 

@@ -17,7 +17,7 @@ from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 DIM = 0.01  # light, white = 1, below which a difference is no longer shown any larger
-NARROW = (torch.pi / 2) ** 0.5  # half-width of an interval of a normal variable per share in it, for small shares
+NARROW = (torch.pi / 2) ** 0.5  # half-width of an interval of a normal variable per probability in it, for small ones
 PATCH = 16  # pixels over which the brightness behind a camera map is averaged: the map must not tell the image
 MOSAICS: dict[str, Cfa] = {"bayer": BAYER_RGGB, "xtrans": XTRANS}
 
@@ -89,34 +89,34 @@ def shown_weights(light: Tensor, s: Tensor, sigma: Tensor, scaling: Scaling, flo
 
 
 def noise_map(
-    *, P_mean: float, P_std: float, scaling: Scaling, uniform_share: float, camera_share: float,  # noqa: N803
+    *, P_mean: float, P_std: float, scaling: Scaling, uniform_fraction: float, camera_fraction: float,  # noqa: N803
     shot: Sequence[float], read: Sequence[float], balance: Sequence[float], mosaics: Sequence[str],
-    unknown_share: float, unknown_weight: float, unknown_floor: float, shown_floor: float | None = None, dead: float = 0.0,
+    unknown_fraction: float, unknown_weight: float, unknown_floor: float, shown_floor: float | None = None, dead: float = 0.0,
     phase: tuple[int, int] | None = None,
 ) -> Corruption:  # fmt: skip
     """A mixture, drawn per image: uniform levels (the unconditional EDM prior), camera maps, and mosaics of them.
 
-    The rest, 1 - uniform_share - camera_share, are mosaics: measured sites have a camera map; the others are
-    unknown (value 0, level SIGMA_UNKNOWN, loss times `unknown_weights`) in a share `unknown_share` of them, and
+    The rest, 1 - uniform_fraction - camera_fraction, are mosaics: measured sites have a camera map; the others are
+    unknown (value 0, level SIGMA_UNKNOWN, loss times `unknown_weights`) in a fraction `unknown_fraction` of them, and
     as noisy as a uniform level tells in the others, which is what sampling in a mosaic meets.
 
     Args:
         shown_floor: errors of camera maps and mosaics count by `shown_weights` with this floor; None: by the rules above.
         phase: row and column at which mosaics begin, for a network that brings them all into one phase; None: random.
-        dead: share of the measured sites of a mosaic that are unknown too, as defects are.
+        dead: fraction of the measured sites of a mosaic that are unknown too, as defects are.
 
     Raises:
-        ValueError: the shares do not add up to at most 1, or a mosaic has no such name.
+        ValueError: the fractions do not add up to at most 1, or a mosaic has no such name.
     """
-    if uniform_share + camera_share > 1 or not set(mosaics) <= set(MOSAICS):
+    if uniform_fraction + camera_fraction > 1 or not set(mosaics) <= set(MOSAICS):
         raise ValueError(
-            f"uniform_share + camera_share must be at most 1, got {uniform_share} + {camera_share}; "
+            f"uniform_fraction + camera_fraction must be at most 1, got {uniform_fraction} + {camera_fraction}; "
             f"mosaics must be among {', '.join(MOSAICS)}, got {', '.join(mosaics)}"
         )
 
     def corrupt(x0: Tensor, draws: Draws) -> Corrupted:
         kind, mask_kind = draws.uniform(2, 1, 1, 1).to(x0, non_blocking=True).unbind(1)
-        is_mosaic = kind >= uniform_share + camera_share
+        is_mosaic = kind >= uniform_fraction + camera_fraction
         level = lognormal_sigma(x0, draws, P_mean, P_std).expand_as(x0)
         light = local_light(x0, scaling)
         camera = camera_sigma(light, scaling, shot, read, balance, draws)
@@ -124,14 +124,14 @@ def noise_map(
         if dead:
             measured &= draws.field(x0).abs() > dead * NARROW
         missing = is_mosaic & ~measured
-        unknown = missing & (mask_kind < unknown_share)
-        sigma = torch.where((kind < uniform_share) | missing, level, camera)
+        unknown = missing & (mask_kind < unknown_fraction)
+        sigma = torch.where((kind < uniform_fraction) | missing, level, camera)
         sigma = torch.where(unknown, SIGMA_UNKNOWN, sigma)
         x = torch.where(unknown, 0.0, x0 + sigma * draws.field(x0))
         if shown_floor is None:
             return Corrupted(x, sigma, torch.where(unknown, unknown_weights(camera, unknown_weight, unknown_floor), 1.0))
         weights = shown_weights(light, camera, sigma, scaling, shown_floor)
-        return Corrupted(x, sigma, torch.where(kind < uniform_share, 1.0, weights))
+        return Corrupted(x, sigma, torch.where(kind < uniform_fraction, 1.0, weights))
 
     return corrupt
 

@@ -12,7 +12,7 @@ LOUDEST = 0.2  # noise of black, white = 1: louder than this no prior of ours ha
 
 
 def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
-    """The exposure ratio at which `highlights.share` of the frame has a channel above `highlights.white`, whatever ratio is wanted.
+    """The exposure ratio at which `highlights.fraction` of the frame has a channel above `highlights.white`, whatever ratio is wanted.
 
     A prior of clean tiles has seen light in [0, 1]; beyond it knows nothing, and far below, its errors are small against white but
     not against what it sees. The posterior scales with the light: restoring at this ratio and multiplying by what is missing to the
@@ -31,6 +31,6 @@ def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
     else:
         pattern = tile_pattern(np.asarray(exposure.cfa), (BLOCK, BLOCK))
         means = [np.einsum("aibj,ij->ab", light, (pattern == channel) / (pattern == channel).sum()) for channel in range(3)]
-    brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.share)) / highlights.white
+    brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.fraction)) / highlights.white
     noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
     return 1 / max(brightest, noise / LOUDEST)

@@ -28,14 +28,14 @@ SLOWEST = 4  # the first frequencies along a profile, in half periods of the fra
 CLEARLY = 2.5  # P over R, by their median, from which on lines of their own are believed: facades reach 2.2
 LOUDER = 4.0  # times the variance that the noise model knows: less is no news, and `offsets` takes it off
 BANDS, FAINT = 12.0, 0.2  # slow bands are believed from P = (BANDS + FAINT / K) R on: light is slow too, and an error is divided by K
-SLOW = 6  # bands are slower than this share of the highest frequency
+SLOW = 6  # bands are slower than this fraction of the highest frequency
 MEDIAN = 0.455  # of chi-squared with one degree of freedom
 MOST = 2.0  # times what offsets and noise explain: where there is more power it is light, and counts as noise
 LEAST_SIDE = 64  # photosites; smaller frames have too few frequencies
 LEAST_RESPONSE = 0.03  # of an offset that y - D must show: it is divided by
 PART, PERIODS = 192, 12  # photosites: side of the part on which the response is measured, and of whole periods of Bayer and X-Trans
 TRIED = 0.2  # standard deviation of the offsets that are tried, in units of the noise of a site
-APART, DARKEST = 7, 0.01  # every so manyth line, and the share of the values of a half, that tell whether its light is negative
+APART, DARKEST = 7, 0.01  # every so manyth line, and the fraction of the values of a half, that tell whether its light is negative
 LIMITS = ((-7.0, 0.3), (3.0, 4.0))  # of ln f0 and a
 TINY = 1e-12
 SURE = 4.0  # standard errors by which one half of the sensor must differ from the other
@@ -105,7 +105,7 @@ def _middle(length: int, side: int) -> slice:
 
 
 def response(measurement: Measurement, again: Callable[[Measurement], Tensor], gains: Tensor) -> Response:
-    """The share of an offset that y - D shows, on a square part of the frame.
+    """The fraction of an offset that y - D shows, on a square part of the frame.
 
     Rows and columns are tried at once, by random offsets that the sums along lines tell apart, and averaged: D knows no direction.
     """
@@ -135,7 +135,7 @@ def _fitted(known: NDArray, shown: NDArray, frequency: NDArray) -> Response:
     return Response(float(np.exp(fit.x[0])), float(fit.x[1]))
 
 
-def _apart(spectrum: NDArray, left: NDArray, share: NDArray) -> float:
+def _apart(spectrum: NDArray, left: NDArray, fraction: NDArray) -> float:
     """Variance of whitened offsets of lines that have nothing to do with each other: the same at all frequencies; 0 if it is not clear.
 
     It is a median over frequencies, so that fences and facades, which have some of them, do not pass for offsets.
@@ -143,10 +143,10 @@ def _apart(spectrum: NDArray, left: NDArray, share: NDArray) -> float:
     fast = slice(len(spectrum) // SLOW, None)
     if np.median(np.square(spectrum[fast]) / left[fast]) < CLEARLY * MEDIAN:
         return 0.0
-    return float(np.median((np.square(spectrum[fast]) / MEDIAN - left[fast]) / share[fast] ** 2))
+    return float(np.median((np.square(spectrum[fast]) / MEDIAN - left[fast]) / fraction[fast] ** 2))
 
 
-def _halves(spectrum: NDArray, root: NDArray, noise: NDArray, share: NDArray) -> NDArray:
+def _halves(spectrum: NDArray, root: NDArray, noise: NDArray, fraction: NDArray) -> NDArray:
     """The step between the two halves of the lines, if it is there for sure; generalised least squares over all but the slowest waves.
 
     Twice: what is left after the first step is noise of the second, so that a slow band does not pass for a step.
@@ -154,7 +154,7 @@ def _halves(spectrum: NDArray, root: NDArray, noise: NDArray, share: NDArray) ->
     from scipy.fft import dct  # slow to import
 
     step = np.where(np.arange(len(root)) < len(root) // 2, -0.5, 0.5)
-    shape, size = share * dct(step * root, norm="ortho"), 0.0
+    shape, size = fraction * dct(step * root, norm="ortho"), 0.0
     for _ in range(2):
         weight = shape / np.maximum(noise, _smoothed(np.square(spectrum - size * shape)) if size else 0)
         weight[:SLOWEST] = 0
@@ -164,10 +164,10 @@ def _halves(spectrum: NDArray, root: NDArray, noise: NDArray, share: NDArray) ->
     return step * size * (1 - 1 / excess) if excess > SURE**2 else np.zeros(len(root))
 
 
-def _bands(spectrum: NDArray, noise: NDArray, share: NDArray) -> NDArray:
+def _bands(spectrum: NDArray, noise: NDArray, fraction: NDArray) -> NDArray:
     """Variance of whitened slow bands at each frequency, where it is clear that there are some."""
     power = _smoothed(np.square(spectrum))
-    bands = np.where(power > (BANDS + FAINT / share) * noise, (power - noise) / share**2, 0.0)
+    bands = np.where(power > (BANDS + FAINT / fraction) * noise, (power - noise) / fraction**2, 0.0)
     bands[:SLOWEST], bands[len(bands) // SLOW :] = 0, 0
     return bands
 
@@ -183,18 +183,18 @@ def _profile(scores: NDArray, gram: NDArray, response: Response, known: float) -
         return np.zeros(len(gram)), np.zeros(len(gram))
     root, spectrum = np.sqrt(gram[:, 0]), dct(scores / np.sqrt(gram), axis=0, norm="ortho")
     left = np.maximum(_smoothed(np.square(spectrum[:, 1:]).mean(axis=1)), TINY)  # R
-    share = response(np.arange(len(root)) / len(root))  # K
-    known, found = known * float(np.mean(gram[:, 0])), _apart(spectrum[:, 0], left, share)
+    fraction = response(np.arange(len(root)) / len(root))  # K
+    known, found = known * float(np.mean(gram[:, 0])), _apart(spectrum[:, 0], left, fraction)
     found = found if found > LOUDER * known else 0.0
     apart = found or known
-    noise = left + share**2 * apart
-    step = _halves(spectrum[:, 0], root, noise, share)
-    rest = spectrum[:, 0] - share * dct(step * root, norm="ortho")
-    bands = _bands(rest, noise, share)
+    noise = left + fraction**2 * apart
+    step = _halves(spectrum[:, 0], root, noise, fraction)
+    rest = spectrum[:, 0] - fraction * dct(step * root, norm="ortho")
+    bands = _bands(rest, noise, fraction)
     if not (found or step.any() or bands.any()):
         return np.zeros(len(root)), step
     variance = apart + bands
-    weight = share * variance / np.maximum(share**2 * variance + left, _smoothed(np.square(rest)) / MOST)
+    weight = fraction * variance / np.maximum(fraction**2 * variance + left, _smoothed(np.square(rest)) / MOST)
     return idct(weight * rest, norm="ortho") / root, step
 
 

@@ -46,7 +46,7 @@ def rim_errors(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor) -> Tensor:
 
 def _places(length: int, size: int, multiple: int) -> list[int]:
     """First pixels of two pieces of `size`, in the two halves of `length`."""
-    return [round((length - size) * share) // multiple * multiple for share in (0.25, 0.75)]
+    return [round((length - size) * fraction) // multiple * multiple for fraction in (0.25, 0.75)]
 
 
 def effective_reach(

@@ -13,7 +13,7 @@ from lowlight_kedro.sensor.cfa import UNFILTERED
 
 SEEN_WITHIN = {0: 0, 2: 1, 6: 2}  # pixels within which each channel has a site, by the period of the mosaic; 0: no filters
 LOOSEST = 10.0  # standard deviations of its noise; 3 and 30 show the same twigs
-LEAST_PILE, STEEP = 0.005, 2.0  # share of all sites that a pile at black holds, and how many times those at the next value
+LEAST_PILE, STEEP = 0.005, 2.0  # fraction of all sites that a pile at black holds, and how many times those at the next value
 LEAST_ABOVE = 0.02  # sites within one standard deviation above the pile, of those in it
 FAR = 1e3  # standard deviations, beyond which the hazard of the Gaussian is its asymptote
 
@@ -34,10 +34,10 @@ def floor_of(signal: NDArray, noise: Any) -> float | None:
     """
     lowest = signal.min()
     piled, reach = signal == lowest, float(np.sqrt(noise.variance(np.zeros(()))))
-    share, above = float(piled.mean()), signal[(signal > lowest) & (signal <= lowest + reach)]
-    if share < LEAST_PILE or above.size < LEAST_ABOVE * share * signal.size:
+    fraction, above = float(piled.mean()), signal[(signal > lowest) & (signal <= lowest + reach)]
+    if fraction < LEAST_PILE or above.size < LEAST_ABOVE * fraction * signal.size:
         return None
-    return float(lowest) if share > STEEP * float((signal == above.min()).mean()) else None
+    return float(lowest) if fraction > STEEP * float((signal == above.min()).mean()) else None
 
 
 def clipped(signal: Tensor, operator: Operator, at_least: float) -> Tensor:

@@ -50,9 +50,9 @@ class Probing:
 
 @dataclass(frozen=True)
 class Highlights:
-    """The exposure at which the prior is asked: a `share` of the frame has a channel above `white`, see `familiar_ratio`."""
+    """The exposure at which the prior is asked: a `fraction` of the frame has a channel above `white`, see `familiar_ratio`."""
 
-    share: Fraction = 0.005
+    fraction: Fraction = 0.005
     white: Positive = 0.6
 
 

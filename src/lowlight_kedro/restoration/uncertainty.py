@@ -111,8 +111,8 @@ def widened(rows: slice, by: int, height: int) -> tuple[slice, slice]:
 
 def probed(measurement: Measurement, mean: Tensor, other: Tensor, teeth: Comb, shift: Tensor) -> Probe:
     """From `mean` and, with the values of a comb moved by `shift`, `other`."""
-    share = (other[teeth.where] - mean[teeth.where]) / shift
-    both = torch.cat([measurement.s[teeth.where].square() * share, 1 - share]) * teeth.chosen
+    fraction = (other[teeth.where] - mean[teeth.where]) / shift
+    both = torch.cat([measurement.s[teeth.where].square() * fraction, 1 - fraction]) * teeth.chosen
     measured = measurement.mask[teeth.where] > 0
     return Probe(teeth, torch.stack([both * measured, both * ~measured]))
 
@@ -127,7 +127,7 @@ def everywhere(probes: Sequence[Probe], reach: int, pixels: int) -> Tensor:
 def without_own(local: Tensor, s: Tensor) -> Tensor:
     """Variance A (1, 3, h, w) that values have without their own measurement, from local means (2, 3, h, w) of s^2 w and 1 - w.
 
-    w is the share of a value's move that its mean follows. A measured value has Var = A s^2 / (A + s^2) and w = Var / s^2
+    w is the fraction of a value's move that its mean follows. A measured value has Var = A s^2 / (A + s^2) and w = Var / s^2
     (Miyasawa 1961: Cov = s^2 dD/dy), a virtual one Var = A and w = A / (A + s^2). So for both s^2 w = A (1 - w), and A is
     the ratio of the local means of the two sides, however s varies. Var > s^2, as between two modes, is told as s^2.
     """

@@ -69,7 +69,7 @@ class WholeFrames:
     tolerance: float | None
     device: torch.device | None
     precision: str
-    on_share: Callable[[float], object]
+    on_fraction: Callable[[float], object]
     on_evaluation: Callable[[], object]
     spread: Callable[[Tensor, Tensor, Tensor], Tensor] | None
     pixels: dict[bool, int] = field(default_factory=dict)  # with and without a gradient
@@ -148,17 +148,17 @@ class WholeFrames:
 
     def evaluate(self, x: Tensor, sigma: Tensor, placement: Placement) -> Tensor:
         """D of the frame, window by window; nothing of the size of the frame is made but the result."""
-        out, done, share = torch.zeros_like(x), 0.0, 1 / len(placement.windows)
+        out, done, fraction = torch.zeros_like(x), 0.0, 1 / len(placement.windows)
         try:
             for windows in placement.batches():
                 parts = self.denoise(_cut(x, windows), _cut(sigma, windows))
                 for window, part in zip(windows, parts.split(len(x)), strict=True):
                     frame, own, weight = _core(window, part)
                     out[frame] += weight * part[own]
-                self.on_share(share * len(windows))
-                done += share * len(windows)
+                self.on_fraction(fraction * len(windows))
+                done += fraction * len(windows)
         except torch.OutOfMemoryError:
-            self.on_share(-done)
+            self.on_fraction(-done)
             raise
         return out
 
@@ -235,7 +235,7 @@ def windowed(
     denoiser: DenoiserFunction, *, multiple: int, size: int | None = None, overlap: int | None = None,
     reach: int | None = None, memory_mb: float | None = None, tolerance: float | None = None,
     device: torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32",
-    on_evaluation: Callable[[], object] = lambda: None, on_share: Callable[[float], object] = lambda _: None,
+    on_evaluation: Callable[[], object] = lambda: None, on_fraction: Callable[[float], object] = lambda _: None,
     spread: nn.Module | None = None,
 ) -> WholeFrames:  # fmt: skip
     """`denoiser` for frames (B, C, H, W) of any H and W; its memory is bounded, and its result one for all placements.
@@ -255,7 +255,7 @@ def windowed(
         device: where windows are evaluated; x, sigma and the result stay where they are.
         precision: of the network; bf16 is autocast.
         on_evaluation: called once per evaluation of the whole frame.
-        on_share: called with the share of an evaluation that has just been done; negative when it is begun anew.
+        on_fraction: called with the fraction of an evaluation that has just been done; negative when it is begun anew.
         spread: of the denoiser, see `networks.spread`.
 
     Raises:
@@ -267,4 +267,4 @@ def windowed(
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
     most = UNKNOWN_REACH if reach is None else reach
     told = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
-    return WholeFrames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_share, on_evaluation, told)
+    return WholeFrames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_fraction, on_evaluation, told)

@@ -40,8 +40,8 @@ def _on_a_line(x: float, nodes: NDArray, values: NDArray) -> float:
     if len(nodes) == 1:
         return float(values[0])
     left = int(np.clip(np.searchsorted(nodes, x) - 1, 0, len(nodes) - 2))
-    share = (x - nodes[left]) / (nodes[left + 1] - nodes[left])
-    return float(values[left] + share * (values[left + 1] - values[left]))
+    fraction = (x - nodes[left]) / (nodes[left + 1] - nodes[left])
+    return float(values[left] + fraction * (values[left + 1] - values[left]))
 
 
 def _measured_side(iso: float, measured: NDArray, switches: Sequence[float]) -> NDArray[np.bool_]:

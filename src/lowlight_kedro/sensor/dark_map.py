@@ -23,7 +23,7 @@ HOT = 5.0  # standard deviations of its mean by which a site must differ from it
 RESTLESS = 16.0  # times the variance of others: a site that blinks
 ONCE = 0.99  # probability that noise alone stays below what is believed
 STEADY = 4.0  # degrees of freedom that say that columns and glow do not change from frame to frame; rows do
-DARKEST = 0.05  # share of the blocks that show no dark current
+DARKEST = 0.05  # fraction of the blocks that show no dark current
 KNOWN = 1e4  # degrees of freedom of a variance that is known
 STRIP = 20 * BLOCK  # rows at a time
 
@@ -104,8 +104,8 @@ def shrunk(mean: NDArray, noise: NDArray, degrees: float, octave: NDArray) -> tu
         at = octave == number
         seen, power, usual = mean[at] ** 2 + noise[at], float(np.mean(mean[at] ** 2)), float(noise[at].mean())
         count = max(seen.sum() ** 2 / np.square(seen).sum(), 1.0)  # of those among which the power is spread
-        share = max(1 - usual * fdtri(count, count * degrees, ONCE) / power, 0.0) if power > 0 else 0.0
-        kept[at], unknown = share * mean[at], unknown + at.sum() * share * usual
+        fraction = max(1 - usual * fdtri(count, count * degrees, ONCE) / power, 0.0) if power > 0 else 0.0
+        kept[at], unknown = fraction * mean[at], unknown + at.sum() * fraction * usual
     return kept, float(unknown) / mean.size
 
 
@@ -123,12 +123,12 @@ def _noise_of(coefficients: NDArray, floor: float, steady: float) -> NDArray:
 
 def _beside(found: NDArray, mean: NDArray, floor: float, octave: NDArray) -> NDArray:
     """How much of each octave of the rows (H, 1 + BESIDE) is glow, by the waves along the row: glow is not constant there, a row is."""
-    share = np.zeros_like(mean)
+    fraction = np.zeros_like(mean)
     for number in range(1, int(octave.max()) + 1):
         at = octave == number
         power, glow = float(np.mean(mean[at] ** 2)), float(np.mean(found[at, 1:] ** 2))
-        share[at] = min(max(glow - 2 * floor, 0.0) / power, 1.0) if power > 0 else 0.0
-    return share
+        fraction[at] = min(max(glow - 2 * floor, 0.0) / power, 1.0) if power > 0 else 0.0
+    return fraction
 
 
 def _rows(surveys: Sequence[Survey], floor: float) -> tuple[NDArray, float]:
@@ -154,8 +154,8 @@ def _black(surveys: Sequence[Survey], variance: float) -> tuple[NDArray, float]:
     floor = (max(row, variance / width) / height) / count
     noise, mean = float(_noise_of(levels, floor, STEADY).mean()), levels.mean(axis=0)
     degrees, power = STEADY + count - 1 if count > 1 else KNOWN, float(np.mean(mean**2))
-    share = max(1 - noise * fdtri(1, degrees, ONCE) / power, 0.0) if power > 0 else 0.0
-    return share * mean, share * noise
+    fraction = max(1 - noise * fdtri(1, degrees, ONCE) / power, 0.0) if power > 0 else 0.0
+    return fraction * mean, fraction * noise
 
 
 def _means(surveys: Sequence[Survey]) -> dict[str, Any]:

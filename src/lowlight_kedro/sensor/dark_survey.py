@@ -16,8 +16,9 @@ BESIDE = 2  # waves along the row that tell one dark's glow from its rows
 INLYING = 4.0  # standard deviations around the middle of its block within which a site counts for what it shares with others
 LEAST_NOISE = 0.5  # DN: coarser than whole numbers nothing is
 LIGHT = 0.05  # of white: the median of no dark lies above it
-PICTURE, SHARE = 5.0, 0.04  # a block that differs from those around it by so many standard deviations; share of such blocks in no dark
-CUT_OFF = 0.2  # share of sites exactly at the lowest value: the camera cut its noise off at black, half of it is lost
+# A block that differs from those around it by so many standard deviations, and the fraction of blocks that do so in no dark.
+PICTURE, STRANGE = 5.0, 0.04
+CUT_OFF = 0.2  # fraction of sites exactly at the lowest value: the camera cut its noise off at black, half of it is lost
 
 
 def spread_out(grid: NDArray, length: int, axis: int) -> NDArray:
@@ -25,8 +26,8 @@ def spread_out(grid: NDArray, length: int, axis: int) -> NDArray:
     at = np.clip((np.arange(length) + 0.5) / BLOCK - 0.5, 0, grid.shape[axis] - 1)
     low = np.minimum(at.astype(int), max(grid.shape[axis] - 2, 0))
     high = np.minimum(low + 1, grid.shape[axis] - 1)
-    share = np.expand_dims((at - low).astype(np.float32), 1 - axis)
-    return np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
+    fraction = np.expand_dims((at - low).astype(np.float32), 1 - axis)
+    return np.take(grid, low, axis) * (1 - fraction) + np.take(grid, high, axis) * fraction
 
 
 def block_means(image: NDArray, count: NDArray | None = None) -> NDArray:
@@ -110,5 +111,5 @@ def _require_no_picture(blocks: NDArray, variance: NDArray) -> None:
         return
     middle, around = blocks[1:-1, 1:-1], (blocks[:-2, 1:-1] + blocks[2:, 1:-1] + blocks[1:-1, :-2] + blocks[1:-1, 2:]) / 4
     strange = np.abs(middle - around) > PICTURE * np.sqrt(1.25 * variance[1:-1, 1:-1] / BLOCK**2)
-    if strange.mean() > SHARE:
+    if strange.mean() > STRANGE:
         raise ValueError(f"it is no dark: it shows a picture in {strange.mean():.0%} of its blocks; take darks with the lens cap on")

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, masks
 
 REACH = 4  # pixels around a blown site: red and blue are interpolated over so many
-FULL = 1 / 5  # share of blown green sites within them from which on a colour counts as unknown
+FULL = 1 / 5  # fraction of blown green sites within them from which on a colour counts as unknown
 BLOWN = 0.99  # of white
 
 
@@ -19,7 +19,7 @@ def _counts(where: NDArray[np.bool_], reach: int) -> NDArray[np.float64]:
 
 
 def unknown_colour(signal: NDArray, cfa: Cfa) -> NDArray[np.float32]:
-    """How far the colour of a pixel is unknown, 0 to 1 (H, W): by the share of blown green sites within REACH.
+    """How far the colour of a pixel is unknown, 0 to 1 (H, W): by the fraction of blown green sites within REACH.
 
     Args:
         signal: of the photosites (H, W), 1 = white, or of three values a pixel (3, H, W).
@@ -44,7 +44,7 @@ def faded(light: NDArray, signal: NDArray, cfa: Cfa) -> NDArray:
     red, green, blue = light[:, rows, columns]
     apart = np.stack([red - green, blue - green])
     nearer, farther = np.sort(np.abs(apart), axis=0)
-    share = np.where(apart[0] * apart[1] > 0, np.minimum(2 * nearer / np.maximum(farther, 1e-12), 1), 0) * unknown[rows, columns]
+    fraction = np.where(apart[0] * apart[1] > 0, np.minimum(2 * nearer / np.maximum(farther, 1e-12), 1), 0) * unknown[rows, columns]
     result = light.copy()
-    result[0, rows, columns], result[2, rows, columns] = (green + (1 - share) * channel for channel in apart)
+    result[0, rows, columns], result[2, rows, columns] = (green + (1 - fraction) * channel for channel in apart)
     return result

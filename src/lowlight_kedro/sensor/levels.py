@@ -9,8 +9,8 @@ from lowlight_kedro.sensor.cfa import Cfa
 
 WhiteFrom = Literal["tag", "measured"]
 
-OUTLIERS = 1e-5  # share of photosites that may lie above saturation: glitches, interpolated defects
-LEAST_SHARE, LEAST_COUNT = 2e-4, 50  # of a channel's photosites in the pile-up; fewer may be hot photosites
+OUTLIERS = 1e-5  # fraction of photosites that may lie above saturation: glitches, interpolated defects
+LEAST_FRACTION, LEAST_COUNT = 2e-4, 50  # of a channel's photosites in the pile-up; fewer may be hot photosites
 SHARPNESS = 16  # density of the pile-up over the density just below it
 BELOW = 8  # how many widths of the pile-up count as just below
 WIDTHS_PER_RANGE = 2048  # the pile-up is at most tag / 2048 wide: 8 DN of 14 bits
@@ -29,7 +29,7 @@ def _pile_up(values: NDArray, tag: float) -> float:
     spike = counts[top - width + 1 : top + 1]
     before = counts[max(top - width + 1 - BELOW * width, 0) : top - width + 1]
     dense = not before.size or spike.sum() / width > SHARPNESS * before.mean()
-    if not dense or spike.sum() < max(LEAST_SHARE * total, LEAST_COUNT):
+    if not dense or spike.sum() < max(LEAST_FRACTION * total, LEAST_COUNT):
         return float("nan")
     return float(lowest + top - width + 1 + int(spike.argmax()))
 

@@ -153,8 +153,8 @@ def square(rgb: NDArray, aspect: float) -> NDArray:
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]).astype(rgb.dtype)
 
 
-def share_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
-    """Shares of the values below `low` and above `high`: what a file of that range cannot hold."""
+def fraction_outside(light: NDArray, low: NDArray | float = 0.0, high: NDArray | float = 1.0) -> dict[str, float]:
+    """Fractions of the values below `low` and above `high`: what a file of that range cannot hold."""
     return {"below": float(np.mean(light < low)), "above": float(np.mean(light > high))}
 
 

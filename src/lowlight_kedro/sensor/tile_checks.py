@@ -84,7 +84,7 @@ def check_content(tile_id: str, tile: NDArray, *, min_std: float, max_saturated:
 
 
 def saturated_fraction(tile: NDArray) -> float:
-    """Share of pixels of a tile (C, H, W) with a channel at white."""
+    """Fraction of pixels of a tile (C, H, W) with a channel at white."""
     return float((tile >= 1).any(axis=0).mean())
 
 

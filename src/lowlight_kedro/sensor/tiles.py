@@ -51,7 +51,7 @@ def cut(image: NDArray, size: int, stride: int) -> Iterator[tuple[Position, NDAr
 def to_tile_domain(rgb: NDArray) -> NDArray[np.float32]:
     """White-balanced linear RGB, 0 = black, 1 = white, to the tile domain [-1, 1].
 
-    A tile is an estimate of clean light, so it is projected on what light can be, [0, 1]; the share of
+    A tile is an estimate of clean light, so it is projected on what light can be, [0, 1]; the fraction of
     values that this moves is `clipped_fraction`. Measurements that enter a likelihood never come here.
     """
     tile = np.clip(rgb, 0, 1).astype(np.float32, copy=False)
@@ -66,5 +66,5 @@ def from_tile_domain(tile: Any) -> Any:
 
 
 def clipped_fraction(rgb: NDArray) -> float:
-    """Share of values of linear RGB outside [0, 1]."""
+    """Fraction of values of linear RGB outside [0, 1]."""
     return (np.count_nonzero(rgb < 0) + np.count_nonzero(rgb > 1)) / rgb.size

@@ -141,8 +141,8 @@ def test_a_posterior_with_two_modes_keeps_its_weights_and_widths(measured):
     x = finish(noise_map(denoiser, one).draw(frame, 40, torch.Generator().manual_seed(0)))
     level = torch.full((1,), s if measured else SIGMA_UNKNOWN, dtype=torch.float64)
     exact = (-0.5 * (y - modes).square() / (spread + level.square())).softmax(-1)[1]
-    share = (x > 0).double().mean()
-    assert abs(share - exact) < 5 * (exact * (1 - exact) / x.numel()).sqrt() + 0.003
+    fraction = (x > 0).double().mean()
+    assert abs(fraction - exact) < 5 * (exact * (1 - exact) / x.numel()).sqrt() + 0.003
     width = spread * s**2 / (spread + s**2) if measured else spread
     assert (x[x > 0].var() / width).item() == pytest.approx(1, abs=0.04)
 

@@ -13,7 +13,7 @@ BALANCE = (0.5, 1.0, 0.65)
 
 @dataclass(frozen=True)
 class Sensor:
-    """DN. `tail` is Tukey's lambda shape, None = Gaussian; `hot` a share of photosites with a level and noise of their own."""
+    """DN. `tail` is Tukey's lambda shape, None = Gaussian; `hot` a fraction of photosites with a level and noise of their own."""
 
     k: float = 1.5301
     read: float = 6.299
@@ -76,5 +76,5 @@ def scene(cfa, rng, shape=(384, 384)):
 
 
 def covers(values, errors, truth, reach=2.0):
-    """Share of estimates whose interval of `reach` standard errors holds the truth."""
+    """Fraction of estimates whose interval of `reach` standard errors holds the truth."""
     return float(np.mean(np.abs(np.asarray(values) - truth) <= reach * np.asarray(errors)))

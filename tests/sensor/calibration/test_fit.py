@@ -69,7 +69,7 @@ def test_two_points_are_refused():
         fit_transfer_line(MEANS[:2], MEANS[:2], MEANS[:2])
 
 
-def test_channels_disagree_beyond_errors_and_a_share():
+def test_channels_disagree_beyond_errors_and_a_fraction():
     assert disagreement([1.0, 1.01, 1.2], [0.01, 0.01, 0.01]).startswith("the gain of B")
     assert disagreement([1.0, 1.01, 1.2], [0.1, 0.1, 0.1]) == ""
     assert disagreement([1.0, 1.001, 1.02], [0.001, 0.001, 0.001]) == ""

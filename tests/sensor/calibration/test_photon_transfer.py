@@ -124,11 +124,11 @@ def test_the_distribution_of_a_difference_is_that_of_differences(shape, rng):
     p = rng.uniform(1e-12, 1 - 1e-12, (2, 10**6))
     a, b = (p**shape - (1 - p) ** shape) / shape
     edges = np.array([-6.0, -2, -0.5, 0, 1, 4])
-    share = (((a - b) / np.sqrt(2))[:, None] < edges).mean(axis=0)
+    fraction = (((a - b) / np.sqrt(2))[:, None] < edges).mean(axis=0)
     bound = 5 * np.sqrt(0.25 / 10**6)
-    np.testing.assert_allclose(share, cumulative(edges, shape, 1.0, True), atol=bound)
+    np.testing.assert_allclose(fraction, cumulative(edges, shape, 1.0, True), atol=bound)
     if shape == -0.1:
-        assert np.abs(share - tklmbda(edges, shape)).max() > bound
+        assert np.abs(fraction - tklmbda(edges, shape)).max() > bound
 
 
 def test_rounding_that_hides_the_tails_is_noticed(rng):

@@ -13,7 +13,7 @@ from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, UNKNOWN, ph
 from lowlight_kedro.diffusion.networks.unet import check_sides
 
 CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
-STRAYS = 0.002  # share of measured values that may lie outside of a mosaic
+STRAYS = 0.002  # fraction of measured values that may lie outside of a mosaic
 
 
 def follows(measured: Tensor, pattern: Tensor) -> Tensor:

@@ -113,13 +113,13 @@ class PyramidUNet(nn.Module):
         *others, base, precision = self._estimates(x, sigma)
         scale = self.error_scale(c_out, precision)
         logits, added = self._decided([x, *others], base, scale, precision.log() / -8, c_noise)
-        shares, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp_(), torch.zeros_like(x)
+        fractions, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp_(), torch.zeros_like(x)
         del logits, precision
         kept, farthest, gain = c_skip * x, FARTHEST * sigma, 1 / c_out
         low, high = x - farthest, x + farthest
-        for share, estimate in zip(shares[:, 1:].unbind(1), (base, *others), strict=True):  # c_skip x itself has F = 0
-            chosen = torch.addcmul(chosen, share, estimate.clamp(low, high).sub_(kept).mul_(gain))
-        return added * scale * gain + chosen / shares.sum(1)
+        for fraction, estimate in zip(fractions[:, 1:].unbind(1), (base, *others), strict=True):  # c_skip x itself has F = 0
+            chosen = torch.addcmul(chosen, fraction, estimate.clamp(low, high).sub_(kept).mul_(gain))
+        return added * scale * gain + chosen / fractions.sum(1)
 
     def _estimates(self, x: Tensor, sigma: Tensor) -> list[Tensor]:
         """What `LocalMeans` finds, the widest mean last but for the mean precision nearby."""

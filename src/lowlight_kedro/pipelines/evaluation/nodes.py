@@ -124,7 +124,7 @@ def evaluate_frame(
         figures |= _covered(images["restored"], reference.light, reference.of(std) * brightness, mask, record, long)
     measured = {
         "nominal_ratio": pair.nominal, "measured_ratio": pair.measured, "brightness": factor,
-        "shift_y": pair.shift[0], "shift_x": pair.shift[1], "compared_share": float(mask.mean()),
+        "shift_y": pair.shift[0], "shift_x": pair.shift[1], "compared_fraction": float(mask.mean()),
         "light_mean": float(reference.light.mean()), "white_dn": long.white_level,
     }  # fmt: skip
     return measured | figures, display
@@ -137,7 +137,7 @@ def evaluate_frames(
     """Compare each restored frame that has a long exposure; yields its figures, its picture, and what the report shows of it.
 
     The long exposure is moved over the short one, both are cut to what they have in common, and only still, unsaturated
-    pixels count; `compared_share` tells how many those are.
+    pixels count; `compared_fraction` tells how many those are.
 
     Raises:
         ValueError: there is nothing to compare.

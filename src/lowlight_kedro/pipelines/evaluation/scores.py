@@ -51,7 +51,7 @@ def pairs_of(pairs: pd.DataFrame) -> dict[str, Pair]:
 
 def _linear_scores(figures: Mapping[str, Any], titles: Sequence[str], metrics: Sequence[str]) -> Iterator[tuple[str, Score]]:
     """The figures of `linear_rgb` in the words of the other protocols."""
-    region = f"still and unsaturated, {figures['compared_share']:.0%}"
+    region = f"still and unsaturated, {figures['compared_fraction']:.0%}"
     for title in titles:
         for metric in metrics:
             for space in ("linear", "srgb"):
@@ -137,10 +137,12 @@ def score_frame(
 
 def uncertainty_rows(image: NDArray, truth: NDArray, variance: NDArray, mask: NDArray) -> Rows:
     """Coverage, places of the truth and spread against error as rows of one table: kind, at, value, count; see `evaluation.coverage`."""
-    shares, bins = coverage(image, truth, variance, mask), places(image, truth, variance, mask)
+    fractions, bins = coverage(image, truth, variance, mask), places(image, truth, variance, mask)
     total = int(bins.sum())
     held = [
-        {"kind": "coverage", "at": int(name[-2:]) / 100, "value": share, "count": total} for name, share in shares.items() if "_" in name
+        {"kind": "coverage", "at": int(name[-2:]) / 100, "value": fraction, "count": total}
+        for name, fraction in fractions.items()
+        if "_" in name
     ]
     place = [
         {"kind": "place", "at": (n + 0.5) / len(bins), "value": count / total, "count": total} for n, count in enumerate(bins.tolist())
@@ -162,6 +164,6 @@ def summarise_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means with intervals by scene, over all frames and by stratum; and differences to the input on the same frames."""
     if scores["scene"].nunique() < 2:
         logger.warning("one scene only: means have no interval, for frames of one scene are no independent trials")
-    # Shares of the frame that was still differ by frame: one protocol all the same.
+    # Fractions of the frame that was still differ by frame: one protocol all the same.
     scores = scores.assign(region=scores["region"].where(scores["protocol"] != "linear_rgb", "still and unsaturated"))
     return summarised(scores), differences(scores, INPUT)

@@ -50,25 +50,27 @@ def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options:
     return max(options.target_brightness / mean, 1.0), f"mean brightness to {options.target_brightness:g}"
 
 
-def saturated_share(signal: NDArray, most: float) -> float:
-    """The share of photosites at white.
+def saturated_fraction(signal: NDArray, most: float) -> float:
+    """The fraction of photosites at white.
 
     Raises:
         ValueError: it is more than `most`.
     """
-    share = float((signal >= 1).mean())
-    if share > most:
+    fraction = float((signal >= 1).mean())
+    if fraction > most:
         raise ValueError(
-            f"the frame is over-exposed: {share:.0%} of its photosites are at white, expected at most {most:.0%}; "
+            f"the frame is over-exposed: {fraction:.0%} of its photosites are at white, expected at most {most:.0%}; "
             "choose a shorter exposure, or raise inference.max_saturated"
         )
-    return share
+    return fraction
 
 
 def _restored(exposure: Exposure, shared: Restoration, name: str) -> tuple[Estimate, dict[str, Any]]:
     """The restored light and how it was made, with a bar of what is done."""
     with tqdm(total=1.0, desc=f"{shared.options.estimate} of {name}", bar_format=BAR, leave=False, disable=no_bars()) as bar:
-        return restore_exposure(exposure, shared.prior, shared.guidance, shared.settings, name, lambda share: bar.update(share - bar.n))
+        return restore_exposure(
+            exposure, shared.prior, shared.guidance, shared.settings, name, lambda fraction: bar.update(fraction - bar.n)
+        )
 
 
 def _weakened(result: Estimate, exposure: Exposure, frame: Frame, options: InferenceOptions) -> Estimate:
@@ -101,7 +103,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
     whole, options = raw(), shared.options
     frame = crop(whole, *options.crop) if options.crop else whole
     signal, added_std = normalise(frame), None
-    saturated = saturated_share(signal, options.max_saturated)
+    saturated = saturated_fraction(signal, options.max_saturated)
     own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
     noise, source, passed_over = shared.sensor.noise_model(
         frame.noise_known_as, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
@@ -113,7 +115,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
     ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
     facts = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
-        "crop": options.crop, "saturated_share": saturated, "camera": frame.camera, "iso": frame.iso,
+        "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, defects=frame.defects, added_std=added_std)

@@ -21,7 +21,7 @@ from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.highlights import faded
-from lowlight_kedro.sensor.render import display_exposure, oriented, render, resized, share_outside, square, square_shape
+from lowlight_kedro.sensor.render import display_exposure, fraction_outside, oriented, render, resized, square, square_shape
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
@@ -82,7 +82,7 @@ class Outputs:
     def facts(self) -> dict[str, Any]:
         """For the record."""
         return {
-            "display_exposure": self._display_exposure, "clipped_in_linear": share_outside(self.light),
+            "display_exposure": self._display_exposure, "clipped_in_linear": fraction_outside(self.light),
             "metadata_lost": list(self._metadata.lost), "colour_guessed": list(self.frame.guessed),
         }  # fmt: skip
 

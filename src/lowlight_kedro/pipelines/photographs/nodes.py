@@ -28,7 +28,7 @@ Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
 class PointOptions(Options):
     """Stars and lamps that are put upon some of the tiles."""
 
-    share: Fraction
+    fraction: Fraction
     count: tuple[Count, Count]
     fwhm: tuple[Positive, Positive]
     peak: tuple[Positive, Positive]
@@ -45,7 +45,7 @@ class PhotographOptions(Options):
     lateral_colour: NotNegative
     points: PointOptions
     cameras: Annotated[dict[str, Matrix], Field(min_length=1)]
-    shares: dict[Split, NotNegative]
+    fractions: dict[Split, NotNegative]
     splits: dict[str, Split]
     seed: int
 
@@ -76,7 +76,7 @@ def _exposed(light: NDArray, options: PhotographOptions, rng: np.random.Generato
     for place, pixels in tiles.cut(light, options.size, options.stride):
         exposure = np.float32(np.exp(rng.uniform(low, high)))
         points = options.points
-        if points.share and rng.uniform() < points.share:
+        if points.fraction and rng.uniform() < points.fraction:
             pixels = with_points(pixels, int(rng.integers(points.count[0], points.count[1] + 1)), points.fwhm, points.peak, rng)
         if pixels.std() >= options.min_std:
             yield place, pixels * exposure
@@ -91,7 +91,7 @@ def _cut_photograph(name: str, photograph: Photograph, options: PhotographOption
     stem = quote(name, safe=" ")  # one folder for all of them, and no two names the same
     files, records = pack_tiles(_exposed(light, options, rng), stem, "long", "stack")
     described = {
-        "frame": name, "path": photograph.path.name, "scene_id": name, "split": split_of(name, "hash", options.shares, options.splits),
+        "frame": name, "path": photograph.path.name, "scene_id": name, "split": split_of(name, "hash", options.fractions, options.splits),
         "data_type": "long", "is_clean": True, "camera": camera, "shrink": options.factor(name), "tiles": records,
     }  # fmt: skip
     return {"tiles": files, "record": described}

@@ -28,7 +28,7 @@ class SplitOptions(Options):
     """Which scenes train, validate and test."""
 
     rule: Literal["first_digit", "hash"]
-    shares: dict[Split, NotNegative]
+    fractions: dict[Split, NotNegative]
     scenes: dict[str, Split]
 
 

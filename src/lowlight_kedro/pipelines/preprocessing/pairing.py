@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Problems = list[dict[str, str]]
 CHECK_COLUMNS = (
-    "measured_ratio", "ratio_error", "shift_y", "shift_x", "residual_y", "residual_x", "moving_share", "verdict", "reason",
+    "measured_ratio", "ratio_error", "shift_y", "shift_x", "residual_y", "residual_x", "moving_fraction", "verdict", "reason",
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def index_frames(
     frames = layout(pd.DataFrame(rows), scenes.LayoutRules(options.scene_pattern, options.burst_gap_s, pair_lists))
     split = options.split
     frames["split"] = [
-        split.scenes.get(scene) or published or scenes.split_of(scene, split.rule, split.shares, {})
+        split.scenes.get(scene) or published or scenes.split_of(scene, split.rule, split.fractions, {})
         for scene, published in zip(frames["scene"], frames["split"], strict=True)
     ]
     return frames, unreadable

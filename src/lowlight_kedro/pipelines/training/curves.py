@@ -53,7 +53,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
     _panel(axes[0, 1], history, "learning_rate", "learning rate")
     _beside(axes[0, 1], history, "gradient_norm", "gradient norm, before shortening", "log")
     _panel(axes[0, 2], history, "images_per_second", "images per second")
-    _beside(axes[0, 2], history, "wait_share", "share of time waiting for data")
+    _beside(axes[0, 2], history, "wait_fraction", "fraction of time waiting for data")
     _quality(axes[1, 0], history, "psnr", "validation PSNR (dB, data range 2)")
     _quality(axes[1, 1], history, "ssim", "validation SSIM (data range 2)")
     _panel(axes[1, 2], history, "memory_gib", "peak memory (GiB)")

@@ -17,7 +17,7 @@ from lowlight_kedro.pipelines.training.loading import Batches
 
 logger = logging.getLogger(__name__)
 
-COSTS = ["seconds", "images_per_second", "wait_share", "memory_gib"]  # columns of the history that no two runs share
+COSTS = ["seconds", "images_per_second", "wait_fraction", "memory_gib"]  # columns of the history that no two runs share
 SMOOTHED = 50  # updates over which the loss in the bar is averaged
 
 
@@ -43,7 +43,7 @@ def tick_line(row: Mapping[str, float], total_kimg: float) -> str:
     """A row of the history with its costs, as one line of a log."""
     rate, left = row["images_per_second"], max(total_kimg - row["kimg"], 0) * 1000
     figures = [f"{name} {figure:.4g}" for name, figure in row.items() if name.startswith(("loss", "gradient", "learning", "psnr"))]
-    costs = [f"{rate:.4g} img/s", f"waiting {row['wait_share']:.1%}", f"{row['memory_gib']:.2f} GiB"]
+    costs = [f"{rate:.4g} img/s", f"waiting {row['wait_fraction']:.1%}", f"{row['memory_gib']:.2f} GiB"]
     remaining = timedelta(seconds=round(left / rate)) if rate else "?"
     return ", ".join([f"{row['kimg']:.4g} of {total_kimg:.4g} kimg", *figures, *costs, f"{remaining} left"])
 
@@ -71,7 +71,7 @@ class Progress:
     """Clock and bar of a run from `state` on. Give `timed(batches)`, `stepped` and `ticked` to the loop.
 
     `rows` are the `COSTS` of each tick by `kimg`. `seconds`: since the tick before, with validation and saving; `images_per_second`:
-    without them; `wait_share`: part of that time in which the loop had no batch. A GPU may still be busy while the loop
+    without them; `wait_fraction`: part of that time in which the loop had no batch. A GPU may still be busy while the loop
     waits, so there it is an upper bound. A clock may be given for tests.
     """
 
@@ -122,7 +122,7 @@ class Progress:
         now, training = self._clock(), max(self._last, 1e-9)
         row = {
             "seconds": now - self._began, "images_per_second": (state.images - self._images) / training,
-            "wait_share": self._waited / training, "memory_gib": peak_memory_gib(self._device),
+            "wait_fraction": self._waited / training, "memory_gib": peak_memory_gib(self._device),
         }  # fmt: skip
         self.rows.append({"kimg": state.history[-1]["kimg"]} | row)
         if self.bar.disable:

@@ -89,8 +89,8 @@ def interpolate(table: Table, sigma: Tensor) -> Tensor:
     levels, values = points.T.contiguous().log().to(sigma.device)
     at = sigma.double().log().clamp(levels[0], levels[-1]).contiguous()
     right = torch.searchsorted(levels, at).clamp(1, len(levels) - 1)
-    share = (at - levels[right - 1]) / (levels[right] - levels[right - 1])
-    return torch.lerp(values[right - 1], values[right], share).exp().to(sigma)
+    fraction = (at - levels[right - 1]) / (levels[right] - levels[right - 1])
+    return torch.lerp(values[right - 1], values[right], fraction).exp().to(sigma)
 
 
 def surrogate_variance(sigma: Tensor, sigma_data: float, table: Table | None = None) -> Tensor:

@@ -29,8 +29,8 @@ def _room(light: NDArray, scale: int) -> tuple[NDArray, NDArray]:
     """How far below and above a cell its neighbours lie, for a misalignment of SLACK superpixels."""
     from scipy.ndimage import maximum_filter, minimum_filter  # slow to import
 
-    share = np.float32(min(1.0, SLACK / scale))
-    return (minimum_filter(light, 3) - light) * share, (maximum_filter(light, 3) - light) * share
+    fraction = np.float32(min(1.0, SLACK / scale))
+    return (minimum_filter(light, 3) - light) * fraction, (maximum_filter(light, 3) - light) * fraction
 
 
 def _standing_out(residual: NDArray, light: NDArray, variance: NDArray, scale: int, slope: float) -> NDArray[np.bool_]:
@@ -82,7 +82,7 @@ class PairLimits:
     Attributes:
         max_ratio_error: |measured ratio over nominal one, or its inverse| - 1.
         max_shift: length of the shift, photosites.
-        max_moving: share of the tested blocks that moved.
+        max_moving: fraction of the tested blocks that moved.
     """
 
     max_ratio_error: float
@@ -100,7 +100,7 @@ class PairCheck:
         shift_y, shift_x: `long[y + shift_y, x + shift_x]` meets `short[y, x]`, whole photosites that keep the colours in phase.
         residual_y, residual_x: what of the shift remains after that, photosites.
         peak: of the registration, standard deviations.
-        moving_share: share of the tested blocks that moved.
+        moving_fraction: fraction of the tested blocks that moved.
         static: blocks of `block` photosites of the overlap that stand still (see `in_sites`).
         verdict: `ok` or `failed`; reason: why it failed.
     """
@@ -114,7 +114,7 @@ class PairCheck:
     residual_y: float = float("nan")
     residual_x: float = float("nan")
     peak: float = float("nan")
-    moving_share: float = float("nan")
+    moving_fraction: float = float("nan")
     block: int = 0
     static: NDArray[np.bool_] | None = None
     verdict: str = "failed"
@@ -149,8 +149,8 @@ def _problem(check: PairCheck, limits: PairLimits) -> str:
         return f"the frames cannot be registered (peak of {check.peak:.1f} standard deviations, expected {PEAK:g}): another scene?"
     if length > limits.max_shift:
         return f"shifted by {length:.1f} photosites, allowed {limits.max_shift:g}"
-    if check.moving_share > limits.max_moving:
-        return f"{check.moving_share:.0%} of the frame moved, allowed {limits.max_moving:.0%}"
+    if check.moving_fraction > limits.max_moving:
+        return f"{check.moving_fraction:.0%} of the frame moved, allowed {limits.max_moving:.0%}"
     found = f"signal ratio {ratio:.4g} +- {sd:.2g} against {nominal:.4g} by the headers"
     if sd > limits.max_ratio_error * ratio:
         return f"{found}, too uncertain: too dark, or parts of the frame changed"
@@ -177,7 +177,7 @@ def _measured(short: NDArray, long: NDArray, cfa: Cfa, exposure_ratio: float) ->
     moved, tested = moving_blocks(parts.short, parts.long, parts.usable, ratio)
     return replace(
         check, measured_ratio=ratio.value, ratio_error=ratio.standard_error, offset=ratio.offset,
-        moving_share=float(moved.sum() / max(tested.sum(), 1)), static=~moved,
+        moving_fraction=float(moved.sum() / max(tested.sum(), 1)), static=~moved,
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _curvature(loss: Callable[[NDArray], float], at: NDArray, step: float = 0.01
     )
 
 
-CLIPPED_SHARE = 0.01  # share of photosites at the lowest value from which the noise is cut off at black
+CLIPPED_FRACTION = 0.01  # fraction of photosites at the lowest value from which the noise is cut off at black
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def clipped_at_black(frames: NDArray) -> bool:
     Cameras that subtract their black level before they write the file do so; half of the noise is lost then.
     """
     lowest = frames.min()
-    return bool((frames == lowest).mean() > CLIPPED_SHARE)
+    return bool((frames == lowest).mean() > CLIPPED_FRACTION)
 
 
 def black_levels(darks: NDArray, cfa: Cfa, read_noise: float, row_noise: float) -> tuple[NDArray, NDArray]:

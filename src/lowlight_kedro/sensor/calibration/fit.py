@@ -95,8 +95,8 @@ def by_channel(lines: Mapping[int, TransferLine]) -> dict[str, tuple[float, floa
     }  # fmt: skip
 
 
-def disagreement(gains: Sequence[float], errors: Sequence[float], share: float = 0.05, reach: float = 4.0) -> str:
-    """What to say if the gains of R, G, B differ by more than `share` and `reach` standard errors, else an empty string."""
+def disagreement(gains: Sequence[float], errors: Sequence[float], fraction: float = 0.05, reach: float = 4.0) -> str:
+    """What to say if the gains of R, G, B differ by more than `fraction` and `reach` standard errors, else an empty string."""
     known = [index for index, error in enumerate(errors) if np.isfinite(error) and error > 0]
     if len(known) < 2:
         return ""
@@ -104,6 +104,6 @@ def disagreement(gains: Sequence[float], errors: Sequence[float], share: float =
     centre = float((value / error**2).sum() / (1 / error**2).sum())
     worst = int(np.argmax(np.abs(value - centre) / error))
     off = value[worst] - centre
-    if abs(off) <= max(share * abs(centre), reach * error[worst]):
+    if abs(off) <= max(fraction * abs(centre), reach * error[worst]):
         return ""
     return f"the gain of {CHANNELS[known[worst]]} is {off / centre:+.0%} off the others"

@@ -100,7 +100,7 @@ class Patches:
             all sites of a row share, cancel. Expectation: the variance of a site, where the scene is smooth.
         structure: mean square of `STRUCTURE_COEFFICIENTS` others, orthogonal to those: the rest of the mixed difference,
             changes of the first differences, curvature of the means.
-        saturated: share of sites at or above the ceiling.
+        saturated: fraction of sites at or above the ceiling.
         around: mean of `mean` over the eight neighbouring patches: knows the signal, shares no site.
     """
 
@@ -124,7 +124,7 @@ def _sums(values: NDArray, rows: int, columns: int) -> NDArray:
 
 
 def _quad_statistics(sites: tuple[NDArray, ...], ceiling: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Mean, energy, structure and saturated share of one quad, over whole patches."""
+    """Mean, energy, structure and saturated fraction of one quad, over whole patches."""
     rows, columns = sites[0].shape[0] // BLOCKS, sites[0].shape[1] // BLOCKS
     sites = tuple(site[: rows * BLOCKS, : columns * BLOCKS] for site in sites)
     saturated = np.stack(sites) >= ceiling
@@ -179,11 +179,11 @@ def _of_strip(strip: NDArray, quad: Quad, side: int, ceiling: float) -> tuple[ND
 
 
 SMOOTH = 1.05  # structure / noise up to which a patch counts as smooth
-LEAST_SHARE = 0.05  # of all patches, taken by rank where fewer are smooth
-TOP = 0.9  # share of the ceiling up to which levels are used: real sensors bend before they clip
+LEAST_FRACTION = 0.05  # of all patches, taken by rank where fewer are smooth
+TOP = 0.9  # fraction of the ceiling up to which levels are used: real sensors bend before they clip
 TRIMMED = 0.995  # energies above this quantile of their law are left out, and the mean corrected
 # Quantiles and distribution of chi squared by the incomplete gamma function: scipy.stats is slow to import.
-TRIM_AT, TYPICAL = (float(2 * gammaincinv(ENERGY_COEFFICIENTS / 2, share)) for share in (TRIMMED, 0.5))
+TRIM_AT, TYPICAL = (float(2 * gammaincinv(ENERGY_COEFFICIENTS / 2, fraction)) for fraction in (TRIMMED, 0.5))
 BELOW_TRIM = float(gammainc(ENERGY_COEFFICIENTS / 2 + 1, TRIM_AT / 2))
 
 
@@ -199,12 +199,12 @@ def choose_smooth(structure: NDArray) -> NDArray[np.bool_]:
 
     Structure comes from other coefficients than energy: choosing by it does not bias the energy.
     """
-    return structure <= max(SMOOTH, np.quantile(structure, LEAST_SHARE))
+    return structure <= max(SMOOTH, np.quantile(structure, LEAST_FRACTION))
 
 
-def below_trim(share: NDArray) -> NDArray[np.bool_]:
+def below_trim(fraction: NDArray) -> NDArray[np.bool_]:
     """Which of energies that follow chi^2_k / k, times a scale that their median tells, lie under the law's 99.5 % point."""
-    return share <= np.median(share) * TRIM_AT / TYPICAL
+    return fraction <= np.median(fraction) * TRIM_AT / TYPICAL
 
 
 def untrimmed(mean: float) -> float:
@@ -234,11 +234,11 @@ def unclipped(points: Points, curve: Curve) -> Points:
     return Points(signal, points.variance / ratio, points.variance_error / ratio)
 
 
-def _level(mean: NDArray, energy: NDArray, share: NDArray, expected: NDArray) -> tuple[float, float, float]:
-    """Mean, variance and its error of one set; `share` is energy over what it should be, weights are 1 / `expected`."""
+def _level(mean: NDArray, energy: NDArray, fraction: NDArray, expected: NDArray) -> tuple[float, float, float]:
+    """Mean, variance and its error of one set; `fraction` is energy over what it should be, weights are 1 / `expected`."""
     weight = 1 / expected / np.sum(1 / expected)
-    kept = below_trim(share)
-    spread = max(np.sqrt(2 / ENERGY_COEFFICIENTS), float(share[kept].std() / share[kept].mean()) if share[kept].any() else 0)
+    kept = below_trim(fraction)
+    spread = max(np.sqrt(2 / ENERGY_COEFFICIENTS), float(fraction[kept].std() / fraction[kept].mean()) if fraction[kept].any() else 0)
     variance = untrimmed(float(weight[kept] @ energy[kept] / weight[kept].sum()))
     size = 1 / float(weight @ weight)
     return float(weight @ mean), variance, max(variance, float(1 / (1 / expected).mean()) / 10) * spread / np.sqrt(size)

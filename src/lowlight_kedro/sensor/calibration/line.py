@@ -76,7 +76,7 @@ def root(offset: float, error: float) -> tuple[float, float]:
 
 GRID = 800
 FEW_PHOTONS = 30  # below, a clipped Poisson count is not Gaussian enough
-PILED_UP = 1e-4  # share of sites at an extreme value from which the camera may be taken to clip there
+PILED_UP = 1e-4  # fraction of sites at an extreme value from which the camera may be taken to clip there
 NEAR_WHITE, CROWDED = 0.9, 1e-3  # a brightest value above this is saturation if so many sites lie within 2 % of it
 
 
@@ -190,7 +190,7 @@ def fit_clipped(points: Points, clips: Curve) -> Line:
     steepest = points.variance[-1] / max(points.mean[-1], 1e-9)
     if not steepest > 0:
         raise ValueError("its brightest blocks do not vary, expected noise")
-    starts = [np.log([steepest * share, points.variance.mean() * (1.2 - share)]) for share in (0.3, 0.7, 1.0)]
+    starts = [np.log([steepest * fraction, points.variance.mean() * (1.2 - fraction)]) for fraction in (0.3, 0.7, 1.0)]
     best = min((least_squares(residuals, start, diff_step=1e-4, max_nfev=40) for start in starts), key=lambda fit: fit.cost)
     scatter = max(2 * best.cost / max(len(points.mean) - 2, 1), 1)
     gain, offset = (float(value) for value in np.exp(best.x))

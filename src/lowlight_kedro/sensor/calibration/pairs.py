@@ -19,7 +19,7 @@ SELECTION = 1.2  # a chance excess of noise raises the limit by which places are
 MERGING = 0.3  # see `merging`; beyond it gains came out 10 to 25 % too high in simulated pairs shifted by two photosites
 TEXTURE = 0.05  # of the gain: what calm places of simulated frames shifted by two photosites still added, a standard deviation
 TAILS = 0.01  # of the read noise: long tails that are cut off with the outliers (lambda -0.044: 1 % too little), a standard deviation
-OFF = 0.25  # share by which the measured exposure ratio may differ from the stated one
+OFF = 0.25  # fraction by which the measured exposure ratio may differ from the stated one
 GREEN: Cfa = ((1,),)
 
 

@@ -62,14 +62,16 @@ def _known_at(iso: float, entries: Sequence[Entry]) -> tuple[dict[str, float], s
     if not below or not above or above[0]["iso"] > below[-1]["iso"] * NEIGHBOUR:
         return None
     low, high = below[-1], above[0]
-    share = 0.0 if low["iso"] == high["iso"] else np.log(iso / low["iso"]) / np.log(high["iso"] / low["iso"])
+    fraction = 0.0 if low["iso"] == high["iso"] else np.log(iso / low["iso"]) / np.log(high["iso"] / low["iso"])
     values = {}
     for key in (*(f"{name}_dn" for name in IN_DN), "tail"):
         if low[key] is None or high[key] is None:
             continue
         positive = min(low[key], high[key]) > 0 and key != "tail"
         values[key] = float(
-            np.exp((1 - share) * np.log(low[key]) + share * np.log(high[key])) if positive else (1 - share) * low[key] + share * high[key]
+            np.exp((1 - fraction) * np.log(low[key]) + fraction * np.log(high[key]))
+            if positive
+            else (1 - fraction) * low[key] + fraction * high[key]
         )
     between = f"ISO {low['iso']:g}" if low is high else f"between ISO {low['iso']:g} and {high['iso']:g}"
     return values, f"{between} ({low['verdict']}: {low['reason']})"

@@ -14,7 +14,7 @@ SIDE = 4  # periods of the pattern along a group of photosites
 CUT = 4.0  # standard deviations from which a residual is an edge, something that moved or a hot photosite
 SPIKE = 10.0  # 6.7 standard deviations of Gaussian noise
 BINS = 16  # of light, for the exposure ratio
-SMOOTHEST = 0.1  # share of the groups that serve the first guess
+SMOOTHEST = 0.1  # fraction of the groups that serve the first guess
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def measure_residuals(short: NDArray, long: NDArray, valid: NDArray, cfa: Cfa, g
             alpha[index] = light_ratio(light[members], long_light[members], bins)
             good[members] = same_light(light[members] - alpha[index] * long_light[members], bins)
     scale = np.nan_to_num(alpha)[channel]
-    share = 1 + scale**2 * gain_factor
-    value = diagonals(groups - scale[:, None, None] * reference) / np.sqrt(share)[:, None]
-    signal = scale * long_light * (1 + scale * gain_factor) / share
+    fraction = 1 + scale**2 * gain_factor
+    value = diagonals(groups - scale[:, None, None] * reference) / np.sqrt(fraction)[:, None]
+    signal = scale * long_light * (1 + scale * gain_factor) / fraction
     texture = diagonals(reference) / np.sqrt(gain_factor)
     return Residuals(value, signal, good & np.isfinite(alpha)[channel], channel, alpha, texture, long_light)
 
@@ -170,13 +170,13 @@ def merging(residuals: Residuals, line: TransferLine) -> float:
 def robust_variance(values: NDArray) -> tuple[float, float]:
     """Variance about 0 of what lies within `CUT` standard deviations, corrected for the cut, and its relative error."""
     density = np.sqrt(2 / np.pi) * CUT * np.exp(-(CUT**2) / 2)
-    share = 1 - density / erf(CUT / np.sqrt(2))
+    fraction = 1 - density / erf(CUT / np.sqrt(2))
     variance = (1.4826 * np.median(np.abs(values))) ** 2
     kept = values
     for _ in range(6):
         inside = values[values**2 <= CUT**2 * variance]
         if not len(inside):
             break
-        kept, variance = inside, (inside**2).mean() / share
+        kept, variance = inside, (inside**2).mean() / fraction
     kurtosis = (kept**4).mean() / max(variance, 1e-300) ** 2
     return float(variance), float(np.sqrt(max(kurtosis - 1, 1.0) / len(kept)))

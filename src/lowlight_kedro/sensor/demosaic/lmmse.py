@@ -127,9 +127,9 @@ def _directional_strip(window: NDArray, cfa: Cfa, looked_at: int, margin: int) -
         estimates.append(needed[:, HALO:-HALO, HALO:-HALO])
         steadiness.append(variation)
     along_rows, along_columns = estimates
-    share = steadiness[1] / (steadiness[0] + steadiness[1])
+    fraction = steadiness[1] / (steadiness[0] + steadiness[1])
     result = along_rows - along_columns
-    result *= share
+    result *= fraction
     result += along_columns
     return result
 

@@ -1,7 +1,7 @@
 """Malvar, He and Cutler 2004: gradient-corrected linear interpolation for Bayer mosaics.
 
 "High-quality linear interpolation for demosaicing of Bayer-patterned color images", ICASSP 2004, figure 2. Each estimate is
-the bilinear one plus a share of the Laplacian of the measured channel: 1/2 for green, 5/8 for red and blue at green sites,
+the bilinear one plus a fraction of the Laplacian of the measured channel: 1/2 for green, 5/8 for red and blue at green sites,
 3/4 for red at blue sites and blue at red ones. Written as differences, so that a flat colour stays exact to the bit.
 """
 

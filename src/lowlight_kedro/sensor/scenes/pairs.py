@@ -44,13 +44,13 @@ def data_types(frames: pd.DataFrame) -> pd.Series:
     return named.where(named.notna(), by_time)
 
 
-def split_of(scene: str, rule: str, shares: Mapping[Any, float], chosen: Mapping[str, Any]) -> str:
+def split_of(scene: str, rule: str, fractions: Mapping[Any, float], chosen: Mapping[str, Any]) -> str:
     """`train`, `val` or `test`, for the whole scene.
 
     Args:
         rule: `first_digit`, as SID numbers its scenes (0 train, 1 test, 2 val), or `hash`, which puts a scene
             by its name alone, so that later scenes never move earlier ones.
-        shares: share of scenes per split, for `hash`.
+        fractions: of the scenes per split, for `hash`.
         chosen: splits decided by hand; they win.
     """
     if scene in chosen:
@@ -58,12 +58,12 @@ def split_of(scene: str, rule: str, shares: Mapping[Any, float], chosen: Mapping
     if rule == "first_digit":
         digit = next((character for character in scene.split("_")[-1] if character.isdigit()), "0")
         return {"1": "test", "2": "val"}.get(digit, "train")
-    position = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big") / 2**64 * sum(shares.values())
-    for split, share in shares.items():
-        if position < share:
+    position = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big") / 2**64 * sum(fractions.values())
+    for split, fraction in fractions.items():
+        if position < fraction:
             return split
-        position -= share
-    return next(iter(shares))
+        position -= fraction
+    return next(iter(fractions))
 
 
 def signal_ratio(long: Any, short: Any) -> float:
