@@ -32,7 +32,8 @@ from lowlight_kedro.restoration.estimates import LOCAL_REACH, posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
 from lowlight_kedro.restoration.measurement import noise_levels
-from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
+from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import PoissonGaussian

@@ -29,8 +29,9 @@ from lowlight_kedro.restoration import saturation
 from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Measurement
-from lowlight_kedro.restoration.observation import Observation, Structure
+from lowlight_kedro.restoration.observation import Observation
 from lowlight_kedro.restoration.offsets import Spread, shift
+from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.restoration.tails import student_factor
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import CameraNoise

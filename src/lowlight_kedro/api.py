@@ -37,8 +37,8 @@ from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expec
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
-from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Window
+from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
 from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
 from lowlight_kedro.restoration.windows import windowed
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate

@@ -19,8 +19,8 @@ from lowlight_kedro.restoration.estimates import (
 )
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.observation import Exposure, Observation, Structure
-from lowlight_kedro.restoration.settings import Probing, Sampling
+from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.settings import Probing, Sampling, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from lowlight_kedro.sensor.tiles import from_tile_domain

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.observation import Clipped, Exposure, Learned, Observation, Structure
+from lowlight_kedro.restoration.observation import Clipped, Exposure, Learned, Observation
 from lowlight_kedro.restoration.saturation import one_sided
+from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise
 

@@ -11,8 +11,9 @@ from lowlight_kedro.restoration.estimates import posterior_mean, posterior_sampl
 from lowlight_kedro.restoration.guidance import diffpir, noise_map
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.restoration.measurement import Operator
-from lowlight_kedro.restoration.observation import Exposure, Structure
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.offsets import Spread, shift
+from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
 from tests.diffusion.gaussian import Gaussian

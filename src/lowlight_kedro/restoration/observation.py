@@ -14,30 +14,11 @@ from lowlight_kedro.restoration import lines, offsets, saturation, tails
 from lowlight_kedro.restoration.lines import Lines
 from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
+from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.noise import NoiseModel
 
 Again = Callable[[Measurement], Tensor]
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Which parts of the noise are handled as what they are; a part that the noise model lacks changes nothing.
-
-    Attributes:
-        saturation: clipped photosites say "at least", those piled up at black "at most"; otherwise they count as measured values.
-        rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
-        black: likewise the black-level error of each channel.
-        lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
-            noise model knows.
-        tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
-    """
-
-    saturation: bool = True
-    rows: bool = True
-    black: bool = True
-    lines: bool = False
-    tails_nu: float | None = None
 
 
 @dataclass(frozen=True)

@@ -63,3 +63,23 @@ class Window:
     size: Annotated[int, Ge(32)] | None = None
     memory_mb: Positive = 700.0
     tolerance: Positive = 1e-3
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which parts of the noise are handled as what they are; a part that the noise model lacks changes nothing.
+
+    Attributes:
+        saturation: clipped photosites say "at least", those piled up at black "at most"; otherwise they count as measured values.
+        rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
+        black: likewise the black-level error of each channel.
+        lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
+            noise model knows.
+        tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
+    """
+
+    saturation: bool = True
+    rows: bool = True
+    black: bool = True
+    lines: bool = False
+    tails_nu: Positive | None = None

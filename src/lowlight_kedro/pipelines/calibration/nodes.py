@@ -4,6 +4,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -121,8 +122,8 @@ def _pair_jobs(
     for row in _first(pairs[pairs["split"].isin(options.pairs.splits)], options.pairs.max_per_iso):
         short, long, ratio = raws[row["short"]], raws[row["long"]], float(row["exposure_ratio"])
         about = {"camera": row["camera"], "iso": row["iso"], "method": "pairs", "frames": [row["short"], row["long"]]}
-        measure = partial(_from_pair, short, long, ratio, preprocessing.pairing.limits)
-        yield _job(row["short"], measure, [short, long], about, [ratio, preprocessing.pairing.model_dump()])
+        measure = partial(_from_pair, short, long, ratio, preprocessing.pairing)
+        yield _job(row["short"], measure, [short, long], about, [ratio, asdict(preprocessing.pairing)])
 
 
 def _frame_jobs(raws: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], method: str, measure: Callable[[Raw], Any]) -> Iterator[Job]:

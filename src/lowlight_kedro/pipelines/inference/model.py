@@ -19,7 +19,6 @@ from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import expected_evaluations
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.observation import Structure
 from lowlight_kedro.restoration.settings import Window
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.dark_signal import Darks
@@ -92,6 +91,6 @@ class Restoration:
         return Settings(
             estimate=options.estimate, refreshes=options.refreshes, symmetries=options.symmetries, seed=options.seed,
             sampling=options.sample, probing=options.uncertainty, highlights=options.highlights,
-            structure=Structure(**options.measurement.model_dump(exclude={"defects"})), defects=options.measurement.defects,
+            structure=options.measurement, defects=options.measurement.defects,
             window=Window(window.size, window.memory_mb, window.tolerance),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from lowlight_kedro.bounds import Fraction, Natural, Positive
 from lowlight_kedro.pipelines.options import Choice, Options, checked
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions, Split
 from lowlight_kedro.plugins import choose
-from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling
+from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from lowlight_kedro.sensor.render import Display
 
@@ -40,15 +40,11 @@ class WindowOptions(Options):
     precision: Literal["fp32", "bf16", "auto"]
 
 
-class MeasurementOptions(Options):
-    """Which parts of the noise are handled as what they are, see `restoration.observation.Structure`."""
+@dataclass(frozen=True)
+class MeasurementOptions(Structure):
+    """Which parts of the noise are handled as what they are, and whether defects are looked for, see `sensor.defects`."""
 
-    saturation: bool
-    rows: bool
-    black: bool
-    lines: bool
-    tails_nu: Positive | None
-    defects: bool
+    defects: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Parameters of the preprocessing pipeline."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
+from lowlight_kedro.bounds import Count, NotNegative
 from lowlight_kedro.datasets.libraw import PREFIX, libraw_demosaicer
 from lowlight_kedro.pipelines.options import Options, checked, known
 from lowlight_kedro.plugins import choose, code_of
@@ -32,19 +33,12 @@ class SplitOptions(Options):
     scenes: dict[str, Split]
 
 
-class PairingOptions(Options):
-    """Which pairs of exposures are good enough; limits as in `sensor.alignment.PairLimits`."""
+@dataclass(frozen=True)
+class PairingOptions(PairLimits):
+    """Which pairs of exposures are good enough: whether they are checked, and pairs that are left out, with the reason."""
 
     check: bool
-    max_ratio_error: Positive
-    max_shift: NotNegative
-    max_moving: Fraction
     exclude: dict[str, str]
-
-    @property
-    def limits(self) -> PairLimits:
-        """The limits of the check."""
-        return PairLimits(self.max_ratio_error, self.max_shift, self.max_moving)
 
 
 class TileOptions(Options):

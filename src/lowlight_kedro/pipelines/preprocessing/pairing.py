@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 
 import pandas as pd
@@ -75,7 +76,7 @@ def check_files(short: RawFile, long: RawFile, exposure_ratio: float, options: P
         if frames[0].cfa != frames[1].cfa:
             raise ValueError(f"the colour filter arrays of {short.path} and {long.path} differ")
         signals = [normalise(frame) for frame in frames]
-        check = check_pair(signals[0], signals[1], frames[0].cfa, exposure_ratio, options.limits)
+        check = check_pair(signals[0], signals[1], frames[0].cfa, exposure_ratio, options)
     except ValueError as error:
         check = PairCheck(exposure_ratio, reason=str(error))
     return {"record": {column: getattr(check, column) for column in CHECK_COLUMNS}}
@@ -89,7 +90,7 @@ def check_pairs(
     jobs = []
     for pair in pairs.to_dict("records"):
         short, long, ratio = raw_frames[pair["short"]], raw_frames[pair["long"]], float(pair["exposure_ratio"])
-        settings = [ratio, options.pairing.model_dump()]
+        settings = [ratio, asdict(options.pairing)]
         jobs.append(Job(pair["short"], "pairs", partial(check_files, short, long, ratio), [short, long], settings))
     return Jobs(jobs, options.pairing, executor.build(), "pairs", "pair")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.bounds import Fraction, NotNegative, Positive
 from lowlight_kedro.sensor.alignment.ratio import BLOCK, Ratio, measure_ratio, noise_variance
 from lowlight_kedro.sensor.alignment.registration import (
     any_in,
@@ -85,9 +86,9 @@ class PairLimits:
         max_moving: fraction of the tested blocks that moved.
     """
 
-    max_ratio_error: float
-    max_shift: float
-    max_moving: float
+    max_ratio_error: Positive
+    max_shift: NotNegative
+    max_moving: Fraction
 
 
 @dataclass(frozen=True)
