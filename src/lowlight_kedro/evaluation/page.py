@@ -4,7 +4,10 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
+from importlib.resources import files
+from string import Template
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.page_facts import Fact, brighter, frame_facts, seconds, told, warnings
-from lowlight_kedro.evaluation.page_template import CONTROLS, MAP, PAGE, SCRIPT, STYLE, VIEWER
 from lowlight_kedro.evaluation.pictures import heat_colours, most_detailed
 
 QUALITIES = (92, 88, 84, 80, 76, 72, 66, 60, 54, 48, 42, 36, 30)  # JPEG, best first
@@ -56,6 +58,17 @@ class Page:
     whole: bool = False
 
 
+@cache
+def template(name: str) -> str:
+    """A file of `evaluation/templates`: HTML with `$name` where something is filled in, a style or a script."""
+    return files("lowlight_kedro.evaluation").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def filled(name: str, **values: object) -> str:
+    """The template `name` with `values`; all that it names must be given."""
+    return Template(template(name)).substitute(values)
+
+
 def jpeg(picture: NDArray, most_bytes: int, *, subsampled: bool = True) -> bytes:
     """sRGB in [0, 1] (3, h, w) as JPEG, of the best quality in `QUALITIES` that needs no more than `most_bytes`, else of the last.
 
@@ -87,17 +100,18 @@ def _focus(picture: NDArray) -> str:
 
 def _viewer(
     pair: Pair, title: str, caption: str, most_bytes: int, *, detail: bool = False, width: int | None = None,
-    files: tuple[str, str] | None = None,
+    whole: tuple[str, str] | None = None,
 ) -> str:  # fmt: skip
-    """Before and after under a slider; a detail is always shown at 100 %. `files` hold them in all their `width` pixels."""
+    """Before and after under a slider; a detail is always shown at 100 %. The files `whole` hold them in all their `width` pixels."""
     before, after = pair
     if before.shape != after.shape:
         raise ValueError(f"before and after must have one size, got {before.shape} and {after.shape}; choose a demosaicer that keeps it")
     height, own_width = after.shape[1:]
-    whole = [f' data-full="{escape(quote(file))}"' for file in files] if files else ["", ""]
-    return VIEWER.substitute(
-        kind=" full" if detail else "", controls="" if detail else CONTROLS, title=escape(title), caption=caption,
-        width=width or own_width, ratio=f"{own_width / height:.5f}", full_before=whole[0], full_after=whole[1],
+    full = [f' data-full="{escape(quote(file))}"' for file in whole] if whole else ["", ""]
+    return filled(
+        "viewer.html", kind=" full" if detail else "", controls="" if detail else template("controls.html"),
+        title=escape(title), caption=caption,
+        width=width or own_width, ratio=f"{own_width / height:.5f}", full_before=full[0], full_after=full[1],
         focus=_focus(after), before=embedded(before, most_bytes), after=embedded(after, most_bytes),
     )  # fmt: skip
 
@@ -117,8 +131,8 @@ def _uncertainty(page: Page, most_bytes: int) -> str:
         return f'<section><h2>Uncertainty</h2><p class="quiet">No map: {reason}.</p></section>\n'
     picture, most = page.std
     height, width = picture.shape[1:]
-    shown = MAP.substitute(
-        ratio=f"{width / height:.5f}", width=width, height=height, picture=embedded(picture, most_bytes),
+    shown = filled(
+        "map.html", ratio=f"{width / height:.5f}", width=width, height=height, picture=embedded(picture, most_bytes),
         colours=", ".join(heat_colours(9)), half=told(most / 2, "{:.2g}"), most=told(most, "{:.2g}"),
     )  # fmt: skip
     caption = (
@@ -171,14 +185,14 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
         "Left of the divider the photo as it was, only brightened; right of it the restored picture, equally bright. Drag the divider, or "
         "use the slider with arrow keys; a double click shows that place at 100 %."
     )
-    whole = page.whole and {"before", "preview"} <= set(page.parts) & set(links)
-    files = (links["before"], links["preview"]) if whole else None
+    shown = page.whole and {"before", "preview"} <= set(page.parts) & set(links)
+    whole = (links["before"], links["preview"]) if shown else None
     facts = "".join(_section(heading, rows) for heading, rows in frame_facts(record, page.size).items())
-    return PAGE.substitute(
-        title=escape(title), subtitle=escape(" · ".join(subtitle)), style=STYLE, script=SCRIPT,
+    return filled(
+        "page.html", title=escape(title), subtitle=escape(" · ".join(subtitle)), style=template("page.css"), script=template("page.js"),
         warnings=f'<div class="warning" role="note">{warned}</div>\n' if warned else "",
         beside="'self' file:" if whole else "",
-        viewer=_viewer(page.pictures, title, caption, most, width=page.size[1] if whole else None, files=files),
+        viewer=_viewer(page.pictures, title, caption, most, width=page.size[1] if whole else None, whole=whole),
         figures=_detail(page, most) + _uncertainty(page, most),
         facts=facts + _files(page, links),
     )  # fmt: skip

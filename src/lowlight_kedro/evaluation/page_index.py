@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 from numpy.typing import NDArray
 
-from lowlight_kedro.evaluation.page import embedded
+from lowlight_kedro.evaluation.page import embedded, filled, template
 from lowlight_kedro.evaluation.page_facts import brighter, seconds, told
-from lowlight_kedro.evaluation.page_template import INDEX, INDEX_STYLE, STYLE
 
 ENTRY = Template("""<li><a href="$link">$picture<b>$name</b></a>
 <span class="quiet">$facts</span></li>
@@ -58,4 +57,4 @@ def index_page(entries: Sequence[Entry], links: Mapping[str, str], picture_kb: f
     ]
     told_of = f"{len(entries) - len(failed)} restored" + (f", {len(failed)} could not be restored" if failed else "")
     listed = f"<section><h2>Could not be restored</h2><dl>{''.join(failed)}</dl></section>\n" if failed else ""
-    return INDEX.substitute(style=STYLE + INDEX_STYLE, subtitle=told_of, entries=shown, failed=listed)
+    return filled("index.html", style=template("page.css") + template("index.css"), subtitle=told_of, entries=shown, failed=listed)

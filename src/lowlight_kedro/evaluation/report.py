@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lowlight_kedro.evaluation.page import embedded
+from lowlight_kedro.evaluation.page import embedded, filled, template
 from lowlight_kedro.evaluation.pictures import calibration_figure, heat, most_detailed
-from lowlight_kedro.evaluation.report_template import PAGE
 from lowlight_kedro.evaluation.statistics import KEYS
 from lowlight_kedro.sensor.render import shrunk
 
@@ -245,7 +244,8 @@ def report_page(report: Report) -> str:
         if few < 2
         else f"Brackets: 95 % bootstrap interval over {few} scenes at most; with few scenes it is rough."
     )
-    return PAGE.substitute(
+    return filled(
+        "report.html", style=template("report.css"), script=template("report.js"),
         title=escape(report.title), made=escape(report.made), command=escape(report.command), note=escape(note), scores=scores or empty,
         differences=table_html(_differences(report.differences)) if len(report.differences) else empty,
         chart=_chart("PSNR by method and exposure ratio", chart) if chart else empty,
