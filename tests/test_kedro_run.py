@@ -117,7 +117,7 @@ def test_folders_and_the_tile_size_are_parameters_too():
     catalog = context.config_loader["catalog"]
     assert catalog["frames"]["filepath"] == "elsewhere/02_intermediate/frames.csv"
     assert (catalog["raw_frames"]["filepath"], catalog["photographs"]["filepath"]) == ("my/raws", "pictures")
-    assert catalog["train_tiles"]["image_size"] == context.params["preprocessing"].tiles.size == 64
+    assert catalog["tiles"]["image_size"] == context.params["preprocessing"].tiles.size == 64
 
 
 def test_a_path_elsewhere_is_taken_or_refused_when_the_catalog_is_built():
@@ -126,7 +126,7 @@ def test_a_path_elsewhere_is_taken_or_refused_when_the_catalog_is_built():
     elsewhere = {name for name in catalog.filter() if refused(catalog, name)}
     for name in set(catalog.filter(name_regex="^(?!param)")) - elsewhere:
         assert getattr(catalog.get(name), "_protocol", None) == "memory", name
-    assert {"raw_frames", "photographs", "import_files", "prior", "restored", "train_tiles", "calibrations", "frame_tiles"} <= elsewhere
+    assert {"raw_frames", "photographs", "import_files", "prior", "restored", "tiles", "calibrations", "frame_tiles"} <= elsewhere
     assert not elsewhere & {"frames", "evaluation_table", "report", "evaluation_figure", "comparisons", "tile_statistics"}
 
 

@@ -19,7 +19,7 @@ def test_the_bracket_goes_through_every_pipeline(empty_project, bracket):
         sensor={"noise": {"gain": 2e-4, "read_noise": 1e-3}},
         inference={"select": {"splits": ["train"]}, "crop": [1200, 1000, 512, 768]},
     )
-    pairs = pd.read_csv(empty_project.data / "02_intermediate/pairs.csv")
+    pairs = pd.read_csv(empty_project.data / "03_primary/pairs.csv")
     assert pairs[["short", "long"]].to_numpy().tolist() == [["sample2", "sample1"]]
     assert abs(pairs["exposure_ratio"][0] - 4) < 1e-3
     assert (pairs["verdict"][0], pairs["shift_y"][0], pairs["shift_x"][0]) == ("ok", 2, 4)

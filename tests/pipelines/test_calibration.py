@@ -40,7 +40,7 @@ def calibrated(project):
 
 
 def test_flats_and_darks_give_the_camera_back_and_inference_uses_it(calibrated):
-    record = json.loads((calibrated.data / "05_model_input/calibrations/Acme_One.json").read_text())
+    record = json.loads((calibrated.data / "03_primary/calibrations/Acme_One.json").read_text())
     (entry,) = record["entries"]
     assert (record["camera"], entry["iso"], entry["method"], entry["verdict"]) == ("Acme One", ISO, "flats", "good")
     for name, truth in {"gain_dn": GAIN_DN, "read_noise_dn": np.hypot(READ_DN, 12**-0.5), "row_noise_dn": ROW_DN}.items():
@@ -54,7 +54,7 @@ def test_flats_and_darks_give_the_camera_back_and_inference_uses_it(calibrated):
     assert used["noise"]["gain"] == pytest.approx(entry["gain_dn"] / RANGE)
     assert used["noise_not_from"] == []
     assert used["darks"] == {"frames": [f"{number}.dng" for number in range(4)], "exposure_s": 0.1, "sites": used["darks"]["sites"]}
-    with np.load(calibrated.data / "05_model_input/calibrations/Acme_One_iso800_0.1s_192x192.npz") as dark_map:
+    with np.load(calibrated.data / "03_primary/calibrations/Acme_One_iso800_0.1s_192x192.npz") as dark_map:
         assert (dark_map["camera"], dark_map["count"], dark_map["shape"].tolist()) == ("Acme One", 4, [192, 192])
         assert np.abs(dark_map["black"]).max() < 1
 
@@ -64,7 +64,7 @@ def test_flats_and_darks_are_no_scenes(calibrated):
     frames = pd.read_csv(calibrated.data / "02_intermediate/frames.csv")
     assert frames["data_type"].value_counts().to_dict() == {"flat": 8, "long": 6, "short": 7, "dark": 4}
     assert not pd.read_csv(calibrated.data / "03_primary/index.csv")["frame"].str.contains("acme/(?:flats|darks)").any()
-    assert not pd.read_csv(calibrated.data / "02_intermediate/pairs.csv")["short"].str.contains("flats|darks").any()
+    assert not pd.read_csv(calibrated.data / "03_primary/pairs.csv")["short"].str.contains("flats|darks").any()
 
 
 def test_the_truth_of_test_scenes_is_not_used(project):
@@ -75,6 +75,9 @@ def test_the_truth_of_test_scenes_is_not_used(project):
 
 
 def test_nothing_to_measure_is_said_and_does_not_stop_the_run(project, caplog):
+    (project.raw / "Sony/long/torn.dng").write_bytes(b"no raw")
     project.run("calibration", calibration={"methods": ["flats", "tag"]})
     assert pd.read_csv(project.data / "08_reporting/calibration.csv").empty
     assert "no noise could be measured" in caplog.text
+    report = json.loads((project.data / "08_reporting/calibration_report.json").read_text())
+    assert [(problem["file"][-8:], bool(problem["reason"])) for problem in report["skipped"]] == [("torn.dng", True)]

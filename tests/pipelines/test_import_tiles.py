@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSet
 from lowlight_kedro.datasets.jobs import JobsDataset
 from lowlight_kedro.datasets.stacks import decode, encode, holds
 from lowlight_kedro.datasets.tiles import TileFolderDataset
@@ -70,7 +70,7 @@ def test_imported_tiles_are_the_old_ones_to_half_a_step_and_validate(predecessor
     assert len(dataset) == 8  # the noisy one is kept, in `short`, and not trained on
     for k in range(8):
         np.testing.assert_array_equal(dataset[k][0].numpy(), decode(encode(values[k])))
-    _, problems = check_tiles(new, target.load(), VALIDATION)
+    _, problems = check_tiles(TileSet(new, tmp_path / "new", tmp_path / "metadata.json", SIDE), VALIDATION)
     assert problems.empty
 
 
@@ -92,7 +92,7 @@ def test_bad_tiles_are_listed_and_the_others_imported(predecessor, tmp_path):
     assert reasons["r4"] == "no file for it"
     assert "shape is (3, 8, 8)" in reasons["r5"]
     assert report["outside"] == {"scene_10s_r0": int((np.abs(outside) > 1).sum())}
-    assert check_tiles(new, target.load(), VALIDATION)[1].empty
+    assert check_tiles(TileSet(new, tmp_path / "new", tmp_path / "unread.json", SIDE), VALIDATION)[1].empty
     clipped, report = import_all(folder, metadata, target, IMPORT.model_copy(update={"clip": True}))
     assert [tile["tile_id"][-2:] for tile in clipped["tiles"]] == ["r0", "r1", "r6", "r7", "r8"]
     assert len(report["refused"]) == 4

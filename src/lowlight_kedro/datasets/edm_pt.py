@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import ImagePreview
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy, zeros
 from torch.utils.data import Dataset
 
-from lowlight_kedro.datasets.atomic import local_path
+from lowlight_kedro.datasets.atomic import AtomicJSONDataset, local_path
 from lowlight_kedro.datasets.stacks import OpenStacks, decode
-from lowlight_kedro.datasets.tiles import read_tile
+from lowlight_kedro.datasets.tiles import TileFolder, TileFolderDataset, read_tile
 from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
 
 
@@ -130,33 +132,67 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.__getitems__([index])[0]
 
 
-class EDMPTKedroDataset(AbstractDataset[None, EDMPTDataset | None]):
-    """`EDMPTDataset` as a catalog entry: the same arguments under the same names.
+@dataclass(frozen=True)
+class TileSet:
+    """Tiles as one thing: what their metadata says, the folder of their files, and what training reads of them.
 
-    With `optional: true` a split without tiles loads as None.
+    Attributes:
+        metadata: the whole of it, see `sensor.metadata`.
+        folder: of the stacks and `.pt` files.
+        metadata_json: where the metadata lies.
+        image_size: side of a tile, pixels.
     """
 
-    def __init__(
-        self, *, data_root: str, metadata_json: str, split: str = "train", image_size: int = 256,
-        optional: bool = False, metadata: dict | None = None,
-    ) -> None:  # fmt: skip
-        paths = {"data_root": str(local_path(data_root)), "metadata_json": str(local_path(metadata_json))}
-        self._arguments: dict[str, Any] = paths | {"split": split, "image_size": image_size}
-        self._optional = optional
+    metadata: dict[str, Any]
+    folder: Path
+    metadata_json: Path
+    image_size: int
+
+    def files(self) -> TileFolder:
+        """The files of the tiles, not yet opened.
+
+        Raises:
+            DatasetError: there is no such folder.
+        """
+        return TileFolderDataset(filepath=str(self.folder)).load()
+
+    def split(self, name: str) -> EDMPTDataset:
+        """The clean tiles of one split, see `EDMPTDataset`."""
+        return EDMPTDataset(self.folder, self.metadata_json, name, image_size=self.image_size)
+
+
+class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
+    """The catalog entry `tiles`: the metadata is saved by who made the tiles, and a `TileSet` is loaded.
+
+    So whoever reads tiles, their metadata or a split of them waits in Kedro's order for who writes them.
+
+    Args:
+        folder: of the stacks and `.pt` files.
+        metadata_json: the metadata file.
+        image_size: side of a tile, pixels.
+        metadata: `made_by` is the pipeline that is told where there are no tiles.
+    """
+
+    def __init__(self, *, folder: str, metadata_json: str, image_size: int, metadata: dict | None = None) -> None:
+        self._folder, self._json = local_path(folder), local_path(metadata_json)
+        self._described = AtomicJSONDataset(filepath=self._json.as_posix(), metadata=metadata)
+        self._image_size = image_size
         self.metadata = metadata
 
-    def load(self) -> EDMPTDataset | None:
-        """Open the split."""
-        try:
-            return EDMPTDataset(**self._arguments)
-        except ValueError as error:
-            if self._optional:
-                return None
-            raise DatasetError(str(error)) from error
+    def load(self) -> TileSet:
+        """Read the metadata; opens no tile."""
+        return TileSet(self._described.load(), self._folder, self._json, self._image_size)
 
-    def save(self, data: None) -> None:
-        """Tiles are written by the preprocessing pipeline."""
-        raise DatasetError("a training set is read-only; run the preprocessing pipeline to make one")
+    def save(self, data: dict[str, Any]) -> None:
+        """Write the metadata; the files are there before it."""
+        self._described.save(data)
+
+    def preview(self) -> ImagePreview:
+        """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""
+        return TileFolderDataset(filepath=str(self._folder)).preview()
+
+    def _exists(self) -> bool:
+        return self._json.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return self._arguments
+        return {"folder": str(self._folder), "metadata_json": str(self._json), "image_size": self._image_size}

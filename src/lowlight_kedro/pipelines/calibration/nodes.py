@@ -18,6 +18,7 @@ from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions, Split
+from lowlight_kedro.pipelines.preprocessing.pairing import Problems
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
@@ -155,11 +156,14 @@ def measure_noise(
     return Jobs(jobs, None, executor.build(), "calibrating", "measurement")
 
 
-def collect_calibrations(noise_measurements: Mapping[str, Mapping[str, Callable[[], dict]]]) -> tuple[dict[str, dict], pd.DataFrame]:
-    """Measurements of one camera, ISO and method put together: a calibration per camera by file name, and a table."""
+def collect_calibrations(
+    noise_measurements: Mapping[str, Mapping[str, Callable[[], dict]]], unreadable: Problems, unpaired: Problems
+) -> tuple[dict[str, dict], pd.DataFrame, dict[str, Any]]:
+    """Measurements of one camera, ISO and method put together: a calibration per camera by file name, a table, and a report of the rest."""
     groups: dict[tuple[str, float, str], list[dict]] = defaultdict(list)
-    for parts in noise_measurements.values():
-        record = parts["record"]()
+    records = [parts["record"]() for parts in noise_measurements.values()]
+    failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
+    for record in records:
         if record.get("entry"):
             groups[record["camera"], record["entry"]["iso"], record["entry"]["method"]].append(record["entry"])
     cameras: dict[str, dict] = {}
@@ -172,7 +176,8 @@ def collect_calibrations(noise_measurements: Mapping[str, Mapping[str, Callable[
         rows.append({"camera": camera, "measurements": len(entries)} | {key: value for key, value in entry.items() if key in COLUMNS})
     if not rows:
         logger.warning("no noise could be measured: there are no flats, no pairs that fit, and no image that told its noise")
-    return cameras, pd.DataFrame(rows, columns=list(COLUMNS))
+    report = {"measurements": len(records) - len(failed), "skipped": unreadable + failed, "unpaired": unpaired}
+    return cameras, pd.DataFrame(rows, columns=list(COLUMNS)), report
 
 
 def plot_calibrations(calibrations: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:

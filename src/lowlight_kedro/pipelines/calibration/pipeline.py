@@ -24,7 +24,10 @@ def create_pipeline() -> Pipeline:
             "noise_measurements",
             name="measure_noise",
         ),
-        Node(collect_calibrations, "noise_measurements", ["calibrations", "calibration_table"], name="collect_calibrations"),
+        Node(
+            collect_calibrations, ["noise_measurements", "calibration_unreadable", "calibration_unpaired"],
+            ["calibrations", "calibration_table", "calibration_report"], name="collect_calibrations",
+        ),
         Node(measure_darks, ["raw_frames", "calibration_frames", "params:executor"], "dark_measurements", name="measure_darks"),
         Node(collect_darks, "dark_measurements", "darks", name="collect_darks"),
         Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations", tags="report"),

@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
             name="import_stacks",
         ),
         Node(
-            describe_import, ["import_metadata", "imported_tiles", "params:import_tiles"], ["tile_metadata", "import_report"],
+            describe_import, ["import_metadata", "imported_tiles", "params:import_tiles"], ["tiles", "import_report"],
             name="describe_import",
         ),
     ])  # fmt: skip

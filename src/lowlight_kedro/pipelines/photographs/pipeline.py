@@ -11,6 +11,6 @@ def create_pipeline() -> Pipeline:
         Node(cut_photographs, ["photographs", "params:photographs", "params:executor"], "photograph_tiles", name="cut_photographs"),
         Node(
             describe_photographs, ["photograph_tiles", "params:photographs"],
-            ["tile_metadata", "tile_index", "preprocessing_report"], name="describe_photographs",
+            ["tiles", "tile_index", "preprocessing_report"], name="describe_photographs",
         ),
     ])  # fmt: skip

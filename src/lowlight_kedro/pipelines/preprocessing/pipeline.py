@@ -29,7 +29,7 @@ def create_pipeline() -> Pipeline:
         Node(
             describe_tiles,
             ["frame_tiles", "frames", "pairs", "unreadable_frames", "unpaired_frames", "params:preprocessing"],
-            ["tile_metadata", "tile_index", "preprocessing_report"],
+            ["tiles", "tile_index", "preprocessing_report"],
             name="describe_tiles",
         ),
     ])  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lowlight_kedro.datasets.edm_pt import EDMPTDataset
+from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSet
 from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, network_choice, prior_of
 from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
@@ -66,8 +66,8 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions,
     return description
 
 
-def _require_size(tiles: EDMPTDataset, tile_metadata: Mapping[str, Any]) -> None:
-    size, wanted = tile_metadata.get("tile_size"), tiles.shape[-1]
+def _require_size(tiles: TileSet) -> None:
+    size, wanted = tiles.metadata.get("tile_size"), tiles.image_size
     if size not in (None, wanted):
         raise ValueError(
             f"the tiles are of {size} x {size} pixels, expected tile_size={wanted} of globals.yml; set tile_size to {size}, or make the "
@@ -75,9 +75,17 @@ def _require_size(tiles: EDMPTDataset, tile_metadata: Mapping[str, Any]) -> None
         )
 
 
-def _tell_differences(tile_metadata: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+def _for_measuring(tiles: TileSet) -> EDMPTDataset | None:
+    """The tiles of split `val`; none where there is no clean one."""
+    try:
+        return tiles.split("val")
+    except ValueError:
+        return None
+
+
+def _tell_differences(metadata: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """What the parameters say of the tiles at hand that was not so when they were made."""
-    for pipeline, options in tile_metadata.get("made_by", {}).items():
+    for pipeline, options in metadata.get("made_by", {}).items():
         now = parameters.get(pipeline, {})  # typed where a node of this run takes it
         changed = differences(options, now.model_dump(mode="json") if isinstance(now, Options) else now)
         if changed:
@@ -118,25 +126,25 @@ def _log_end(history: list[dict[str, Any]], done: bool, options: TrainingOptions
 
 
 def train_prior(
-    train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, tile_metadata: dict[str, Any], tile_statistics: dict[str, Any],
-    earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None, initial_prior: Checkpoint | None, options: TrainingOptions,
-    parameters: dict[str, Any],
+    tiles: TileSet, tile_statistics: dict[str, Any], earlier_state: Checkpoint | None, earlier_history: pd.DataFrame | None,
+    initial_prior: Checkpoint | None, options: TrainingOptions, parameters: dict[str, Any],
 ) -> Iterator[tuple[dict[str, Checkpoint], Checkpoint, pd.DataFrame]]:  # fmt: skip
     """Train, yielding snapshots, the state and the history; resumes from `earlier_state`, or begins with `initial_prior`.
 
     Kedro saves them in this order: a run that is killed between them comes to the same snapshot again.
 
     `earlier_history` is the table that the earlier process left: the time that ticks took is told nowhere else.
-    `tile_metadata` and all `parameters` are compared: tiles that were made with others are told before the first update.
+    The metadata of the tiles and all `parameters` are compared: tiles that were made with others are told before the first update.
 
     Raises:
         SystemExit: after the state was saved that Ctrl-C (code 130) or SIGTERM (143) asked for, and in all ranks but the first.
     """
-    _require_size(train_tiles, tile_metadata)
+    _require_size(tiles)
+    train_tiles = tiles.split("train")
     _require_validated(train_tiles, tile_statistics)
-    _tell_differences(tile_metadata, parameters)
+    _tell_differences(tiles.metadata, parameters)
     description = describe_training(tile_statistics, options, initial_prior)
-    arguments = (train_tiles, val_tiles, tile_statistics["dropped"], description, earlier_state, initial_prior, options)
+    arguments = (train_tiles, _for_measuring(tiles), tile_statistics["dropped"], description, earlier_state, initial_prior, options)
     images, history, total = 0, [], options.schedule(batch_gpu=1).total_images
     require_whole_passes(options.batch_size, 1 if options.batch_gpu == "auto" else options.batch_gpu, world_size())
     with stop_requests() as asked, seated(options.device, asked) as seat, closing(train_rank(*arguments, seat=seat)) as states:

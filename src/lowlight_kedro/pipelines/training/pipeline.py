@@ -9,8 +9,8 @@ def create_pipeline() -> Pipeline:
     """The training pipeline."""
     return Pipeline([
         Node(
-            train_prior, ["train_tiles", "val_tiles", "tile_metadata", "tile_statistics", "earlier_training_state",
-                          "earlier_training_history", "initial_prior", "params:training", "parameters"],
+            train_prior, ["tiles", "tile_statistics", "earlier_training_state", "earlier_training_history", "initial_prior",
+                          "params:training", "parameters"],
             ["snapshots", "training_state", "training_history"], name="train_prior", tags="gpu",
         ),
         Node(export_prior, ["training_state", "snapshots", "params:training"], "prior", name="export_prior"),

@@ -11,6 +11,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from lowlight_kedro.bounds import Fraction, NotNegative
+from lowlight_kedro.datasets.edm_pt import TileSet
 from lowlight_kedro.datasets.stacks import decode, encode
 from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
@@ -121,12 +122,12 @@ def _look_at_all(listed: list[Record], files: TileFolder, options: ValidationOpt
     return figures, problems + [Problem(name, "extra", "a file that the metadata does not list") for name in files if name not in used]
 
 
-def check_tiles(tile_metadata: dict, tiles: TileFolder, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+def check_tiles(tiles: TileSet, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look at every tile; a table of verdicts and a table of problems (tile_id or file, kind, message)."""
-    listed = list_tiles(tile_metadata)
+    listed = list_tiles(tiles.metadata)
     problems = tile_checks.check_names(t["tile_id"] for t in listed)
     problems += tile_checks.check_splits(listed) + tile_checks.check_places(listed)
-    figures, wrong = _look_at_all(listed, tiles, options)
+    figures, wrong = _look_at_all(listed, tiles.files(), options)
     problems += wrong
     rows = []
     for tile, figure in zip(listed, figures, strict=True):
@@ -141,14 +142,14 @@ def check_tiles(tile_metadata: dict, tiles: TileFolder, options: ValidationOptio
     return table, pd.DataFrame([vars(problem) for problem in problems], columns=["tile_id", "kind", "message"])
 
 
-def report_tiles(tile_metadata: dict, table: pd.DataFrame, problems: pd.DataFrame, options: ValidationOptions) -> dict[str, Any]:
+def report_tiles(tiles: TileSet, table: pd.DataFrame, problems: pd.DataFrame, options: ValidationOptions) -> dict[str, Any]:
     """Counts and the verdict. `dropped` are tiles that training leaves out, where `on_content` is `drop`."""
     content = problems["kind"].isin(tile_checks.CONTENT)
     stops = problems if options.on_content == "stop" else problems[~content]
     dropped = [] if options.on_content == "stop" else sorted(set(problems[content]["tile_id"]))
     return {
         "passed": stops.empty,
-        "fingerprint": fingerprint(tile_metadata),
+        "fingerprint": fingerprint(tiles.metadata),
         "tiles": len(table),
         "clean": int(table["clean"].sum()),
         "decided_by": table["rule"].value_counts().to_dict(),
@@ -184,7 +185,7 @@ def _noise_levels(metadata: dict, signals: NDArray, sensor: SensorOptions, sourc
 
 
 def measure_tiles(
-    tile_metadata: dict, table: pd.DataFrame, report: dict[str, Any], calibrations: list[dict], sensor: SensorOptions
+    tiles: TileSet, table: pd.DataFrame, report: dict[str, Any], calibrations: list[dict], sensor: SensorOptions
 ) -> Iterator[dict[str, Any]]:
     """Mean and standard deviation of the clean training tiles, and the constants they suggest.
 
@@ -205,6 +206,6 @@ def measure_tiles(
     mean = float(table["mean"].mean())
     std = float(np.sqrt((table["std"] ** 2 + table["mean"] ** 2).mean() - mean**2))
     signals = from_tile_domain(np.quantile(table["mean"], SIGNAL_QUANTILES))
-    proposal = propose(mean, std, _noise_levels(tile_metadata, signals, sensor, sensor.sources(calibrations, {})))
+    proposal = propose(mean, std, _noise_levels(tiles.metadata, signals, sensor, sensor.sources(calibrations, {})))
     logger.info("proposed: %s", ", ".join(f"{key}={value:.4g}" for key, value in proposal.items()))
     yield {"fingerprint": report["fingerprint"], "dropped": report["dropped"]} | proposal

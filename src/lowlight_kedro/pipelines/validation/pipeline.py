@@ -1,4 +1,4 @@
-"""tiles + metadata -> verdicts -> report -> statistics, or stop."""
+"""tiles -> verdicts -> report -> statistics, or stop."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -8,13 +8,13 @@ from lowlight_kedro.pipelines.validation.nodes import check_tiles, measure_tiles
 def create_pipeline() -> Pipeline:
     """The validation pipeline."""
     return Pipeline([
-        Node(check_tiles, ["tile_metadata", "tiles", "params:validation"], ["tile_checks", "tile_problems"], name="check_tiles"),
+        Node(check_tiles, ["tiles", "params:validation"], ["tile_checks", "tile_problems"], name="check_tiles"),
         Node(
-            report_tiles, ["tile_metadata", "tile_checks", "tile_problems", "params:validation"], "validation_report",
+            report_tiles, ["tiles", "tile_checks", "tile_problems", "params:validation"], "validation_report",
             name="report_tiles",
         ),
         Node(
-            measure_tiles, ["tile_metadata", "tile_checks", "validation_report", "calibrations", "params:sensor"], "tile_statistics",
+            measure_tiles, ["tiles", "tile_checks", "validation_report", "calibrations", "params:sensor"], "tile_statistics",
             name="measure_tiles",
         ),
     ])  # fmt: skip
