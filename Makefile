@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export KEDRO_DISABLE_TELEMETRY ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint docs viz env clean
+.PHONY: demo test lint docs reproduce viz env clean
 
 demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, with figures
 	$(BIN)/kedro run --env demo
@@ -29,6 +29,9 @@ lint: $(STAMP)
 docs: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
 	$(BIN)/pip install --quiet -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+reproduce: $(STAMP)  ## tables of README and docs by the commands that made them; TABLE=quality or TABLE=quality/xtrans: only these; hours for all
+	$(BIN)/python benchmarks/reproduce.py $(TABLE)
 
 viz: $(STAMP)  ## the pipelines with previews of the demo's data, in the browser
 	$(BIN)/kedro viz run --env demo

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import tables
 import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -66,8 +67,7 @@ def networks(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 def per_image_table(names: list[str]) -> None:
     """MiB per image: one row per network and size, one column per precision and checkpointing."""
     ways = list(product(("fp32", "bf16"), (False, True)))
-    print("| network | parameters | side | TFLOP per image | " + " | ".join(f"{p}{', checkpointing' if c else ''}" for p, c in ways) + " |")
-    print("|---" * (4 + len(ways)) + "|")
+    tables.head("network", "parameters", "side", "TFLOP per image", *(f"{p}{', checkpointing' if c else ''}" for p, c in ways))
     for (name, options), side in product(networks(names), (256, 128)):
         cells, flops = [], []
         for precision, checkpointing in ways:
@@ -75,10 +75,7 @@ def per_image_table(names: list[str]) -> None:
             cells.append(f"{(more.working - few.working) / (IMAGES[1] - IMAGES[0]) / MIB:.0f} MiB")
             flops.append(few.flops / IMAGES[0] / 1e12)
         widths = "/".join(map(str, options["widths"]))
-        print(
-            f"| {name} {widths}, {options['blocks']} | {few.parameters / 1e6:.1f} M | {side} | {flops[0]:.3f} | {' | '.join(cells)} |",
-            flush=True,
-        )
+        tables.row(f"{name} {widths}, {options['blocks']}", f"{few.parameters / 1e6:.1f} M", side, f"{flops[0]:.3f}", *cells)
 
 
 def speed(environment: str, counted: PassCost) -> str:
@@ -92,19 +89,17 @@ def speed(environment: str, counted: PassCost) -> str:
 
 def environment_table(names: list[str]) -> None:
     """What a pass of each environment takes, as it is and with checkpointing the other way round."""
-    print("| environment | pass | precision | checkpointing | activations | weights, gradients, Adam, EMA | peak | img/s at 40 % |")
-    print("|---|---|---|---|---|---|---|---|")
+    parts = ("activations", "weights, gradients, Adam, EMA", "peak", "img/s at 40 %")
+    tables.head("environment", "pass", "precision", "checkpointing", *parts)
     for name in names:
         options, side = settings(name)
         images = options.batch_size if options.batch_gpu == "auto" else options.batch_gpu
         precision, chosen = options.compute.precision, options.compute.checkpointing
         for checkpointing in (chosen, not chosen):
             counted = cost(options.network.name, options.network.chosen, images, side, precision, checkpointing)
-            print(
-                f"| {name} | {images} x {side}² | {precision} | {'yes' if checkpointing else 'no'} | {counted.working / GIB:.2f} GiB "
-                f"| {(counted.total() - counted.working) / GIB:.2f} GiB | {counted.total() / GIB:.2f} GiB | {speed(name, counted)} |",
-                flush=True,
-            )
+            memory = (counted.working, counted.total() - counted.working, counted.total())
+            gib = (f"{part / GIB:.2f} GiB" for part in memory)
+            tables.row(name, f"{images} x {side}²", precision, "yes" if checkpointing else "no", *gib, speed(name, counted))
 
 
 def main() -> None:
@@ -114,9 +109,9 @@ def main() -> None:
     bootstrap_project(ROOT)
     names = [only] if only else environments()
     if not only:
-        print("Peak of a training pass per image, gradients of activations included\n")
+        print("Peak of a training pass per image, gradients of activations included")
         per_image_table(names)
-        print("\nWhole passes; the second row of an environment is with checkpointing the other way round\n")
+        print("\nWhole passes; the second row of an environment is with checkpointing the other way round")
     environment_table(names)
 
 

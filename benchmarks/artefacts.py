@@ -3,7 +3,7 @@
 The scenes are those of benchmarks/scenes.py: parts of photographs that training never saw, through the measured noise of a Sony A7S II with
 long tails, row noise and rounding. To each exposure one addition is made, in DN of 14 bits, and the frame is restored with the same
 noise model as before: nobody tells the restoration what was added. The table shows the PSNR of the frame without additions, and by how
-much each addition changes it, in dB, linear and in sRGB, mean over the scenes; `worst` is the scene that loses most in sRGB. With
+much each addition changes it, in dB, linear / sRGB, mean over the scenes; in brackets the scene that loses most in sRGB. With
 `--darks N` the same sensor takes N darks before, and the frame is restored with them.
 
     python benchmarks/artefacts.py --photographs FOLDER --layouts bayer xtrans --settings x100
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scenes import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
+from tables import show
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings
@@ -187,6 +188,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return grouped.mean().assign(worst=grouped["worst"].min()).round(2)
 
 
+def beside(means: pd.DataFrame) -> pd.DataFrame:
+    """A row per setting and addition; for each layout and number of darks linear / sRGB, and the worst scene's sRGB."""
+    linear, srgb, worst = (means[name].map("{:.2f}".format) for name in ("linear", "srgb", "worst"))
+    told = (linear + " / " + srgb + " (" + worst + ")").unstack(["layout", "darks"], sort=False)
+    return told.set_axis([f"{layout}, {darks} darks" if darks else layout for layout, darks in told.columns], axis=1)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -208,7 +216,7 @@ def main() -> None:
         row for setting in options.settings for layout in options.layouts for row in measured(scenes, prior, setting, layout, options)
     )
     print(f"{len(scenes)} scenes of {options.side} x {options.side}: {', '.join(scene.name for scene in scenes)}")
-    print(summary(table).to_string())
+    show(beside(summary(table)))
     if options.csv:
         table.to_csv(options.csv, index=False)
 

@@ -2,13 +2,13 @@
 
 Held-out scenes, cameras and light of benchmarks/scenes.py; the truth has no noise. For each of `--settings`, means over scenes:
 
-`50`, `90`, `95` fractions of true values within those Gaussian intervals of the posterior mean and its std (`--by`, `--probes`);
-`low`, `high`    fractions of true values below the 5 % and above the 95 % point of the told distribution, 0.05 each if it is true;
-`error/std`      rms error over rms told standard deviation, of the eighth of the values with least and with most of it;
-`ranks`          of the truth among `--draws` draws, the fractions of the two outer ranks, 2 / (draws + 1) if they are true;
-`residual`       mean square of (y - A x) / s in light below 0.03 and from 0.1 on, and `neighbours` their correlation (docs/protocols.md);
-`truth`          the same mean square of the true light: what noise itself gives;
-`bias`           mean of y - A x in light below 0.03, per mille of white, R G B.
+`50 %`, ...   fractions of true values within those Gaussian intervals of the posterior mean and its std (`--by`, `--probes`);
+`chi2`        mean of squared errors over told variances;
+`error / std` rms error over rms told standard deviation, of the eighth of the values with least and with most of it;
+`outer ranks` of the truth among `--draws` draws, the fractions of the two outer ranks, 2 / (draws + 1) if they are true;
+`mean square` of (y - A x) / s in light below 0.03 and from 0.1 on, and of the true light: what noise itself gives;
+`neighbours`  the correlation of neighbouring residuals (docs/protocols.md);
+`bias`        mean of y - A x in light below 0.03, per mille of white.
 
 `--bracket SHORT`: the residuals of a real raw restored by `lowlight_kedro.restore` (a centre of `--side` pixels), and `as_told`, what they
 were if its noise were exactly what it is thought to be.
@@ -22,12 +22,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scenes import BALANCE, LAYOUTS, SETTINGS, Scene, held_out, shoot
+from tables import show
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings, noise_of
-from lowlight_kedro.evaluation.coverage import coverage, places, ranks, spread_against_error, verdict
+from lowlight_kedro.evaluation.coverage import coverage, ranks, spread_against_error, verdict
 from lowlight_kedro.evaluation.protocols import recorded
 from lowlight_kedro.evaluation.residuals import residuals
+from lowlight_kedro.evaluation.residuals import verdict as of_residuals
 from lowlight_kedro.evaluation.statistics import interval
 from lowlight_kedro.sensor.frame import crop, normalise
 
@@ -58,12 +60,9 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
     probing = replace(PLAIN.probing, by=options.by, probes=options.probes)
     result = ll.restore(shot.signal, prior, settings=replace(PLAIN, probing=probing), name=scene.name, **known)
     everywhere, variance = np.ones(result.light.shape[1:], bool), np.asarray(result.std, np.float64) ** 2
-    fraction = places(result.light, shot.truth, variance, everywhere) / shot.truth.size
     spread = spread_against_error(result.light, shot.truth, variance, everywhere)
     figures = {name.removeprefix("coverage_"): value for name, value in coverage(result.light, shot.truth, variance, everywhere).items()}
-    figures |= {"low": fraction[0], "high": fraction[-1]} | {
-        f"error/std {end}": spread[at][1] / spread[at][0] for end, at in (("least", 0), ("most", -1))
-    }
+    figures |= {f"error/std {end}": spread[at][1] / spread[at][0] for end, at in (("least", 0), ("most", -1))}
     if options.draws:
         sampling = replace(PLAIN.sampling, evaluations=options.evaluations)
         one = replace(PLAIN, estimate="sample", sampling=sampling, probing=replace(probing, probes=0))
@@ -83,14 +82,33 @@ def row_of(scene: Scene, number: int, prior: LoadedPrior, setting: str, layout: 
     return figures | shadows(remains) | {"scene": scene.name, "setting": setting, "layout": layout}
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Means by setting, the fraction within 90 % with its interval by scene, and the verdict."""
+def coverage_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per setting: means over scenes, the fraction within 90 % with its interval by scene, and the verdict."""
     rows = {}
     for keys, part in table.groupby(["setting", "layout"], sort=False):
         means = part.drop(columns=["scene", "setting", "layout"]).mean()
         low, high = interval(part["90"].to_numpy(), part["scene"].tolist())
-        rows[keys] = means.round(3).to_dict() | {"90 from": round(low, 3), "to": round(high, 3), "verdict": verdict(means["90"])}
-    return pd.DataFrame(rows)
+        rows[keys] = {
+            "50 %": f"{means['50']:.3f}", "90 %": f"{means['90']:.3f} ({low:.3f} to {high:.3f})", "95 %": f"{means['95']:.3f}",
+            "chi2": f"{means['chi2']:.2f}", "error / std, least": f"{means['error/std least']:.2f}",
+            "most": f"{means['error/std most']:.2f}", **({"outer ranks": f"{means['ranks']:.3f}"} if "ranks" in means else {}),
+            "90 % intervals": verdict(means["90"]).partition(":")[0],
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["setting", "layout"])
+
+
+def residual_means(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per setting: means over scenes in dark and in bright light, of the true light too, and what they say."""
+    rows = {}
+    for keys, part in table.groupby(["setting", "layout"], sort=False):
+        means, row = part.drop(columns=["scene", "setting", "layout"]).mean(), {}
+        for end in ("dark", "bright"):
+            square, alike = means[f"residual {end}"], means[f"neighbours {end}"]
+            row[f"{end}: mean square (of the truth)"] = f"{square:.2f} ({means[f'truth {end}']:.2f})"
+            row[f"{end}: neighbours"] = f"{alike:+.3f}"
+            row[f"{end}: verdict"] = of_residuals(square, alike)
+        rows[keys] = row | {"bias in the dark, R / G / B": " / ".join(f"{means[f'bias_{name}']:+.1f}" for name in "RGB")}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["setting", "layout"])
 
 
 def of_raw(path: Path, side: int, prior: LoadedPrior, ratio: float) -> pd.DataFrame:
@@ -109,9 +127,15 @@ def of_raw(path: Path, side: int, prior: LoadedPrior, ratio: float) -> pd.DataFr
     again = noise.sample(recorded(light, part.cfa, part.white_balance) / ratio, np.random.default_rng(0)).astype(np.float32)
     lit = ll.restore(again, cfa=part.cfa, white_balance=part.white_balance, **told).light
     print(f"{path.name}: centre {side} x {side}, ratio {ratio:g}, noise from {source}: {vars(noise)}")
+    found, expected = (pd.DataFrame(list(residuals(signal, x, *shown))) for signal, x in ((normalise(part), light), (again, lit)))
     cell = ["channel", "low", "high"]
-    expected = pd.DataFrame(list(residuals(again, lit, *shown)))[[*cell, "mean_square"]].rename(columns={"mean_square": "as_told"})
-    return pd.DataFrame(list(residuals(normalise(part), light, *shown))).merge(expected, how="left", on=cell).round(4)
+    both = found.merge(expected[[*cell, "mean_square"]].rename(columns={"mean_square": "as_told"}), how="left", on=cell)
+    return pd.DataFrame({
+        "channel": both["channel"], "light": [f"{low:g} to {high:g}" for low, high in zip(both["low"], both["high"], strict=True)],
+        "sites": both["sites"], "mean square": both["mean_square"], "as told": both["as_told"], "neighbours": both["correlation"],
+        "bias, per mille of white": 1000 * both["bias"],
+        "verdict": [of_residuals(*row) for row in both[["mean_square", "correlation", "as_told"]].itertuples(index=False)],
+    })  # fmt: skip
 
 
 def main() -> None:
@@ -132,14 +156,15 @@ def main() -> None:
     options = parser.parse_args()
     prior = ll.load_prior(options.prior, "cpu", "fp32")
     if options.bracket:
-        print(of_raw(options.bracket, options.side, prior, options.ratio).to_string(index=False))
+        show(of_raw(options.bracket, options.side, prior, options.ratio))
     if options.photographs:
         scenes = list(held_out(options.photographs, options.scenes, options.side))
         table = pd.DataFrame(
             row_of(scene, number, prior, setting, layout, options)
             for setting in options.settings for layout in options.layouts for number, scene in enumerate(scenes)
         )  # fmt: skip
-        print(shown(table).to_string())
+        show(coverage_table(table))
+        show(residual_means(table))
         if options.csv:
             table.to_csv(options.csv, index=False)
 

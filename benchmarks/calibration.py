@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import tables
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -76,33 +77,32 @@ METHODS: dict[str, Method] = {
 }
 
 
-def row(found: list[NoiseEstimate], sensor: Sensor) -> str:
+def row(found: list[NoiseEstimate], sensor: Sensor) -> list[str]:
     known = [estimate for estimate in found if estimate.verdict != "unusable"]
     cells = [f"{len(known)}/{len(found)}", f"{sum(estimate.verdict == 'good' for estimate in found)}"]
     for name, truth in (("gain", sensor.gain), ("read_noise", sensor.read_noise)):
         value, error = (np.array([getattr(estimate, name + suffix) for estimate in known]) for suffix in ("", "_error"))
         off = np.abs(value / truth - 1) if len(known) else np.full(1, np.nan)
         cells += [f"{np.median(off):.2%}", f"{np.quantile(off, 0.95):.2%}", f"{np.mean(np.abs(value - truth) <= 2 * error):.0%}"]
-    return " | ".join(cells)
+    return cells
 
 
-def told(name: str, estimate: NoiseEstimate, dn: float) -> str:
+def told(name: str, estimate: NoiseEstimate, dn: float) -> list[str]:
     gain, read = (f"{value * dn:.3g} +- {error * dn:.2g}" for value, error in (
         (estimate.gain, estimate.gain_error), (estimate.read_noise, estimate.read_noise_error)))  # fmt: skip
-    return f"| {name} | {gain} | {read} | {estimate.verdict} | {estimate.reason} |"
+    return [name, gain, read, estimate.verdict, estimate.reason]
 
 
 def measure_bracket(folder: Path) -> None:
     """Gain and read noise in DN of every raw alone and of every pair, shorter exposure first."""
     raws = RawFolderDataset(filepath=str(folder)).load()
     frames = dict(sorted(((name, raw()) for name, raw in raws.items()), key=lambda item: item[1].exposure_s))
-    print("| exposure, s | gain, DN per electron | read noise, DN | verdict | reason |")
-    print("|---|---|---|---|---|")
+    tables.head("exposure, s", "gain, DN per electron", "read noise, DN", "verdict", "reason")
     for frame in frames.values():
-        print(told(f"{frame.exposure_s:.4g}", image_estimate(frame), range_dn(frame)), flush=True)
+        tables.row(*told(f"{frame.exposure_s:.4g}", image_estimate(frame), range_dn(frame)))
     for short, long in combinations(frames.values(), 2):
         estimate = pair_estimate(short, long, long.exposure_s / short.exposure_s, PairLimits(0.2, 32, 0.4))
-        print(told(f"{short.exposure_s:.4g} with {long.exposure_s:.4g}", estimate, range_dn(short)), flush=True)
+        tables.row(*told(f"{short.exposure_s:.4g} with {long.exposure_s:.4g}", estimate, range_dn(short)))
 
 
 def main() -> None:
@@ -116,15 +116,15 @@ def main() -> None:
     if options.bracket:
         measure_bracket(options.bracket)
         return
-    print("| method | CFA | ISO | usable | good | gain median | 95 % | covered | read noise median | 95 % | covered |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    figures = ("usable", "good", "gain median", "95 %", "covered", "read noise median", "95 %", "covered")
+    tables.head("method", "CFA", "ISO", *figures)
     for name, method in {name: method for name, method in METHODS.items() if options.method in name}.items():
         for cfa in CFAS:
             for iso in options.iso:
                 k, read, row_noise, tail = CAMERA[iso]
                 sensor = Sensor(k, read, row_noise, tail=tail)
                 found = [method(sensor, CFAS[cfa], np.random.default_rng(seed), options.side) for seed in range(options.repeats)]
-                print(f"| {name} | {cfa} | {iso} | {row(found, sensor)} |", flush=True)
+                tables.row(name, cfa, iso, *row(found, sensor))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -144,12 +145,12 @@ def main() -> None:
     medians = {key: np.median(rows, axis=0) for key, rows in found.items()}
     paced = "asleep, as on a GPU" if arguments.speed else f"measured on {device.type}"
     print(f"{arguments.env}: {len(packed)} tiles of {side} x {side}, batches of {batch}, {os.cpu_count()} cores; ", end="")
-    print(f"training at {speed:.0f} images/s ({paced})\n")
-    print("| workers | prefetch | pinned | images/s | wait | peer: images/s | wait |\n|---|---|---|---|---|---|---|")
+    print(f"training at {speed:.0f} images/s ({paced})")
+    tables.head("workers", "prefetch", "pinned", "images/s", "wait", "peer: images/s", "wait")
     for number, loader in enumerate(settings(os.cpu_count() or 1)):
         (a, b), (c, d) = medians[number, "ours"], medians[number, "peer"]
         prefetch = loader.prefetch_factor if loader.workers else "-"
-        print(f"| {loader.workers} | {prefetch} | {'yes' if loader.pin_memory else 'no'} | {a:,.0f} | {b:.2%} | {c:,.0f} | {d:.2%} |")
+        tables.row(loader.workers, prefetch, "yes" if loader.pin_memory else "no", f"{a:,.0f}", f"{b:.2%}", f"{c:,.0f}", f"{d:.2%}")
     fractions = [medians[number, "ours"][1] for number in range(len(settings(os.cpu_count() or 1)))]
     best = settings(os.cpu_count() or 1)[next(i for i, fraction in enumerate(fractions) if fraction <= min(fractions) + 0.005)]
     print("\nThe first within half a percent of the least wait, for parameters.yml:\n\ntraining:")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.libraw import developed
@@ -67,7 +68,7 @@ def speeds(pattern: str, path: Path, repeats: int) -> None:
     yardstick = cost(lambda: copied(path), repeats)
 
     def row(step: str, milliseconds: float) -> None:
-        print(f"| {pattern} | {step} | {milliseconds:.1f} | {milliseconds / yardstick:.1f} |", flush=True)
+        tables.row(pattern, step, f"{milliseconds:.1f}", f"{milliseconds / yardstick:.1f}")
 
     row("decode and copy (the yardstick)", yardstick)
     row("decode to `Frame`", cost(lambda: read_frame(path), repeats))
@@ -115,7 +116,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--cut", str(paths[pattern]), name]
             print(f"{pattern}, {name}: {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}")
         if not asked.memory:
-            print("\n| pattern | step | ms per MP | times the yardstick |\n|---|---|---|---|")
+            tables.head("pattern", "step", "ms per MP", "times the yardstick")
             for pattern, path in paths.items():
                 speeds(pattern, path, asked.repeats)
 

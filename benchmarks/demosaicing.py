@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import tables
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -82,19 +83,19 @@ def demosaicers(cfa: Cfa) -> dict[str, Demosaicer]:
 
 def report(images: list[NDArray]) -> None:
     """One markdown table, best last."""
-    print(f"{len(images)} photographs of about {images[0].shape[1]} x {images[0].shape[2]} pixels\n")
-    print("| pattern | demosaicer | CPSNR linear, dB | CPSNR sRGB, dB |\n|---|---|---|---|")
+    print(f"{len(images)} photographs of about {images[0].shape[1]} x {images[0].shape[2]} pixels")
+    tables.head("pattern", "demosaicer", "CPSNR linear, dB", "CPSNR sRGB, dB")
     for pattern, cfa in PATTERNS.items():
         found = {name: mean_cpsnr(demosaicer, cfa, images) for name, demosaicer in demosaicers(cfa).items()}
         for name, (in_linear, in_srgb) in sorted(found.items(), key=lambda item: item[1][0]):
-            print(f"| {pattern} | {name} | {in_linear:.2f} | {in_srgb:.2f} |")
+            tables.row(pattern, name, f"{in_linear:.2f}", f"{in_srgb:.2f}")
 
 
 def tune(images: list[NDArray]) -> None:
     """The constants of the LMMSE model, swept."""
     model = import_module("lowlight_kedro.sensor.demosaic.lmmse")
-    print(f"{len(images)} photographs\n")
-    print("| pattern | CORRELATION | STRETCH | SQUARINGS | CPSNR linear, dB | CPSNR sRGB, dB |\n|---|---|---|---|---|---|")
+    print(f"{len(images)} photographs")
+    tables.head("pattern", "CORRELATION", "STRETCH", "SQUARINGS", "CPSNR linear, dB", "CPSNR sRGB, dB")
     swept = product(PATTERNS.items(), (0.75, 0.85, 0.9, 0.95), (1.5, 2.25, 4.0), (1, 2, 3))
     for (pattern, cfa), correlation, stretch, squarings in swept:
         if squarings != 2 and (correlation, stretch) != (0.9, 2.25):
@@ -102,7 +103,7 @@ def tune(images: list[NDArray]) -> None:
         model.CORRELATION, model.STRETCH, model.SQUARINGS = correlation, stretch, squarings  # type: ignore[attr-defined]
         model.filters.cache_clear()
         in_linear, in_srgb = mean_cpsnr(DEMOSAICERS["directional_lmmse"], cfa, images)
-        print(f"| {pattern} | {correlation} | {stretch} | {squarings} | {in_linear:.2f} | {in_srgb:.2f} |", flush=True)
+        tables.row(pattern, correlation, stretch, squarings, f"{in_linear:.2f}", f"{in_srgb:.2f}")
 
 
 def main() -> None:

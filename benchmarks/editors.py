@@ -10,14 +10,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.datasets.test_editors import EDITORS, linear_of
 
 
 def main(raws: list[str]) -> None:
-    print("| editor | file | linear DNG | original, medians R / G / B | linear DNG over original | and of the 10 % quantiles |")
-    print("|---|---|---|---|---|---|")
+    tables.head("editor", "file", "linear DNG", "original, medians R / G / B", "linear DNG over original", "and of the 10 % quantiles")
     for raw in map(Path, raws):
         with tempfile.TemporaryDirectory() as place:
             linear = linear_of(raw, Path(place))
@@ -27,11 +27,11 @@ def main(raws: list[str]) -> None:
                 try:
                     pictures = [develop(path, Path(place)) for path in (raw, linear)]
                 except (subprocess.CalledProcessError, OSError) as error:
-                    print(f"| {program} | {raw.name} | {size} | {type(error).__name__}: it does not open the original | | |")
+                    tables.row(program, raw.name, size, f"{type(error).__name__}: it does not open the original", "", "")
                     continue
                 there, here = (np.percentile(picture[20:-20, 20:-20], (10, 50), axis=(0, 1)) for picture in pictures)
                 cells = [" / ".join(f"{value:.3f}" for value in row) for row in (there[1], here[1] / there[1], here[0] / there[0])]
-                print(f"| {program} | {raw.name} | {size} | {' | '.join(cells)} |", flush=True)
+                tables.row(program, raw.name, size, *cells)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tables
 import torch
 from torch import Tensor, nn
 
@@ -139,7 +140,7 @@ def agreement(theirs: Theirs, name: str, width: int, blocks: int) -> None:
         "its loss": distance(own_loss.detach(), their_loss.detach()),
         "norm of its gradient": abs(float(flat_gradient(own_loss.mean(), ours).norm() / gradient.norm()) - 1),
     }
-    print(f"| {name} {width} | " + " | ".join(f"{value:.1e}" for value in figures.values()) + " |")
+    tables.row(f"{name} {width}", *(f"{value:.1e}" for value in figures.values()))
 
 
 AGREEMENT_COLUMNS = ("loss, their network", "its gradient", "its gradient in bf16", "D, our network", "its loss", "norm of its gradient")
@@ -219,11 +220,10 @@ def speed(
             float(step(tiles))
             seconds[label].append(clock() - start)
     first, dropped, *_ = (times[1:] for times in seconds.values())
-    print(f"\n| {name} {width}, {blocks} blocks, batch {batch}, {SIDE} x {SIDE} | img/s | over EDM | over EDM with dropout |")
-    print("|---|---|---|---|")
+    tables.head(f"{name} {width}, {blocks} blocks, batch {batch}, {SIDE} x {SIDE}", "img/s", "over EDM", "over EDM with dropout")
     for label, times in seconds.items():
         versus = (statistics.median(b / a for a, b in zip(times[1:], base, strict=True)) for base in (first, dropped))
-        print(f"| {label} | {batch / statistics.median(times[1:]):.2f} | " + " | ".join(f"{ratio:.2f}" for ratio in versus) + " |")
+        tables.row(label, f"{batch / statistics.median(times[1:]):.2f}", *(f"{ratio:.2f}" for ratio in versus))
 
 
 def main() -> None:
@@ -239,8 +239,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of the speed: cpu or cuda, there with their fp16 too (not yet run on a GPU)")
     options = parser.parse_args()
     theirs = Theirs.imported(options.edm)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| relative distance to EDM | " + " | ".join(AGREEMENT_COLUMNS) + " |\n" + "|---" * (1 + len(AGREEMENT_COLUMNS)) + "|")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    tables.head("relative distance to EDM", *AGREEMENT_COLUMNS)
     for name in options.names:
         agreement(theirs, name, options.widths[0], options.blocks)
     layouts = (False, True) if options.channels_last else (False,)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import tables
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -85,17 +86,13 @@ def main() -> None:
     parser.add_argument("--evaluations", nargs="+", type=int, default=[40, 100])
     parser.add_argument("--draws", type=int, default=3000)
     parser.add_argument("--start", type=float)
-    parser.add_argument("--markdown", type=Path)
     asked = parser.parse_args()
     head = ["method", "evaluations", *(f"{noise[:6]}. {mask}" for noise, mask in CASES)]
     floor = f"Sampling error of {asked.draws} draws: bias {asked.draws**-0.5:.3f}, variance of one site {(2 / asked.draws) ** 0.5:.3f}."
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    print(floor, *lines, sep="\n", flush=True)
+    print(floor)
+    tables.head(*head)
     for cells in rows(asked.methods, asked.evaluations, asked.draws, asked.start):
-        lines.append(f"| {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    if asked.markdown:
-        asked.markdown.write_text("\n".join([*lines, "", floor, ""]))
+        tables.row(*cells)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def stage(name: str, megapixels: float) -> Iterator[None]:
     yield
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
     peak = resident("VmHWM")
-    print(f"| {name} | {wall:.2f} | {cpu:.2f} | {cpu / megapixels:.3f} | {peak:.0f} | {resident('VmRSS'):.0f} |", flush=True)
+    tables.row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{cpu / megapixels:.3f}", f"{peak:.0f}", f"{resident('VmRSS'):.0f}")
 
 
 def exposure(megapixels: float) -> Exposure:
@@ -96,8 +97,8 @@ def stages(prior: Prior, options: argparse.Namespace) -> None:
     """The restoration, piece by piece and whole."""
     shot = exposure(options.megapixels)
     mp = shot.signal.size / 1e6
-    print(f"{mp:.1f} MP, {torch.get_num_threads()} threads, {options.precision}, windows of {options.memory_mb} MiB\n")
-    print("| stage | s | CPU s | CPU s/MP | peak MiB | after, MiB |\n|---|---|---|---|---|---|")
+    print(f"{mp:.1f} MP, {torch.get_num_threads()} threads, {options.precision}, windows of {options.memory_mb} MiB")
+    tables.head("stage", "s", "CPU s", "CPU s/MP", "peak MiB", "after, MiB")
     with stage("(the frame itself)", mp):
         pass
     with torch.no_grad():
@@ -146,7 +147,7 @@ def method_costs(prior: Prior) -> None:
     observation = Observation(shot, prior.scaling, CPU, Structure())
     first = observation.first(LOCAL_REACH)
     measurement = observation.measurement(first)
-    print("\n| guidance | asked for | evaluations | CPU ms/MP and evaluation | tensors MB/MP |\n|---|---|---|---|---|")
+    tables.head("guidance", "asked for", "evaluations", "CPU ms/MP and evaluation", "tensors MB/MP")
     for name, guidance in GUIDANCE.items():
         for what, run in asked_for(guidance(free, measurement), first):
             found, before = [], free.evaluations
@@ -157,7 +158,7 @@ def method_costs(prior: Prior) -> None:
             count = (free.evaluations - before) // REPEATS
             with LiveBytes() as live:
                 run()
-            print(f"| {name} | {what} | {count} | {min(found) / mp / count * 1e3:.0f} | {live.peak / mp / 1e6:.0f} |", flush=True)
+            tables.row(name, what, count, f"{min(found) / mp / count * 1e3:.0f}", f"{live.peak / mp / 1e6:.0f}")
 
 
 def photograph(prior: Prior) -> Tensor:
@@ -203,7 +204,7 @@ def placement(prior: Prior, tolerance: float) -> None:
     cases = list(states(prior))
     frames = partial(windowed, prior.denoiser, multiple=network.multiple, reach=network.reach)
     whole = [frames()(x, sigma) for _, x, sigma in cases]
-    print(f"| windows | {' | '.join(name for name, *_ in cases)} |\n|---|{'---|' * len(cases)}")
+    tables.head("windows", *(name for name, *_ in cases))
     rows = {
         name: [frames(**options)(x, sigma) - one for (_, x, sigma), one in zip(cases, whole, strict=True)] for name, options in ways.items()
     }
@@ -213,7 +214,7 @@ def placement(prior: Prior, tolerance: float) -> None:
     }
     for name, errors in rows.items():
         cells = [f"{to_light * float(e.abs().max()):.1e}; {to_light * float(e.square().mean().sqrt()):.1e}" for e in errors]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        tables.row(name, *cells)
 
 
 def main() -> None:

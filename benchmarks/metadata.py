@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.icc import linear_profile
@@ -77,9 +78,9 @@ def main(raw: Path) -> None:
         subprocess.run(["exiftool", "-q", "-n", *changes, "-o", str(source), str(raw)], check=True)
         files = written(source, Path(place))
         before, after = told(source), {kind: told(path) for kind, path in files.items()}
-    print(f"| in {raw.name} | value | {' | '.join(files)} |\n|---|---|{'---|' * len(files)}")
+    tables.head(f"in {raw.name}", "value", *files)
     for tag in READ:
-        print(f"| {tag.split(':')[-1]} | {before[tag]} | {' | '.join(cell(before[tag], found[tag]) for found in after.values())} |")
+        tables.row(tag.split(":")[-1], before[tag], *(cell(before[tag], found[tag]) for found in after.values()))
 
 
 if __name__ == "__main__":

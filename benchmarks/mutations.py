@@ -10,13 +10,13 @@ import os
 import struct
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import tables
 
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import write_dng
@@ -233,12 +233,15 @@ def write_bases(folder: Path) -> list[Path]:
     return list(bases)
 
 
-def report(name: str, counts: Counter[tuple[str, str]], seconds: float) -> None:
-    results = ["frame", "refused", *sorted({result for _, result in counts} - {"frame", "refused"})]
-    print(f"\n{name}: {sum(counts.values())} mutations, {seconds:.0f} s\n")
-    print("| mutation | " + " | ".join(results) + " |\n|---" + "|---" * len(results) + "|")
+def report(found: dict[str, Counter[tuple[str, str]]]) -> None:
+    """A row per kind of mutation; of every raw a column per result that came up."""
+    good = ("frame", "refused")
+    columns = [
+        (name, result) for name, counts in found.items() for result in (*good, *sorted({seen for _, seen in counts} - {*good}))
+    ]  # fmt: skip
+    tables.head("mutation", *(f"{name}: {result}" for name, result in columns))
     for kind in MUTATIONS:
-        print(f"| {kind} | " + " | ".join(str(counts[kind, result]) for result in results) + " |")
+        tables.row(kind, *(found[name][kind, result] for name, result in columns))
 
 
 def main() -> None:
@@ -251,12 +254,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="existing folder for mutants that broke a law")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        bases = [(path, arguments.count) for path in write_bases(Path(name))]
+        bases = [(path, arguments.count) for path in write_bases(Path(name)) if arguments.count]
+        counted = {}
         found = sorted(path for path in arguments.real.rglob("*") if path.suffix.lower() in (".dng", ".kdc")) if arguments.real else []
         for path, count in [*bases, *((path, arguments.real_count) for path in found)]:
-            begin = time.perf_counter()
-            counts = tally(path, count, seed=arguments.seed, limit=arguments.limit, keep=arguments.keep)
-            report(path.name, counts, time.perf_counter() - begin)
+            counted[path.name] = tally(path, count, seed=arguments.seed, limit=arguments.limit, keep=arguments.keep)
+        report(counted)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tables import head, row
 
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.datasets.raw import read_frame
 from lowlight_kedro.evaluation.metrics import measure, psnr
 from lowlight_kedro.evaluation.reference import Reference, refer
-from lowlight_kedro.sensor.alignment import PairLimits, check_pair
+from lowlight_kedro.sensor.alignment import PairCheck, PairLimits, check_pair
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
@@ -31,38 +32,37 @@ def light_of(frame: Frame) -> np.ndarray:
     return demosaic(frame, malvar2004)
 
 
-def compare(frames: tuple[Frame, Frame], check) -> str:
-    """PSNR of the scaled short exposure (demosaiced, no denoising) against the long one, three ways."""
+def compare(frames: tuple[Frame, Frame], check: PairCheck) -> list[str]:
+    """PSNR of the scaled short exposure (demosaiced, no denoising) against the long one: as shot, moved, moved and masked."""
     short, long = frames
     scaled, lines = light_of(short), []
     shift = (check.shift_y + check.residual_y, check.shift_x + check.residual_x)
-    for title, moved, ratio, mask in (
-        ("as shot", (0.0, 0.0), check.exposure_ratio, False), ("moved", shift, check.measured_ratio, False),
-        ("moved, masked", shift, check.measured_ratio, True),
-    ):  # fmt: skip
+    ways = (((0.0, 0.0), check.exposure_ratio, False), (shift, check.measured_ratio, False), (shift, check.measured_ratio, True))
+    for moved, ratio, mask in ways:
         reference: Reference = refer(short, long, None, moved, check.measured_ratio if mask else None, light_of)
         values = measure(reference.of(scaled) * np.float32(ratio), reference.light, {"psnr": psnr}, reference.mask if mask else None)
-        lines.append(f"{title} {values['psnr']:.2f} dB" + (f" on {reference.mask.mean():.0%}" if mask else ""))
-    return "; ".join(lines)
+        lines.append(f"{values['psnr']:.2f} dB" + (f" on {reference.mask.mean():.0%}" if mask else ""))
+    return lines
 
 
 def bracket(folder: Path) -> None:
     frames = {number: read_frame(folder / f"sample{number}.dng") for number in (1, 2, 3)}
+    head("pair", "nominal", "measured", "shift (y, x)", "moving", "verdict", "s", "scaled as shot", "moved", "moved and masked")
     for short, long, nominal in ((2, 1, 4.0), (1, 3, 4.0), (2, 3, 16.0)):
         pair = frames[short], frames[long]
         begin = time.perf_counter()
         check = check_pair(normalise(pair[0]), normalise(pair[1]), pair[0].cfa, nominal, LIMITS)
         seconds = time.perf_counter() - begin
-        print(
-            f"sample{short} -> sample{long}: ratio {check.measured_ratio:.3f} +- {check.ratio_error:.3f} (nominal {nominal:g}), shift "
-            f"({check.shift_y} {check.residual_y:+.1f}, {check.shift_x} {check.residual_x:+.1f}), moving {check.moving_fraction:.1%}, "
-            f"{check.verdict} {check.reason} {seconds:.2f} s"
-        )
-        print("  scaled against long:", compare(pair, check))
+        row(
+            f"sample{short}, sample{long}", f"{nominal:g}", f"{check.measured_ratio:.3f} +- {check.ratio_error:.3f}",
+            f"{check.shift_y + check.residual_y:.1f}, {check.shift_x + check.residual_x:.1f}", f"{check.moving_fraction:.1%}",
+            f"{check.verdict} {check.reason}".strip(), f"{seconds:.1f}", *compare(pair, check),
+        )  # fmt: skip
 
 
 def simulated() -> None:
-    """Photographs of scikit-image, mirrored to 12 and 24 megapixels."""
+    """Photographs of scikit-image, mirrored to 12 and 24 megapixels, and moved by (6, 12)."""
+    head("megapixels", "period", "ratio", "measured", "shift (y, x)", "moving", "verdict", "s")
     camera = Camera("simulated", 512, 16383, (0.5, 1.0, 0.6))
     for megapixels, cfa, ratio in ((12, BAYER_RGGB, 100), (12, BAYER_RGGB, 300), (24, XTRANS, 300)):
         side = np.sqrt(megapixels * 1e6 / 6)
@@ -74,11 +74,11 @@ def simulated() -> None:
         long = NOISE.sample(sample(light[:, 6:-18, 0:-24], cfa), rng).astype(np.float32)
         begin = time.perf_counter()
         check = check_pair(short, long, cfa, ratio, LIMITS)
-        print(
-            f"{megapixels} megapixels, period {len(cfa)}, x{ratio}, shift (6, 12): ratio {check.measured_ratio:.2f} +- "
-            f"{check.ratio_error:.2f}, shift ({check.shift_y} {check.residual_y:+.2f}, {check.shift_x} {check.residual_x:+.2f}), "
-            f"moving {check.moving_fraction:.2%}, {check.verdict} {check.reason} {time.perf_counter() - begin:.2f} s"
-        )
+        row(
+            megapixels, len(cfa), ratio, f"{check.measured_ratio:.2f} +- {check.ratio_error:.2f}",
+            f"{check.shift_y + check.residual_y:.2f}, {check.shift_x + check.residual_x:.2f}", f"{check.moving_fraction:.2%}",
+            f"{check.verdict} {check.reason}".strip(), f"{time.perf_counter() - begin:.1f}",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

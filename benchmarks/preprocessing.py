@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tables
 import yaml
 from decode import copied, cost  # beside this script
 
@@ -116,11 +117,10 @@ def main() -> None:
         ).stdout.split()[-1]  # fmt: skip
     print(f"{arguments.frames} frames of {arguments.megapixels:g} MP, {os.cpu_count()} cores")
     print(f"CPU time, one core: raw_image_visible.copy() {copy:.1f} ms/MP, raw to encoded tiles {tiles:.1f} ms/MP, {tiles / copy:.1f} x")
-    print("| workers | seconds, start included | MP/s after the first files | ratio |")
-    print("|---|---|---|---|")
+    tables.head("workers", "seconds, start included", "MP/s after the first files", "ratio")
     rates = {workers: (arguments.frames - workers) * arguments.megapixels / steady for workers, (_, steady) in figures.items()}
     for workers, (total, _) in figures.items():
-        print(f"| {workers} | {total:.1f} | {rates[workers]:.1f} | {rates[workers] / rates[1]:.2f} |")
+        tables.row(workers, f"{total:.1f}", f"{rates[workers]:.1f}", f"{rates[workers] / rates[1]:.2f}")
     print(f"all kept from before: {again:.2f} s; peak memory of one frame: {memory} MB")
 
 

@@ -3,7 +3,8 @@
 Needs `rawtherapee-cli` (Debian package rawtherapee). Scenes, noise and figures are those of benchmarks/restoration.py, in Bayer or
 X-Trans: each short exposure is written as DNG and developed with log2(ratio) EV more, AMaZE or 3-pass (best), and directional pyramid
 denoising in several ways; no tone curve, no sharpening, camera colours as they are. The result is scaled by the one number
-that fits the long exposure best, a favour that the prior does not get. Mean over scenes.
+that fits the long exposure best, a favour that the prior does not get. Mean over scenes of PSNR, linear / sRGB: without denoising, by
+the way of denoising that is best in sRGB (method, aggressiveness, luminance/chrominance), and by the prior in one and two evaluations.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 from restoration import restore
 from scenes import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
+from tables import show
 
 import lowlight_kedro as ll
 from lowlight_kedro.datasets.dng import write_dng
@@ -120,6 +122,21 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path | None
             yield told | figures_of(inside(light, shot), truth, scene)
 
 
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """A row per setting and layout."""
+    rows = {}
+    for place, part in found.groupby(["setting", "layout"], sort=False):
+        means = part.groupby("method", sort=False)[["psnr_linear", "psnr_srgb"]].mean()
+        told = means["psnr_linear"].map("{:.2f}".format) + " / " + means["psnr_srgb"].map("{:.2f}".format)
+        best = means["psnr_srgb"][means.index.str.startswith("rawtherapee")].idxmax()
+        plain = "rawtherapee {} {} {}/{}".format(*DENOISING[0])
+        its_best = "the same" if best == plain else f"{told[best]} ({best.removeprefix('rawtherapee ')})"
+        rows[place] = {"without denoising": told[plain], "its best": its_best} | {
+            f"noise_map/mean:{n}": told[f"noise_map, {n}"] for n in (1, 2)
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["setting", "layout"])
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,7 +155,7 @@ def main() -> None:
         for row in rows(scenes, setting, layout, options.prior)
     )
     print(f"{len(scenes)} scenes of {options.side} x {options.side}: {', '.join(scene.name for scene in scenes)}")
-    print(found.groupby(["setting", "layout", "method"], sort=False).mean().round(3).to_string())
+    show(summary(found))
 
 
 if __name__ == "__main__":

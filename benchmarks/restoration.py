@@ -6,8 +6,11 @@ RGB means that every site has all channels, each with its own noise.
 
 Mean over scenes of PSNR and SSIM, data range 1, linear and in sRGB, with the half-width of the 95 % interval of the sRGB PSNR by scene
 (Student's t); `least_gain`, the least of all scenes of sRGB PSNR over that of `scaled`; `lattice`, by how many per cent of the mean the
-four phases of 2 x 2 pixels differ more than in the truth, also in dark blocks; `within_90` (`--probes 1`), the fraction of true values
-within the 90 % interval of a mean; evaluations of the prior, and seconds.
+four phases of 2 x 2 pixels differ more than in the truth, `lattice_dark` in dark blocks; `within_90` (`--probes 1`), the fraction of true
+values within the 90 % interval of a mean; evaluations of the prior, and seconds.
+
+`--cells NAMES` makes a table of its own, a column for each method, of what of this stands in its cells; in it the best of the first name is
+bold. It may be given several times. `--rows NAMES` makes one with a row for each method.
 
 Methods are guidances as `name/mean:EVALUATIONS` or `name/sample:EVALUATIONSxDRAWS`, and the peers of benchmarks/peers.py: `scaled`,
 demosaicers (`libraw:DHT`, `demosaicnet`, ...), the denoisers nlm, bm3d and ffdnet, and both as `bm3d+demosaicnet`
@@ -18,6 +21,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,7 @@ from scenes import (
     shoot,
 )
 from scipy.stats import t as student
+from tables import show
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings
@@ -46,6 +51,9 @@ from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_levels
 from lowlight_kedro.restoration.symmetries import SYMMETRIES
+
+HIGHER = ("psnr_linear", "psnr_srgb", "ssim_linear", "ssim_srgb")  # is better
+DECIMALS = {"ssim_linear": 3, "ssim_srgb": 3, "within_90": 3, "evaluations": 0}
 
 
 @torch.no_grad()
@@ -97,16 +105,17 @@ def rows(scenes: list[Scene], prior: LoadedPrior, setting: str, layout: str, opt
     """Figures of every method on every scene."""
     for number, scene in enumerate(scenes):
         shot = shoot(scene, SETTINGS[setting], layout, number, options.noise == "full")
-        for method, evaluations, draws in map(parsed, options.methods):
+        for (method, evaluations, draws), symmetries in product(map(parsed, options.methods), options.symmetries):
             begin, std, count = time.perf_counter(), None, 0
             if is_peer(method):
                 develop = peer(method, layout)
-                if develop is None:
+                if develop is None or symmetries != options.symmetries[0]:
                     continue
                 light = develop(shot)
             else:
-                light, std, count = restore(shot, prior, method, evaluations, draws, options.probes, options.symmetries)
-            figures = {"setting": setting, "layout": layout, "method": method, "draws": draws, "evaluations": count}
+                light, std, count = restore(shot, prior, method, evaluations, draws, options.probes, symmetries)
+            told = method if is_peer(method) else called(method, evaluations, draws, symmetries)
+            figures = {"setting": setting, "layout": layout, "method": told, "evaluations": count}
             figures["seconds"] = time.perf_counter() - begin
             if std is not None:
                 everywhere = np.ones(light.shape[1:], bool)
@@ -130,6 +139,12 @@ def parsed(method: str) -> tuple[str, int, int]:
     return name, int(evaluations or 1), int(draws or 1)
 
 
+def called(method: str, evaluations: int, draws: int, symmetries: int) -> str:
+    """The name of a method as it is asked for, without numbers that are 1."""
+    numbers = f":{evaluations}" + (f"x{draws}" if draws > 1 else "")
+    return f"{method}{numbers}" + (f", {symmetries} symmetries" if symmetries > 1 else "")
+
+
 def half_interval(column: pd.Series) -> float:
     """Half the width of the 95 % interval of the mean."""
     return float(student.ppf(0.975, max(len(column) - 1, 1)) * column.std() / len(column) ** 0.5)
@@ -137,11 +152,29 @@ def half_interval(column: pd.Series) -> float:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """A row per setting, layout and method."""
-    grouped = table.assign(least_gain=least_gain(table)).drop(columns="scene")
-    grouped = grouped.groupby(["setting", "layout", "method", "draws", "evaluations"], sort=False)
+    grouped = table.assign(least_gain=least_gain(table)).drop(columns="scene").groupby(["setting", "layout", "method"], sort=False)
     means = grouped.mean().assign(least_gain=grouped["least_gain"].min())
     means.insert(list(means.columns).index("psnr_srgb") + 1, "+-", grouped["psnr_srgb"].agg(half_interval))
-    return means.round(3)
+    return means
+
+
+def beside(means: pd.DataFrame, cells: list[str]) -> pd.DataFrame:
+    """A row per setting and layout, a column per method with the figures of `cells`; the best of the first one is bold."""
+    rows = {}
+    for place, part in means.groupby(["setting", "layout"], sort=False):
+        best = part[cells[0]].idxmax() if cells[0] in HIGHER else None
+        rows[place] = {row.name[2]: " / ".join(_cell(row, name, row.name == best and name == cells[0]) for name in cells)
+                       for _, row in part.iterrows()}  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis(["setting", "layout"])
+
+
+def _cell(row: pd.Series, name: str, bold: bool) -> str:
+    """With as many decimals as mean something; sRGB PSNR with its interval."""
+    if name not in row or row[name] != row[name]:
+        return "-"
+    told = f"{row[name]:.{DECIMALS.get(name, 2)}f}"
+    told = f"**{told}**" if bold else told
+    return f"{told} ± {row['+-']:.1f}" if name == "psnr_srgb" and row["+-"] == row["+-"] else told
 
 
 def main() -> None:
@@ -156,8 +189,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["scaled", "noise_map/mean:1", "noise_map/mean:2"])
     parser.add_argument("--noise", choices=["plain", "full"], default="plain", help="full: long tails, rows, rounding, clipping too")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the prior's network")
-    parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mirrored and turned copies to average over")
+    parser.add_argument(
+        "--symmetries", type=int, nargs="+", choices=SYMMETRIES, default=[1], help="mirrored and turned copies to average over"
+    )
     parser.add_argument("--probes", type=int, default=0, help="1: how often the truth lies within 90 %% of the mean (mosaics)")
+    parser.add_argument("--cells", nargs="+", action="append", help="what stands in the cells, by default psnr_srgb ssim_srgb")
+    parser.add_argument("--rows", nargs="+", help="figures of a table with a row for each method")
     parser.add_argument("--csv", type=Path, help="the table as a file too")
     options = parser.parse_args()
     prior, scenes = (
@@ -168,10 +205,13 @@ def main() -> None:
         row for setting in options.settings for layout in options.layouts for row in rows(scenes, prior, setting, layout, options)
     )
     print(f"{len(scenes)} scenes of {options.side} x {options.side}: {', '.join(scene.name for scene in scenes)}")
-    shown = summary(table)
-    print(shown.to_string())
+    means = summary(table)
+    for cells in options.cells or ([] if options.rows else [["psnr_srgb", "ssim_srgb"]]):
+        show(beside(means, cells))
+    if options.rows:
+        show(means[options.rows])
     if options.csv:
-        shown.to_csv(options.csv)
+        means.round(3).to_csv(options.csv)
 
 
 if __name__ == "__main__":

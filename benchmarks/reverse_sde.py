@@ -3,18 +3,21 @@
     python benchmarks/reverse_sde.py [--prior smooth] [--mask bayer] [--noise 0.2 0.02] [--evaluations 10 20 40 100]
 
 The 192-dimensional prior of the tests by default, s = 0.2 on the left half and 0.02 on the right. A draw is affine in its
-noise, so its covariance is found without sampling: every unit of noise is sent through alone. Columns: variance over
-the exact one, mean of the left and the right half and the least and most of all sites, and the bias in posterior standard
+noise, so its covariance is found without sampling: every unit of noise is sent through alone. In a cell: variance over
+the exact one, mean of the left / the right half, and the least and most of all sites; the bias is in posterior standard
 deviations. Methods: reverse_sde, the product; first order and second order (D averaged over both ends of a step, 2
 evaluations), both with levels min(s, tau), unmeasured sites at 3 first; heun, the ODE of noise_map's denoiser.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from tables import head, row
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
@@ -22,6 +25,8 @@ from lowlight_kedro.diffusion.samplers import heun, karras_sigmas, steps_within
 from lowlight_kedro.restoration.guidance import noise_map
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.diffusion.gaussian import Gaussian
 
 MODULE = import_module("lowlight_kedro.restoration.guidance.noise_map")  # the package has the function under this name
@@ -130,20 +135,20 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, nargs="+", default=list(METHODS))
     args = parser.parse_args()
     prior = PRIORS[args.prior]()
-    print(f"{'mask':8}{'method':14}{'evaluations':>12}{'left':>8}{'right':>8}{'least':>8}{'most':>8}{'bias':>10}")
+    head("mask", "method", *(f"{evaluations} evaluations" for evaluations in args.evaluations), "bias, largest")
     for name in args.mask:
         one = measure(prior, name, args.noise)
         exact, covariance = prior.posterior(one.y.flatten(1), (one.mask / one.s.square()).flatten())
         for method in args.method:
+            cells, biases = [], []
             for evaluations in args.evaluations:
                 mean, got = law(METHODS[method], prior, one, evaluations)
                 ratio = (got.diag() / covariance.diag()).reshape(SHAPE)
                 bias = ((mean - exact[0]).abs() / covariance.diag().sqrt()).max()
-                figures = (ratio[..., :4].mean(), ratio[..., 4:].mean(), ratio.min(), ratio.max())
-                print(
-                    f"{name:8}{method:14}{evaluations:12}" + "".join(f"{float(v):8.3f}" for v in figures) + f"{float(bias):10.1e}",
-                    flush=True,
-                )
+                halves = f"{float(ratio[..., :4].mean()):.3f} / {float(ratio[..., 4:].mean()):.3f}"
+                cells.append(f"{halves} [{float(ratio.min()):.3f}, {float(ratio.max()):.3f}]")
+                biases.append(float(bias))
+            row(name, method, *cells, f"{max(biases):.1e}")
 
 
 if __name__ == "__main__":

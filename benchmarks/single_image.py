@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tables
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.io import imread
@@ -81,12 +82,12 @@ def row(lights: list[NDArray], iso: int, ratio: float, cfa: tuple, draws: int) -
             if cfa == BAYER_RGGB:
                 peer.append(abs(plain(signal)[0] / gain - 1))
     if not usable:
-        return f"| 0/{len(lights) * draws} | - | - | - | - | - | {seconds / sites * 1e6:.2f} |"
+        return [f"0/{len(lights) * draws}", *"-----", f"{seconds / sites * 1e6:.2f}"]
     other = f"{np.median(peer):.1%}, x{np.median(peer) / np.median(error):.1f}" if peer else "-"
-    return (
-        f"| {usable}/{len(lights) * draws} | {np.median(error):.1%} / {np.quantile(error, 0.9):.0%} | {other} | {np.mean(gain_in):.0%} "
-        f"| {np.median(read):.1%} | {np.mean(read_in):.0%} | {seconds / sites * 1e6:.2f} |"
-    )
+    return [
+        f"{usable}/{len(lights) * draws}", f"{np.median(error):.1%} / {np.quantile(error, 0.9):.0%}", other, f"{np.mean(gain_in):.0%}",
+        f"{np.median(read):.1%}", f"{np.mean(read_in):.0%}", f"{seconds / sites * 1e6:.2f}",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -94,18 +95,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1)
     draws = parser.parse_args().draws
     every = list(scenes())
-    print("| scenes | ISO | exposure 1/ | usable | gain error, median / 90 % | plain, times ours | in 2 errors ", end="")
-    print("| read error | in 2 errors | CPU s/MP |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    figures = ("usable", "gain error, median / 90 %", "plain, times ours", "in 2 errors", "read error", "in 2 errors", "CPU s/MP")
+    tables.head("scenes", "ISO", "exposure 1/", *figures)
     for blur in (0.8, 0.0):
         for kind in dict.fromkeys(kind for kind, _ in every):
             lights = [gaussian_filter(light, (0, blur, blur)) if blur else light for name, light in every if name == kind]
             for iso, ratio in ((1600, 1), (1600, 10), (1600, 100), (25600, 10), (25600, 100), (100, 1), (100, 10)):
                 title = f"{kind}{'' if blur else ', as is'}"
-                print(f"| {title} | {iso} | {ratio} {row(lights, iso, ratio, BAYER_RGGB, draws)}", flush=True)
+                tables.row(title, iso, ratio, *row(lights, iso, ratio, BAYER_RGGB, draws))
     lights = [gaussian_filter(light, (0, 0.8, 0.8)) for _, light in every]
     for iso, ratio in ((1600, 10), (1600, 100)):
-        print(f"| all, X-Trans | {iso} | {ratio} {row(lights, iso, ratio, XTRANS, draws)}", flush=True)
+        tables.row("all, X-Trans", iso, ratio, *row(lights, iso, ratio, XTRANS, draws))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -235,13 +236,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200, help="of the table `offsets`")
     parser.add_argument("--frames", type=int, default=12, help="of the table `restoration`")
     asked = parser.parse_args()
-    tables = {"offsets": lambda: offset_rows(asked.draws), "restoration": lambda: restoration_rows(asked.frames), "tails": tail_rows}
+    printed = {"offsets": lambda: offset_rows(asked.draws), "restoration": lambda: restoration_rows(asked.frames), "tails": tail_rows}
     for name in asked.tables:
-        for line, cells in enumerate(tables[name]()):
-            print(f"| {' | '.join(cells)} |", flush=True)
-            if not line:
-                print(f"|{'---|' * len(cells)}", flush=True)
-        print()
+        for line, cells in enumerate(printed[name]()):
+            (tables.row if line else tables.head)(*cells)
 
 
 if __name__ == "__main__":

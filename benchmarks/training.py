@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -183,11 +184,11 @@ def measure(name: str, network: dict, schedule: Schedule, folder: Path, side: in
             ratios.append((mine.speed / theirs.speed, theirs.cpu_seconds / mine.cpu_seconds))
     clock, cpu = np.median(ratios, axis=0) if ratios else (np.nan, np.nan)
     weights, tenth = parameter_count(state.denoiser) / 1e6, max(len(ours.losses) // 10, 1)
-    return (
-        f"| {name} | {weights:.2f} | {ours.seconds / 60:.2f} | {ours.cpu_seconds / 60:.2f} | {ours.speed:.1f} "
-        f"| {np.mean(ours.losses[:tenth]):.3f} -> {np.mean(ours.losses[-tenth:]):.3f} | {peak:.0f} "
-        f"| {ours.waited / ours.seconds:.2%} | {clock:.2f} | {cpu:.2f} |"
-    )
+    return [
+        name, f"{weights:.2f}", f"{ours.seconds / 60:.2f}", f"{ours.cpu_seconds / 60:.2f}", f"{ours.speed:.1f}",
+        f"{np.mean(ours.losses[:tenth]):.3f} -> {np.mean(ours.losses[-tenth:]):.3f}", f"{peak:.0f}",
+        f"{ours.waited / ours.seconds:.2%}", f"{clock:.2f}", f"{cpu:.2f}",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -213,15 +214,15 @@ def main() -> None:
         f"{arguments.kimg:g} kimg of {arguments.side} x {arguments.side}, batch {arguments.batch}, {network}, {arguments.precision}, ",
         end="",
     )
-    print(f"{arguments.threads} threads of {multiprocessing.cpu_count()} cores, torch {torch.__version__}\n")
-    print("| network | M weights | minutes | CPU minutes | images/s | loss, first to last tenth | peak MB | wait | x peer | x peer, CPU |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"{arguments.threads} threads of {multiprocessing.cpu_count()} cores, torch {torch.__version__}")
+    figures = ("minutes", "CPU minutes", "images/s", "loss, first to last tenth", "peak MB", "wait", "x peer", "x peer, CPU")
+    tables.head("network", "M weights", *figures)
     with tempfile.TemporaryDirectory() as name:
         write_tiles(Path(name), arguments.tiles, arguments.side)
         for which in arguments.networks:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:  # memory is counted per process
                 job = own.submit(measure, which, network, schedule, Path(name), arguments.side, arguments.turns, arguments.threads)
-                print(job.result(), flush=True)
+                tables.row(*job.result())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import statistics
 from dataclasses import dataclass
 from time import perf_counter
 
+import tables
 import torch
 
 from lowlight_kedro.diffusion.compute import Compute, compile_network, gpu_arithmetic, prepare
@@ -129,14 +130,12 @@ def main() -> None:
             seconds[name].append(runner.seconds(options.steps))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, {options.network} {options.widths} x {options.blocks}, {options.side} x {options.side}")
-    print("| variant | img/s | of fp32 | TFLOP/s | of the peak | peak GiB | warm-up s |\n|---|---|---|---|---|---|---|")
+    tables.head("variant", "img/s", "of fp32", "TFLOP/s", "of the peak", "peak GiB", "warm-up s")
     speeds = {name: options.steps * options.batch / statistics.median(times) for name, times in seconds.items()}
     for name, runner in runners.items():
         done = speeds[name] * runner.flops / 1e12
-        print(
-            f"| {name} | {speeds[name]:.1f} | {speeds[name] / speeds['fp32']:.2f} | {done:.2f} | {done / options.peak:.0%} "
-            f"| {peak_memory(runner):.2f} | {runner.warm_up_s:.1f} |"
-        )
+        speed = (f"{speeds[name]:.1f}", f"{speeds[name] / speeds['fp32']:.2f}", f"{done:.2f}", f"{done / options.peak:.0%}")
+        tables.row(name, *speed, f"{peak_memory(runner):.2f}", f"{runner.warm_up_s:.1f}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import tables
 import torch
 from torch import Tensor
 
@@ -86,9 +87,9 @@ def main() -> None:
     parser.add_argument("--measurements", type=int, default=8)
     asked = parser.parse_args()
     head = ["layout", "probes", *(f"{level}, {kind}" for level in LEVELS for kind in ("measured", "unmeasured"))]
-    print(f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", sep="\n", flush=True)
+    tables.head(*head)
     for cells in rows(asked):
-        print(f"| {' | '.join(cells)} |", flush=True)
+        tables.row(*cells)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.page import embedded, filled, template
 from lowlight_kedro.evaluation.pictures import calibration_figure, heat, most_detailed
+from lowlight_kedro.evaluation.residuals import verdict
 from lowlight_kedro.evaluation.statistics import KEYS
 from lowlight_kedro.sensor.render import shrunk
 
@@ -212,11 +213,11 @@ def residual_table(residuals: pd.DataFrame) -> pd.DataFrame:
     for keys, part in residuals.groupby(["method", "channel", "low"]):
         weights = part["sites"] / part["sites"].sum()
         high = part["high"].iloc[0]
+        square, alike = ((part[name] * weights).sum() for name in ("mean_square", "correlation"))
         rows.append({
             "method": keys[0], "channel": keys[1], "light": f"{keys[2]:g} to {high:g}" if np.isfinite(high) else f"from {keys[2]:g}",
-            "sites": int(part["sites"].sum()), "mean square (1)": f"{(part['mean_square'] * weights).sum():.3f}",
-            "correlation of neighbours (0)": f"{(part['correlation'] * weights).sum():+.3f}",
-            "bias, ‰ of white (0)": f"{1000 * (part['bias'] * weights).sum():+.2f}",
+            "sites": int(part["sites"].sum()), "mean square (1)": f"{square:.3f}", "correlation of neighbours (0)": f"{alike:+.3f}",
+            "bias, ‰ of white (0)": f"{1000 * (part['bias'] * weights).sum():+.2f}", "verdict": verdict(square, alike),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -22,6 +22,7 @@ EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the restored light around a site,
 AROUND = 9  # pixels, side of the square whose mean sorts a site by brightness: noise that was kept must not sort it
 SATURATED = 0.98  # of white: such sites say "at least", and have no residual
 LEAST_SITES = 100  # of a cell of the table; fewer tell nothing
+LOUD, RELATED = 1.2, 0.1  # times the expected mean square, and correlation, above which a verdict speaks
 
 
 def standardised(
@@ -80,3 +81,20 @@ def residuals(
                 "mean_square_error": float(np.sqrt(2 / sites)), **correlation,
                 "bias": float((r * s)[inside].mean() * ratio), "bias_error": float((s[inside]).mean() * ratio / np.sqrt(sites)),
             }  # fmt: skip
+
+
+def verdict(mean_square: float, correlation: float, expected: float | None = None) -> str:
+    """In words: what residuals of such a mean square and correlation of next neighbours say.
+
+    `expected` is the mean square that the same restoration leaves of noise exactly as told; without it only more than 1 is a fault.
+    """
+    if not np.isfinite(mean_square):
+        return "not measured"
+    told = []
+    if mean_square > LOUD * (1 if expected is None else expected):
+        told.append("more than the noise was taken away")
+    if expected is not None and mean_square < expected / LOUD:
+        told.append("there was less noise than told")
+    if correlation > RELATED:
+        told.append("what was taken away is smooth, as detail is")
+    return "; ".join(told) or "good"
