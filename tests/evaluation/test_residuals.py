@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 
 from lowlight_kedro.evaluation.protocols import recorded
-from lowlight_kedro.evaluation.residuals import residuals
+from lowlight_kedro.evaluation.residuals import residuals, verdict
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
@@ -68,3 +68,12 @@ def test_saturated_sites_have_no_residual(rng):
     found = table(signal, light, BAYER_RGGB)
     assert (np.abs(found["mean_square"] - 1) < 6 * found["mean_square_error"]).all()
     assert found["high"].max() < 1
+
+
+def test_the_verdict_names_lost_detail_and_noise_told_wrong_and_no_kept_noise():
+    assert verdict(1.0, 0.0) == verdict(0.4, -0.1) == "good"
+    assert "more than the noise" in verdict(1.5, 0.0)
+    assert "smooth" in verdict(0.9, 0.3)
+    assert "less noise than told" in verdict(0.2, 0.0, 0.4)
+    assert verdict(0.4, 0.0, 0.4) == "good"
+    assert verdict(float("nan"), float("nan")) == "not measured"
