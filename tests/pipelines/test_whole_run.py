@@ -137,6 +137,7 @@ def test_kedro_viz_is_given_pictures_of_the_results_and_their_places(finished):
     assert len(catalog.get("comparisons").preview()) > 1000
     assert len(catalog.get("tiles").preview()) > 1000
     assert catalog.get("restored")._describe()["path"].endswith("07_model_output/linear")
+    assert catalog.get("tiles")._describe()["path"].endswith("03_primary/tiles")
 
 
 def test_each_node_is_of_its_pipelines_namespace_and_tag_and_none_goes_back_in_the_layers(finished):

@@ -167,14 +167,14 @@ class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
     So whoever reads tiles, their metadata or a split of them waits in Kedro's order for who writes them.
 
     Args:
-        folder: of the stacks and `.pt` files.
+        path: folder of the stacks and `.pt` files.
         metadata_json: the metadata file.
         image_size: side of a tile, pixels.
         metadata: `made_by` is the pipeline that is told where there are no tiles.
     """
 
-    def __init__(self, *, folder: str, metadata_json: str, image_size: int, metadata: dict | None = None) -> None:
-        self._folder, self._json = local_path(folder), local_path(metadata_json)
+    def __init__(self, *, path: str, metadata_json: str, image_size: int, metadata: dict | None = None) -> None:
+        self._folder, self._json = local_path(path), local_path(metadata_json)
         self._described = AtomicJSONDataset(filepath=self._json.as_posix(), metadata=metadata)
         self._image_size = image_size
         self.metadata = metadata
@@ -195,4 +195,4 @@ class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
         return self._json.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"folder": str(self._folder), "metadata_json": str(self._json), "image_size": self._image_size}
+        return {"path": self._folder.as_posix(), "metadata_json": str(self._json), "image_size": self._image_size}
