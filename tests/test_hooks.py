@@ -12,7 +12,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
-from lowlight_kedro.hooks import TRAIN, Interrupted, OneTraining, PlainParameters, lock, methods_text, pictures_text
+from lowlight_kedro.hooks import TRAIN, Interrupted, OneTraining, PlainParameters, lock, methods_text, pictures_text, place
 from lowlight_kedro.pipelines.options import Choice
 
 HOLD = """
@@ -135,6 +135,15 @@ def test_only_missing_outputs_does_an_interrupted_node_again_with_what_follows_a
     (tmp_path / "table.json").unlink()
     run(tmp_path, False, begun, only_missing_outputs=True)
     assert begun == ["table"]
+
+
+@pytest.mark.parametrize(("told", "shown"), [
+    ({"filepath": Path("bucket/a.png"), "protocol": "s3"}, "s3://bucket/a.png"),
+    ({"filepath": Path("data/a.png"), "protocol": "file"}, "data/a.png"),
+    ({"filepath": "data/a.html"}, "data/a.html"), ({}, "in memory only"),
+])  # fmt: skip
+def test_a_place_on_another_file_system_is_shown_with_its_protocol(told, shown):
+    assert place(SimpleNamespace(_describe=lambda: told), "filepath") == shown
 
 
 def test_the_end_of_a_run_tells_where_its_pictures_are_and_how_each_method_was_asked():

@@ -127,6 +127,7 @@ def test_a_path_elsewhere_is_taken_or_refused_when_the_catalog_is_built():
     for name in set(catalog.filter(name_regex="^(?!param)")) - elsewhere:
         assert getattr(catalog.get(name), "_protocol", None) == "memory", name
     assert {"raw_frames", "photographs", "import_files", "prior", "restored", "tiles", "calibrations", "frame_tiles"} <= elsewhere
+    assert refused(session("base", events="memory://curves").catalog, "training_history")
     assert not elsewhere & {"frames", "evaluation_table", "report", "evaluation_figure", "comparisons", "tile_statistics"}
 
 

@@ -62,8 +62,11 @@ def calibration_text(table: Any, folder: str) -> str:
     return "\n".join(["", "camera noise:", shown.to_string(index=False), "", f"curves: {folder}"])
 
 
-def _place(dataset: Any, key: str = "path") -> str:
-    return dataset._describe().get(key, "in memory only")  # noqa: SLF001 - there is no public way to a dataset's path
+def place(dataset: Any, key: str = "path") -> str:
+    """Where a dataset lies, with the protocol of another file system, as it was given."""
+    told = dataset._describe()  # noqa: SLF001 - there is no public way to a dataset's path
+    path, protocol = str(told.get(key, "in memory only")), told.get("protocol", "file")
+    return path if protocol == "file" or "://" in path else f"{protocol}://{path}"
 
 
 def pictures_text(pictures: list[str], others: list[str]) -> str:
@@ -82,16 +85,16 @@ class ShowResults:
             frames, restored = catalog.load("selected_frames")["frame"], catalog.get("restored")
             paths = [path for frame in frames if (path := restored.place(frame, "preview"))]  # type: ignore[union-attr]
             places = {"all on one sheet": "restored_sheet", "pages": "restored_index"}
-            others = [f"{what}: {_place(catalog.get(name), 'filepath')}" for what, name in places.items()]
+            others = [f"{what}: {place(catalog.get(name), 'filepath')}" for what, name in places.items()]
             print(pictures_text(paths, others))  # noqa: T201
         if "calibration_table" in pipeline.all_outputs():
             measured = catalog.load("calibration_table")
             if len(measured):
-                print(calibration_text(measured, _place(catalog.get("calibration_figures"))))  # noqa: T201
+                print(calibration_text(measured, place(catalog.get("calibration_figures"))))  # noqa: T201
         if "method_table" in pipeline.all_outputs():
-            print(methods_text(catalog.load("method_table"), _place(catalog.get("method_pictures"))))  # noqa: T201
+            print(methods_text(catalog.load("method_table"), place(catalog.get("method_pictures"))))  # noqa: T201
         if "evaluation_table" in pipeline.all_outputs():
-            table, folder = catalog.load("evaluation_table"), _place(catalog.get("comparisons"))
+            table, folder = catalog.load("evaluation_table"), place(catalog.get("comparisons"))
             print(results_text(table, [f"{folder}/{frame}.png" for frame in table["frame"]]))  # noqa: T201
 
 
@@ -148,7 +151,7 @@ class OneTraining:
             )
         if TRAIN in names and os.environ.get("RANK", "0") == "0":
             self._release()  # of a run in this process that ended by a signal
-            folder = Path(_place(catalog.get("training_state"), "filepath")).parent
+            folder = Path(place(catalog.get("training_state"), "filepath")).parent
             try:
                 self._held = lock(folder)
             except BlockingIOError:

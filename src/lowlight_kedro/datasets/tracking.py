@@ -8,7 +8,7 @@ import pandas as pd
 from kedro.io import DatasetError
 from kedro.io.core import parse_dataset_definition
 
-from lowlight_kedro.datasets.atomic import AtomicCSVDataset
+from lowlight_kedro.datasets.atomic import AtomicCSVDataset, local_path
 
 Row = tuple[int, dict[str, float]]  # what is counted, the other numbers by tag
 
@@ -75,7 +75,7 @@ class TrackedCSVDataset(AtomicCSVDataset):
         step: column to count by; curves count its thousandths. table: what `AtomicCSVDataset` takes.
 
     Raises:
-        DatasetError: `events` is set where TensorBoard is not installed.
+        DatasetError: `events` is set where TensorBoard is not installed, or is no path on this machine.
     """
 
     def __init__(
@@ -83,11 +83,12 @@ class TrackedCSVDataset(AtomicCSVDataset):
         **table: Any,
     ) -> None:  # fmt: skip
         super().__init__(filepath=filepath, **table)
+        folder = local_path(events) if events else None
         if events is not None and find_spec("tensorboard") is None:
             raise DatasetError(
                 f"got events={events}, but TensorBoard is not installed: `pip install 'lowlight-kedro[tracking]'`, or set events to null"
             )
-        self._events = Events(Path(events)) if events else None
+        self._events = Events(folder) if folder else None
         self._step = step
         self._metrics: Any = None
         if metrics:
