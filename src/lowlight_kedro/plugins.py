@@ -1,10 +1,13 @@
 """Choose a plug-in by name: one rule for every kind of it."""
 
-from collections.abc import Callable, Iterable, Mapping
+import ast
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec, resolve_name
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,11 +40,63 @@ def choose(kind: str, table: Mapping[str, T], name: str) -> T:
 
 
 def code_of(kind: str, table: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """What results depend on beside this package: the plug-ins from elsewhere, by name, with a digest of the module that each is in."""
+    """What results depend on beside this package: the plug-ins from elsewhere, by name, with a digest of their code.
+
+    That is the module of the plug-in and what it imports of its own package or of folders where nothing is installed. Docstrings and
+    comments are no code.
+    """
     installed = {point.name: point.module for point in entry_points(group=f"lowlight_kedro.{kind}")}
     modules = {name: installed.get(name, name.rpartition(".")[0]) for name in sorted(set(names) - table.keys())}
-    files = {name: import_module(module).__file__ for name, module in modules.items()}
-    return {name: sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+    return {name: sha256("".join(_code(module)).encode()).hexdigest() for name, module in modules.items()}
+
+
+def _code(module: str) -> list[str]:
+    """The code of a module and of those it imports, see `code_of`; in the order of their names."""
+    top, code, waiting = module.partition(".")[0], {}, {module}
+    while waiting:
+        name = waiting.pop()
+        file = _file(name)
+        if name in code or file is None or not (name.partition(".")[0] == top or _is_own(name, file)):
+            continue
+        if file.suffix == ".py":
+            tree = ast.parse(file.read_bytes())
+            code[name] = ast.dump(_without_docstrings(tree))
+            parent = name.rpartition(".")[0]
+            waiting |= {parent, *_imports(tree, name if file.stem == "__init__" else parent)} - {""}
+        else:
+            code[name] = sha256(file.read_bytes()).hexdigest()
+    return [code[name] for name in sorted(code)]
+
+
+def _file(module: str) -> Path | None:
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):  # its parent is no package: what is imported of a module is no module always
+        return None
+    return Path(found.origin) if found and found.has_location and found.origin else None
+
+
+def _is_own(module: str, file: Path) -> bool:
+    """Whether somebody may be at work on it: it is not this package's, whose stages have versions, not Python's, and not installed."""
+    here = module.partition(".")[0] in {*sys.stdlib_module_names, __package__}
+    return not here and not {"site-packages", "dist-packages"} & set(file.parts)
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Absolute names of all that a module imports, names that it imports of a package among them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package or None) if node.level else node.module or ""
+            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return tree
 
 
 def configured(kind: str, table: Mapping[str, T], name: str, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -79,6 +79,30 @@ def test_an_edited_plug_in_is_other_code_and_the_packages_own_are_none(outside, 
     assert code_of("demosaicer", DEMOSAICERS, DEMOSAICERS) == {}
     before = code_of("demosaicer", DEMOSAICERS, ["malvar2004", "outside.demosaicer"])
     assert before.keys() == {"outside.demosaicer"}
+    (tmp_path / "outside.py").write_text(OUTSIDE.replace("Another package's", "Our").replace("used =", "# a comment\nused ="))
     assert code_of("demosaicer", DEMOSAICERS, ["outside.demosaicer"]) == before
     (tmp_path / "outside.py").write_text(OUTSIDE.replace("bilinear", "malvar2004"))
     assert code_of("demosaicer", DEMOSAICERS, ["outside.demosaicer"]) != before
+
+
+@pytest.mark.parametrize(("edited", "counts"), [
+    ("theirs/deep/filters.py", True), ("theirs/more.py", True), ("theirs/__init__.py", True), ("beside.py", True),
+    ("site-packages/bought.py", False), ("unused.py", False),
+])  # fmt: skip
+def test_what_a_plug_in_imports_of_its_author_is_its_code_and_what_is_installed_is_not(tmp_path, monkeypatch, edited, counts):
+    plug_in = "from . import filters\nfrom ..more import deeper\nimport beside, bought, numpy, json\ndemosaicer = filters.blur\n"
+    files = {
+        "theirs/__init__.py": "", "theirs/deep/__init__.py": "", "theirs/deep/main.py": plug_in,
+        "theirs/deep/filters.py": "def blur(a, b): return a\n", "theirs/more.py": "deeper = 1\n",
+        "beside.py": "", "site-packages/bought.py": "", "unused.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = code_of("demosaicer", {}, ["theirs.deep.main.demosaicer"])
+    (tmp_path / edited).write_text(f"{files[edited]}constant = 2\n")
+    assert (code_of("demosaicer", {}, ["theirs.deep.main.demosaicer"]) != before) == counts
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("theirs", "beside", "bought")]:
+        del sys.modules[name]
