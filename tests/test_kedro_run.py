@@ -154,7 +154,10 @@ def before_run(context, *groups):
     ("parameters", "group", "message"),
     [
         ({"inference": {"guidance": {"options": {"noisemap": {"end": 3}}}}}, "inference", "unknown guidance 'noisemap'; choose one of"),
-        ({"inference": {"guidance": {"options": {"diffpir": {"strenght": 3}}}}}, "inference", "has no option 'strenght'"),
+        *(
+            ({"inference": {"guidance": {"name": name, "options": {"diffpir": {"strenght": 3}}}}}, "inference", "has no option 'strenght'")
+            for name in ("diffpir", "noise_map")  # the chosen one, and one that is not
+        ),
         ({"inference": {"sample": {"sampler": "hoin"}}}, "inference", "unknown sampler 'hoin'"),
         ({"preprocessing": {"tiles": {"size": 128, "stride": 64}}}, "preprocessing", r"tiles\.size must be tile_size=256.*got 128"),
         ({"validation": {"image_size": 32}}, "validation", r"validation\.image_size must be tile_size=256"),

@@ -46,10 +46,10 @@ class Choice(Options):
         return {"name": self.name, "options": self.chosen}
 
     def check(self, kind: str, table: Mapping[str, Any]) -> None:
-        """Raise a ValueError where a plug-in or an option of the chosen one does not exist; dotted ones count when they are chosen."""
+        """Raise a ValueError where a plug-in or an option of one does not exist, chosen or not; dotted ones count when they are chosen."""
         for name in self.options:
             if "." not in name and name != self.name.split(".")[0]:
-                choose(kind, table, name)
+                configured(kind, table, name, self.options[name])
         configured(kind, table, self.name, self.chosen)
 
 
