@@ -265,15 +265,17 @@ def _exposure(
     dark = None if darks is None else _dark_of(raw, darks, noise)
     if dark is not None:
         signal = dark.taken_off(signal)
+    shading = raw.shading if isinstance(raw, Frame) else None
     if ratio is None:
-        ratio = max(TARGET_BRIGHTNESS / max(float(signal.mean()), 1e-9), 1.0)
+        mean = float((signal if shading is None else signal * shading).mean())
+        ratio = max(TARGET_BRIGHTNESS / max(mean, 1e-9), 1.0)
     if not (np.isfinite(ratio) and ratio > 0):
         raise ValueError(f"ratio must be a positive number, got {ratio}")
     if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
         raise ValueError(f"white_balance must be three positive gains, got {balance}")
     exposure = Exposure(
         signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise,
-        defects=raw.defects if isinstance(raw, Frame) else None, added_std=None if dark is None else dark.std,
+        defects=raw.defects if isinstance(raw, Frame) else None, shading=shading, added_std=None if dark is None else dark.std,
     )  # fmt: skip
     return exposure, source, matrix
 

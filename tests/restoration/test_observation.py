@@ -8,6 +8,7 @@ import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.observation import Clipped, Exposure, Learned, Observation
+from lowlight_kedro.restoration.remains import remains_of
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
@@ -67,3 +68,24 @@ def test_what_a_defect_shows_does_not_count(observation):
     torch.testing.assert_close(y[..., ~torch.from_numpy(defects)], before[..., ~torch.from_numpy(defects)])
     assert torch.equal(mask[..., ~torch.from_numpy(defects)], before_mask[..., ~torch.from_numpy(defects)])
     assert len(with_defects.places) <= len(observation.places)
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_shading_by_two_is_an_exposure_ratio_twice_as_great(lines):
+    """In the measurement, in what it teaches of rows and clipped sites, in the raised result: nothing takes the one for anything else."""
+    rng, noise = np.random.default_rng(5), CameraNoise(1e-3, 0.02, row_noise=0.02, black_error=0.01, white=0.6)
+    signal = rng.normal(0.2, 0.1, (96, 96)).astype(np.float32) + rng.normal(0, 0.1, (96, 1)).astype(np.float32)
+    plain = Exposure(signal, BAYER_RGGB, (2.0, 1.0, 1.6), 3.0, noise, added_std=np.full_like(signal, 0.01))
+    shaded = replace(plain, exposure_ratio=1.5, shading=np.full_like(signal, 2.0))
+    mean, seen = torch.rand(1, 3, 96, 96), []
+    for exposure in (plain, shaded):
+        observation = Observation(exposure, Scaling(-0.1, 0.8), torch.device("cpu"), Structure(lines=lines))
+        first = observation.measurement(mean, observation.learn_from_local_mean(observation.first(4)))
+        learned = observation.learn(first, mean, again=lambda measurement: measurement.y * 0.5)
+        again = observation.measurement(mean, learned)
+        remains = remains_of(again, mean, observation.gains)
+        numbers = torch.tensor([remains.mean_square, remains.rows, remains.columns])
+        seen.append([first.y, first.s, again.y, again.s, observation.project(mean), numbers])
+    assert len(observation.blown)
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours
 from lowlight_kedro.datasets.containers import finished_kind
-from lowlight_kedro.datasets.opcodes import told_by
+from lowlight_kedro.datasets.opcodes import Area, heard_of
 from lowlight_kedro.datasets.tags import (
     ACTIVE_AREA,
     COLOR_MATRICES,
@@ -286,14 +286,14 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
         black = black_of_planes(raw, tags) if cfa == UNFILTERED else black_level(raw, tags, len(cfa))
         (balance, as_shot), matrix = _white_balance(raw), _matrix(raw, tags)
         as_shot = as_shot and not (matrix is None and balance == (1.0, 1.0, 1.0))  # LibRaw's default, where it knows nothing
-        defects, undone = told_by(tags, values, raw.sizes.top_margin, raw.sizes.left_margin) if values.ndim == 2 else (None, ())
+        heard = heard_of(tags, values, Area.of(tags, raw.sizes))
         frame = checked(Frame(
             mosaic_dn=values, cfa=cfa, black_level=black,
             white_level=float(raw.white_level), white_balance=balance, camera=tags.camera,
             camera_to_srgb=np.eye(3, dtype=np.float32) if matrix is None else matrix, noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
             pixel_aspect=_pixel_aspect(raw), denoised=tags.number(NOISE_REDUCED) > 0,
-            defects=defects, undone=undone,
+            defects=heard.defects, shading=heard.shading, lens=heard.lens, undone=tuple(heard.undone),
             guessed=(*([] if as_shot else ["white balance"]), *(["colour matrix"] if matrix is None else [])),
         ))  # fmt: skip
     if white == "tag" or cfa == UNFILTERED:

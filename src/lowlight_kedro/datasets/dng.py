@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import TIME_FORMAT, of_frame
-from lowlight_kedro.datasets.opcodes import bad_pixels_list
-from lowlight_kedro.datasets.tags import OPCODE_LISTS, TAKEN_AT, Tags
+from lowlight_kedro.datasets.opcodes import bad_pixels_list, gain_maps
+from lowlight_kedro.datasets.tags import MAX_BYTES, OPCODE_LISTS, TAKEN_AT, Tags
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
@@ -82,6 +82,11 @@ def _tags(frame: Frame, area: tuple[int, int, int, int]) -> list[Any]:
     if frame.defects is not None:
         opcodes = bad_pixels_list(frame.defects, *area[:2])
         tags.append((OPCODE_LISTS[0], 7, len(opcodes), opcodes, True))
+    if frame.shading is not None:
+        maps = gain_maps(frame.shading, frame.cfa)
+        tags.append((OPCODE_LISTS[1], 7, len(maps), maps, True))
+    if frame.lens is not None:
+        tags.append((OPCODE_LISTS[2], 7, len(frame.lens.opcodes), frame.lens.opcodes, True))
     if frame.noise_profile:
         tags.append((51041, "d", 2 * len(frame.noise_profile), tuple(value for pair in frame.noise_profile for value in pair), True))
     return tags
@@ -103,7 +108,7 @@ def write_dng(
 
     Args:
         path: the file.
-        frame: its black level is written as pattern, at most 64 x 64.
+        frame: its black level is written as pattern, at most 64 x 64, its shading point by point.
         border: masked photosites (value 0) at the top, left, bottom and right, outside ActiveArea.
         row_black: DN that the black level of each row has beyond the pattern (BlackLevelDeltaV).
         column_black: the same of each column (BlackLevelDeltaH).
@@ -111,12 +116,14 @@ def write_dng(
 
     Raises:
         DatasetError: the file cannot be written.
-        ValueError: the black level is larger than a pattern can be.
+        ValueError: the black level is larger than a pattern can be, or the shading than a tag that is read (`tags.MAX_BYTES`).
     """
     if max(frame.black_level.shape) > 64:
         raise ValueError(
             f"a black level pattern of a DNG has at most 64 x 64 values, got {frame.black_level.shape}; use row_black, column_black"
         )
+    if frame.shading is not None and 4 * frame.shading.size > MAX_BYTES // 2:
+        raise ValueError(f"shading is written for up to {MAX_BYTES // 8} photosites, got {frame.shading.size}")
     top, left, bottom, right = border
     rows, columns = frame.mosaic_dn.shape
     tags = _tags(frame, (top, left, top + rows, left + columns)) + _black_tags(frame, row_black, column_black)

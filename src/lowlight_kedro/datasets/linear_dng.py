@@ -18,7 +18,7 @@ from lowlight_kedro.datasets.colour_tags import Colour, source_colour
 from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
-from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE
+from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, OPCODE_LISTS
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import fraction_outside, render, resized, square
@@ -26,6 +26,7 @@ from lowlight_kedro.sensor.render import fraction_outside, render, resized, squa
 logger = logging.getLogger(__name__)
 
 LINEAR_RAW = 34892
+LEAST_VERSION = bytes((1, 3, 0, 0))  # of DNG, that a reader must know
 HIGHEST = 65535
 CODES = 4096  # values that are told apart, as many as dcraw reads: steps of 1 DN in black, 31 in white
 PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the first image, which is what viewers show; its size at most
@@ -145,10 +146,11 @@ def _preview(picture: LinearPicture) -> NDArray[np.float32]:
 
 def file_tags(picture: LinearPicture, metadata: Metadata, colour: Colour, exposure_ev: float) -> list[Any]:
     """Of the first directory, which holds the preview: what is true of the whole file. `exposure_ev` becomes BaselineExposure."""
+    needed = max(LEAST_VERSION, picture.frame.lens.version) if picture.frame.lens else LEAST_VERSION
     tags = [
         neutral_tag(picture.frame),
-        (50706, "B", 4, bytes((1, 4, 0, 0)), True),  # DNGVersion
-        (50707, "B", 4, bytes((1, 3, 0, 0)), True),  # DNGBackwardVersion
+        (50706, "B", 4, max(bytes((1, 4, 0, 0)), needed), True),  # DNGVersion
+        (50707, "B", 4, needed, True),  # DNGBackwardVersion
         (EXPOSURE, "2i", 1, (round(exposure_ev * 1_000_000), 1_000_000), True),
         (50935, "2I", 1, (1, 1), True),  # NoiseReductionApplied: all there is to do
     ]
@@ -158,10 +160,12 @@ def file_tags(picture: LinearPicture, metadata: Metadata, colour: Colour, exposu
 
 
 def area_tags(frame: Frame, height: int, width: int) -> list[Any]:
-    """Of the directory that holds the picture: which part of it counts, and the shape of its pixels."""
+    """Of the directory that holds the picture: which part of it counts, the shape of its pixels, and what the lens did to it."""
     whole = frame.shape == (height, width)
     top, left, rows, columns = frame.default_crop if frame.default_crop and whole else (0, 0, height, width)
+    lens = [(OPCODE_LISTS[2], 7, len(frame.lens.opcodes), frame.lens.opcodes, True)] if frame.lens and whole else []
     return [
+        *lens,
         (50718, "2I", 2, rationals((frame.pixel_aspect, 1)), True),  # DefaultScale
         (DEFAULT_CROP_ORIGIN, "I", 2, (left, top), True),
         (DEFAULT_CROP_SIZE, "I", 2, (columns, rows), True),

@@ -119,6 +119,11 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
         ("Camera", record.get("camera") or UNKNOWN), ("ISO", told(record.get("iso"))), ("Exposure time", seconds(record.get("exposure_s"))),
         ("Picture", f"{size[1]} x {size[0]} pixels"),
     ]  # fmt: skip
+    if record.get("lens_corrections"):
+        names = ", ".join(record["lens_corrections"])
+        camera.append(("Corrections of the lens", f"{names}: in the DNG files, for the editor; the pictures here do not show them"))
+    if record.get("shading_most"):
+        camera.append(("Darker corners", f"brightened up to {told(record['shading_most'], '{:.2f}')} times, as the file asks"))
     if record.get("metadata_lost"):
         camera.append(("Not carried over from the raw", ", ".join(record["metadata_lost"])))
     return {"Camera": camera, "Brightness": _brightness(record), "Noise": _noise(record), "Restoration": _restoration(record)}
@@ -136,5 +141,5 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         told.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
     undone = [note for note in record.get("notes", ()) if note.endswith("not done") or note.startswith("OpcodeList")]
     if undone:
-        told.append(f"The file asks for more than is done here: {', '.join(undone)}. Corrections of the lens are left to the editor.")
+        told.append(f"The file asks for more than is done here: {', '.join(undone)}.")
     return told

@@ -167,6 +167,7 @@ def raw_scores(name: str, images: Mapping[str, NDArray], long: Frame, unit_dn: f
     for title, light in images.items():
         if light.shape[1:] != long.mosaic_dn.shape:
             raise ValueError(f"{title} has {light.shape[1:]} pixels, the long exposure {long.mosaic_dn.shape}: restore the whole frame")
+        light = light if long.shading is None else light / long.shading
         mosaic = recorded(light, long.cfa, long.white_balance) * (unit_dn / range_dn(long))
         scores[title] = list(_scores(name, packed(mosaic, long.cfa), truth, white))
     return scores

@@ -25,7 +25,8 @@ def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
     if not rows or not columns:
         return exposure.exposure_ratio
     signal = exposure.signal[..., : rows * BLOCK, : columns * BLOCK]
-    light = balanced(signal, exposure.cfa, exposure.white_balance).reshape(*signal.shape[:-2], rows, BLOCK, columns, BLOCK)
+    shading = None if exposure.shading is None else exposure.shading[..., : rows * BLOCK, : columns * BLOCK]
+    light = balanced(signal, exposure.cfa, exposure.white_balance, shading).reshape(*signal.shape[:-2], rows, BLOCK, columns, BLOCK)
     if exposure.cfa == UNFILTERED:
         means = list(light.mean((-3, -1)))
     else:

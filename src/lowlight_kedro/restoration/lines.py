@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.restoration.measurement import Measurement, strips
+from lowlight_kedro.restoration.measurement import Measurement, at_rows, strips
 
 BESIDE = 6  # frequencies beside the axis that tell R
 SMOOTH = 3  # frequencies on either side over which powers are averaged
@@ -50,7 +50,7 @@ class Lines:
 
     def shift(self, gains: Tensor, rows: slice) -> Tensor:
         """What they add to y in some rows, (1, 3, h, W), network units."""
-        return gains * (self.rows[rows].reshape(1, 1, -1, 1) + self.columns)
+        return at_rows(gains, rows) * (self.rows[rows].reshape(1, 1, -1, 1) + self.columns)
 
     def __add__(self, other: "Lines") -> "Lines":
         return Lines(self.rows + other.rows, self.columns + other.columns)
@@ -83,8 +83,9 @@ def _profiles(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[tu
     of_rows, of_columns = [], [torch.zeros(width, 1 + BESIDE, dtype=torch.float64, device=mean.device) for _ in range(2)]
     for rows in strips(height):
         part = measurement.part(rows)
-        weight = part.mask * gains / part.s.square()
-        score, gram = (weight * (part.y - mean[..., rows, :])).sum(dim=(0, 1)), (weight * gains).sum(dim=(0, 1))
+        gain = at_rows(gains, rows)
+        weight = part.mask * gain / part.s.square()
+        score, gram = (weight * (part.y - mean[..., rows, :])).sum(dim=(0, 1)), (weight * gain).sum(dim=(0, 1))
         of_rows.append((score @ along, gram @ along.square()))
         of_columns[0] += score.T @ down[rows]
         of_columns[1] += gram.T @ down[rows].square()
@@ -113,6 +114,7 @@ def response(measurement: Measurement, again: Callable[[Measurement], Tensor], g
 
     side = min(PART, *measurement.y.shape[-2:]) // PERIODS * PERIODS
     rows, columns = (_middle(length, side) for length in measurement.y.shape[-2:])
+    gains = gains if gains.shape[-2] == 1 else gains[..., rows, columns]
     part = Measurement(*(field[..., rows, columns] for field in (measurement.y, measurement.mask, measurement.s)))
     size = TRIED * float((part.s / gains).median())
     generator = torch.Generator().manual_seed(0)
@@ -234,7 +236,7 @@ def estimate(
     under LEAST_SIDE, nor in a direction in which a line has no measured site at all.
 
     Args:
-        gains: (1, 3, 1, 1), network units per unit of signal; `zero`: the network value of no light.
+        gains: (1, 3, 1, 1) or (1, 3, H, W), network units per unit of signal; `zero`: the network value of no light.
         again: the posterior mean of a part of the measurement; asked twice.
         rows: standard deviation of row offsets by the noise model, signal units.
     """
@@ -242,7 +244,7 @@ def estimate(
     if min(height, width) < LEAST_SIDE:
         return Lines(mean.new_zeros(height), mean.new_zeros(width))
     found, known = response(measurement, again, gains), (rows**2, 0.0)
-    light = ((mean[..., ::APART, ::APART] - zero) / gains)[0]
+    light = ((mean[..., ::APART, ::APART] - zero) / gains[..., ::APART, ::APART])[0]
     profiles = []
     for sums, variance, lines in zip(_profiles(measurement, mean, gains), known, (light, light.mT), strict=True):
         offsets, step = _profile(*sums, found, variance)

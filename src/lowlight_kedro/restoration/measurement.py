@@ -42,23 +42,35 @@ class Measurement:
 class Operator:
     """A: light of the long exposure, network units -> signal of the photosites of the short one, and its adjoint.
 
-    (A x)_i = x_{c(i), i} / g_c and signal = A (x0 - zero) + noise, c(i) the channel that photosite i measures.
-    A A^T = diag(1 / g^2): every inverse is diagonal. Without filters A x = x / g, and what is (H, W) below is (3, H, W).
+    (A x)_i = x_{c(i), i} / (g_c m_i) and signal = A (x0 - zero) + noise, c(i) the channel that photosite i measures,
+    m_i its shading. A A^T = diag(1 / g^2): every inverse is diagonal. Without filters A x = x / g, and what is (H, W) below is (3, H, W).
 
     Attributes:
         gains: g of R, G, B, network units per unit of signal: ratio * white balance * slope of both affine maps.
         zero: network value of no light.
+        shading: a gain of each photosite beside that of its channel, (H, W), on the CPU; None: 1.
     """
 
     cfa: Cfa
     gains: tuple[float, float, float]
     zero: float
+    shading: Tensor | None = None
 
     @classmethod
-    def of(cls, cfa: Cfa, white_balance: Sequence[float], exposure_ratio: float, scaling: Scaling) -> "Operator":
+    def of(
+        cls, cfa: Cfa, white_balance: Sequence[float], exposure_ratio: float, scaling: Scaling, shading: Tensor | None = None
+    ) -> "Operator":  # fmt: skip
         """For a short exposure that is to look `exposure_ratio` times longer, balanced by `white_balance`."""
         red, green, blue = (gain * exposure_ratio * TILE_SLOPE / scaling.scale for gain in white_balance)
-        return cls(cfa, (red, green, blue), scaling.to_network(-1.0))
+        return cls(cfa, (red, green, blue), scaling.to_network(-1.0), shading)
+
+    def site_gains(self, like: Tensor) -> Tensor:
+        """g of each channel and photosite, (1, 3, 1, 1), or (1, 3, H, W) with shading; on the device of `like`, of its type."""
+        gains = like.new_tensor(self.gains).reshape(1, 3, 1, 1)
+        return gains if self.shading is None else gains * self.shading.to(like)
+
+    def _divided(self, mosaic: Tensor) -> Tensor:
+        return mosaic if self.shading is None else mosaic / self.shading.to(mosaic)
 
     def _sites(self) -> Iterator[tuple[int, tuple[Any, ...], tuple[Any, ...]]]:
         """Of each place of the colour filter's period the channel, and where it lies in a mosaic and in an image: strided views."""
@@ -76,11 +88,11 @@ class Operator:
         mosaic = torch.empty_like(x if self.cfa == UNFILTERED else x[..., 0, :, :])
         for channel, site, here in self._sites():
             mosaic[site] = x[here] / self.gains[channel]
-        return mosaic
+        return self._divided(mosaic)
 
     def adjoint(self, mosaic: Tensor) -> Tensor:
         """A^T m: (..., H, W) -> (..., 3, H, W), 0 where nothing is measured."""
-        x = self._nothing(mosaic)
+        x, mosaic = self._nothing(mosaic), self._divided(mosaic)
         for channel, site, here in self._sites():
             x[here] = mosaic[site] / self.gains[channel]
         return x
@@ -96,6 +108,7 @@ class Operator:
     def embed(self, signal: Tensor) -> Tensor:
         """The measured values in network units, A^T (A A^T)^-1 signal + zero; 0 where nothing was measured."""
         y = self._nothing(signal)
+        signal = signal if self.shading is None else signal * self.shading.to(signal)
         for channel, site, here in self._sites():
             y[here] = signal[site] * self.gains[channel] + self.zero
         return y
@@ -122,6 +135,11 @@ def observe(signal: NDArray, operator: Operator) -> tuple[Tensor, Tensor]:
     return y[None], operator.mask(signal.shape[-2:])[None]
 
 
+def at_rows(gains: Tensor, rows: slice) -> Tensor:
+    """Some rows of gains (1, 3, 1, 1), which are the same everywhere, or (1, 3, H, W)."""
+    return gains if gains.shape[-2] == 1 else gains[..., rows, :]
+
+
 def strips(height: int) -> Iterator[slice]:
     """Rows of a frame, some at a time, so that what is computed on the way is never as large as the frame."""
     for top in range(0, height, STRIP):
@@ -138,17 +156,18 @@ def _smooth(x: Tensor, rows: slice, reach: int, dtype: torch.dtype | None = None
 
 
 def noise_levels(
-    clean: Tensor, noise: NoiseModel, exposure_ratio: float, white_balance: Sequence[float], scaling: Scaling, reach: int = 4
-) -> Tensor:
+    clean: Tensor, noise: NoiseModel, exposure_ratio: float, white_balance: Sequence[float], scaling: Scaling, reach: int = 4,
+    shading: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Standard deviation (1, 3, H, W), network units, of a short exposure whose clean light is `clean` (the same units).
 
-    s = g sqrt(Var(x / g)) with g = ratio * white balance of the channel, and x a *denoised* estimate, smoothed over
-    (2 reach + 1)^2 pixels: at the noisy pixel itself the variance would be low wherever the noise is negative.
+    s = g sqrt(Var(x / g)) with g = ratio * white balance of the channel * shading of the site, and x a *denoised* estimate, smoothed
+    over (2 reach + 1)^2 pixels: at the noisy pixel itself the variance would be low wherever the noise is negative.
     """
-    operator = Operator.of((), white_balance, exposure_ratio, scaling)
-    gains = clean.new_tensor(operator.gains).reshape(1, 3, 1, 1)
-    s = torch.empty_like(clean)
+    operator = Operator.of((), white_balance, exposure_ratio, scaling, shading)
+    whole, s = operator.site_gains(clean), torch.empty_like(clean)
     for rows in strips(s.shape[-2]):
+        gains = at_rows(whole, rows)
         signal = (_smooth(clean, rows, reach) - operator.zero) / gains
         s[..., rows, :] = noise.variance(signal).sqrt() * gains
     return s

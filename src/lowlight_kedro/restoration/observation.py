@@ -12,7 +12,7 @@ from torch import Tensor
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import lines, offsets, saturation, tails
 from lowlight_kedro.restoration.lines import Lines
-from lowlight_kedro.restoration.measurement import Measurement, Operator, local_mean, noise_levels, observe, strips
+from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import Cfa
@@ -31,6 +31,7 @@ class Exposure:
         exposure_ratio: how much longer the exposure is that the result should look like.
         noise: the noise of the short exposure, in units of `signal`.
         defects: photosites (H, W) that do not tell the light, see `sensor.defects`; None: none is known.
+        shading: gains of the photosites, of the shape of `signal`: the light is signal * shading; None: 1.
         added_std: standard deviation (H, W) of what single photosites have beyond `noise`, see `sensor.dark_signal`; None: nothing.
     """
 
@@ -40,6 +41,7 @@ class Exposure:
     exposure_ratio: float
     noise: NoiseModel
     defects: NDArray | None = None
+    shading: NDArray | None = None
     added_std: NDArray | None = None
 
 
@@ -78,7 +80,8 @@ class Observation:
 
     def __init__(self, exposure: Exposure, scaling: Scaling, device: torch.device, structure: Structure) -> None:
         self.exposure, self.scaling, self.device, self.structure = exposure, scaling, device, structure
-        self.operator = Operator.of(exposure.cfa, exposure.white_balance, exposure.exposure_ratio, scaling)
+        self.shading = None if exposure.shading is None else torch.from_numpy(exposure.shading)
+        self.operator = Operator.of(exposure.cfa, exposure.white_balance, exposure.exposure_ratio, scaling, self.shading)
         self.white = saturation.level(exposure.noise)
         self.spread = Spread.of(exposure.noise, structure.rows, structure.black)
         self.places = torch.empty(0, dtype=torch.int64, device=device)
@@ -96,8 +99,8 @@ class Observation:
 
     @property
     def gains(self) -> Tensor:
-        """(1, 3, 1, 1), network units per unit of signal."""
-        return torch.tensor(self.operator.gains, device=self.device).reshape(1, 3, 1, 1)
+        """Network units per unit of signal, (1, 3, 1, 1), or (1, 3, H, W) where the exposure has shading."""
+        return self.operator.site_gains(torch.empty(0, device=self.device))
 
     @property
     def teaches(self) -> bool:
@@ -126,10 +129,11 @@ class Observation:
         noise: Any = exposure.noise
         if apart:
             noise = replace(noise, row_noise=0.0 if apart.rows else noise.row_noise, black_error=0.0 if apart.black else noise.black_error)
-        s = noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling)
+        gains = self.gains
+        s = noise_levels(clean, noise, exposure.exposure_ratio, exposure.white_balance, self.scaling, shading=self.shading)
         if exposure.added_std is not None:
             for rows in strips(s.shape[-2]):
-                s[..., rows, :] = torch.hypot(s[..., rows, :], self.gains * torch.from_numpy(exposure.added_std[rows]).to(s))
+                s[..., rows, :] = torch.hypot(s[..., rows, :], at_rows(gains, rows) * torch.from_numpy(exposure.added_std[rows]).to(s))
         return s
 
     def measurement(self, clean: Tensor, learned: Learned = NOTHING) -> Measurement:
@@ -141,8 +145,9 @@ class Observation:
             for rows in strips(y.shape[-2]):
                 y[..., rows, :] -= mask[..., rows, :] * taken[..., rows, :]
         if learned.lines is not None:
+            gains = self.gains
             for rows in strips(y.shape[-2]):
-                y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(self.gains, rows)
+                y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(gains, rows)
         if learned.clipped is not None:
             self._replace_clipped(y, s, learned.clipped, learned.h)
         if learned.factor is not None:

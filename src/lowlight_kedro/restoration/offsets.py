@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowlight_kedro.restoration.measurement import Measurement, strips
+from lowlight_kedro.restoration.measurement import Measurement, at_rows, strips
 
 SHORTEST_STEP, LONGEST_STEP = 0.25, 4.0  # of the line search: the score is not quite linear, and s is refreshed between
 
@@ -68,7 +68,7 @@ class Offsets:
 
 
 def shift(b: Tensor, gains: Tensor) -> Tensor:
-    """G b as (1, 3, H, 1), network units: gains_c (row + channel offset)."""
+    """G b as (1, 3, H, 1), or (1, 3, H, W) with shading, network units: gains_c (row + channel offset)."""
     return gains * (b[:-3].reshape(1, 1, -1, 1) + b[-3:].reshape(1, 3, 1, 1))
 
 
@@ -83,8 +83,9 @@ def _score(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[Tenso
     sums: list[tuple[Tensor, ...]] = []
     for rows in strips(mean.shape[-2]):
         part = measurement.part(rows)
-        weight = part.mask * gains / part.s.square()
-        sums.append((*gather(weight * (part.y - mean[..., rows, :])), *gather(weight * gains)))
+        gain = at_rows(gains, rows)
+        weight = part.mask * gain / part.s.square()
+        sums.append((*gather(weight * (part.y - mean[..., rows, :])), *gather(weight * gain)))
     score, score_black, gram, gram_black = zip(*sums, strict=True)
     return torch.cat([*score, torch.stack(score_black).sum(0)]), torch.cat([*gram, torch.stack(gram_black).sum(0)])
 
@@ -126,7 +127,7 @@ def _next(before: Offsets, score: Tensor) -> Offsets:
 def estimate(measurement: Measurement, mean: Tensor, spread: Spread, gains: Tensor, before: Offsets | None = None) -> Offsets:
     """Offsets of a frame from `mean`, the posterior mean (1, 3, H, W) given `measurement`, from which `before.b` is taken off.
 
-    `gains` (1, 3, 1, 1): network units per unit of signal. What is not in the mask tells nothing.
+    `gains` (1, 3, 1, 1) or (1, 3, H, W): network units per unit of signal. What is not in the mask tells nothing.
     """
     variance = spread.variance(measurement.y).double()
     score, gram = _score(measurement, mean, gains)

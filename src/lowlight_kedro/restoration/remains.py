@@ -40,7 +40,7 @@ class Remains:
 
 
 def remains_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> Remains:
-    """What `mean`, the posterior mean (1, 3, H, W), leaves of the measurement; `gains` (1, 3, 1, 1): network units per unit of signal."""
+    """What `mean`, the posterior mean (1, 3, H, W), leaves of the measurement; `gains` as of `lines.estimate`."""
     total = 0.0
     for rows in strips(mean.shape[-2]):
         part = measurement.part(rows)

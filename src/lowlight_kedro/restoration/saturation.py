@@ -111,10 +111,10 @@ def at_least_level(x: Tensor, places: Tensor, operator: Operator, white: float) 
     hit.view(-1)[places] = True
     measured = operator.mask(tuple(x.shape[-2:])).to(x.device)
     reach = SEEN_WITHIN[len(operator.cfa)]
-    for channel, gain in enumerate(operator.gains):
+    for channel, gain in enumerate(operator.site_gains(x).expand_as(x)[0]):
         blown = _dilated(hit[channel], reach) & ~_dilated(measured[channel].bool() & ~hit[channel], reach)
         blown |= hit[channel]
-        x[0, channel][blown] = x[0, channel][blown].clamp(min=gain * white + operator.zero)
+        x[0, channel][blown] = x[0, channel][blown].clamp(min=gain[blown] * white + operator.zero)
     return x
 
 

@@ -17,6 +17,21 @@ COUNTS = {2: (1, 2, 1), 6: (8, 20, 8)}  # photosites of R, G, B in one period
 
 
 @dataclass(frozen=True)
+class LensCorrections:
+    """What a DNG wants done with the demosaiced picture (OpcodeList3): left to editors, and carried into files for them.
+
+    Attributes:
+        names: of its opcodes, each once.
+        opcodes: the list as it lies in the file.
+        version: of the DNG specification that a reader must know, four bytes.
+    """
+
+    names: tuple[str, ...]
+    opcodes: bytes
+    version: bytes
+
+
+@dataclass(frozen=True)
 class Frame:
     """The visible area of one raw file, in digital numbers (DN), with what is needed to read it.
 
@@ -40,6 +55,9 @@ class Frame:
         pixel_aspect: width of a photosite over its height.
         denoised: whether the file says that its noise was reduced already (DNG 1.7.1, NoiseReductionApplied).
         defects: photosites (H, W) that the file itself calls defective; None: none.
+        shading: gains (H, W), or (3, H, W), by which the file wants the signal multiplied (GainMap of a DNG): the light is signal *
+            shading, and so is its noise. None: 1.
+        lens: corrections of the whole demosaiced picture; None: the file tells none.
         undone: what the file asks to be done with its photosites and is not, in words.
         guessed: which of "white balance" and "colour matrix" the file does not tell and nobody knows of its camera.
     """
@@ -61,6 +79,8 @@ class Frame:
     denoised: bool = False
     guessed: tuple[str, ...] = ()
     defects: NDArray[np.bool_] | None = None
+    shading: NDArray[np.float32] | None = None
+    lens: LensCorrections | None = None
     undone: tuple[str, ...] = ()
 
     @property
@@ -156,7 +176,8 @@ def _lines(height: int, period: int) -> Iterator[tuple[int, slice]]:
 def normalise(frame: Frame) -> NDArray[np.float32]:
     """Signal (H, W) of each photosite: 0 = black level, 1 = white level. Not clipped: noise falls below 0, and must.
 
-    s = (DN - black) / (white - black); (3, H, W) where each pixel has three values.
+    s = (DN - black) / (white - black); (3, H, W) where each pixel has three values. Shading is in it still, so that its noise is the
+    camera's own: `balanced` makes light of it.
     """
     if frame.cfa == UNFILTERED:
         return (frame.mosaic_dn - frame.black_level) / (np.float32(frame.white_level) - frame.black_level)
@@ -171,8 +192,12 @@ def normalise(frame: Frame) -> NDArray[np.float32]:
     return signal
 
 
-def balanced(signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Each photosite of `signal` (H, W) times the white-balance gain of its channel; (3, H, W) without filters."""
+def balanced(
+    signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float], shading: NDArray | None = None
+) -> NDArray[np.float32]:  # fmt: skip
+    """Light: each photosite of `signal` (H, W) times the white-balance gain of its channel and its `shading`; (3, H, W) without filters."""
+    if shading is not None:
+        signal = signal * shading
     if cfa == UNFILTERED:
         return (signal * np.asarray(white_balance, np.float32)[:, None, None]).astype(np.float32)
     gains = tile_pattern(np.asarray(white_balance, np.float32)[np.asarray(cfa)], (len(cfa), signal.shape[1]))
@@ -202,7 +227,7 @@ def part_of(frame: Frame, top: int, left: int, height: int, width: int) -> tuple
 
 
 def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
-    """The `part_of` a frame.
+    """The `part_of` a frame. Corrections of the lens hold for the whole only.
 
     Raises:
         ValueError: the part does not lie inside the frame.
@@ -210,4 +235,9 @@ def crop(frame: Frame, top: int, left: int, height: int, width: int) -> Frame:
     rows, columns = part_of(frame, top, left, height, width)
     black = np.roll(frame.black_level, (-rows.start, -columns.start), (-2, -1))
     defects = None if frame.defects is None else frame.defects[rows, columns]
-    return replace(frame, mosaic_dn=frame.mosaic_dn[..., rows, columns], black_level=black, default_crop=None, defects=defects)
+    shading = None if frame.shading is None else frame.shading[..., rows, columns]
+    undone = (*frame.undone, *(f"{name} not done" for name in frame.lens.names)) if frame.lens else frame.undone
+    return replace(
+        frame, mosaic_dn=frame.mosaic_dn[..., rows, columns], black_level=black, default_crop=None, defects=defects, shading=shading,
+        lens=None, undone=undone,
+    )  # fmt: skip

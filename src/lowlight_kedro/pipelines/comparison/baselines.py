@@ -60,7 +60,7 @@ def develop_baseline(
         except ImportError as error:
             raise ValueError(str(error)) from error
     demosaic = find_demosaicer(demosaicer or CLASSICAL[len(frame.cfa)])
-    light = demosaic(balanced(signal * np.float32(exposure.exposure_ratio), frame.cfa, frame.white_balance), frame.cfa)
+    light = demosaic(balanced(signal * np.float32(exposure.exposure_ratio), frame.cfa, frame.white_balance, frame.shading), frame.cfa)
     if light.shape[1:] != frame.mosaic_dn.shape:
         raise ValueError(f"baseline {name} gives {light.shape[1:]} pixels of {frame.mosaic_dn.shape} photosites: no comparison by pixel")
     return light, about | {"baseline": name, "evaluations": 0, "seconds": round(time.perf_counter() - begin, 2)}

@@ -71,7 +71,7 @@ def _published(
     factor = np.float32(pair.nominal / record["exposure_ratio"])
     images = {title: light * factor for title, light in lights.items()}
     if PROTOCOLS[name].space == "raw":
-        sites = balanced(normalise(short), short.cfa, short.white_balance) * np.float32(pair.nominal)
+        sites = balanced(normalise(short), short.cfa, short.white_balance, short.shading) * np.float32(pair.nominal)
         scores = raw_scores(name, {INPUT: np.broadcast_to(sites, (3, *sites.shape)), **images}, long, range_dn(frames[0]))
     elif picture is None or record["crop"]:
         raise ValueError("it needs LibRaw's picture of the long exposure and whole frames: restore without inference.crop")
@@ -91,7 +91,8 @@ def _residual_rows(short: Frame, lights: Mapping[str, NDArray], record: Mapping[
     short = crop(short, *record["crop"]) if record["crop"] else short
     model, signal = PoissonGaussian(noise["gain"], noise["read_noise"]), normalise(short)
     for title, light in lights.items():
-        for row in residuals(signal, light, short.cfa, short.white_balance, record["exposure_ratio"], model):
+        shaded = light if short.shading is None else light / short.shading
+        for row in residuals(signal, shaded, short.cfa, short.white_balance, record["exposure_ratio"], model):
             yield title, row
 
 

@@ -13,7 +13,8 @@ Box = tuple[slice, slice, slice]
 
 def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: DemosaicerOptions) -> NDArray[np.float32]:
     """White-balanced linear RGB (3, H, W) of `ratio` times the signal, demosaiced, noise and all."""
-    return demosaicer.chosen(frame.cfa)(balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance), frame.cfa)
+    light = balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance, frame.shading)
+    return demosaicer.chosen(frame.cfa)(light, frame.cfa)
 
 
 def detailed_box(light: NDArray, shown_side: int, side: int) -> Box | None:

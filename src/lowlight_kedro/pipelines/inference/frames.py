@@ -44,7 +44,7 @@ def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options:
         return options.target_exposure_s / frame.exposure_s, f"{options.target_exposure_s:g} s over EXIF {frame.exposure_s:g} s"
     if paired is not None:
         return paired, "exposure times of the pair"
-    mean = float(signal.mean())
+    mean = float((signal if frame.shading is None else signal * frame.shading).mean())
     if mean <= 0:
         raise ValueError("the frame holds no light above black; give inference.exposure_ratio.value")
     return max(options.target_brightness / mean, 1.0), f"mean brightness to {options.target_brightness:g}"
@@ -118,7 +118,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
     }  # fmt: skip
-    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, defects=frame.defects, added_std=added_std)
+    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std)
     return frame, exposure, facts | told
 
 
@@ -157,6 +157,7 @@ def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], optio
         "noise assumed": record["noise_from"] == ASSUMED,
         "without darks": record["darks_warning"] and not record["darks"],
         "denoised before": frame.denoised,
+        "lens corrections left to the editor": frame.lens is not None,
         "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,
         "metadata partly lost": set(metadata_lost) - {MAKER_NOTES},
     }

@@ -84,6 +84,8 @@ class Outputs:
         return {
             "display_exposure": self._display_exposure, "clipped_in_linear": fraction_outside(self.light),
             "metadata_lost": list(self._metadata.lost), "colour_guessed": list(self.frame.guessed),
+            "lens_corrections": list(self.frame.lens.names) if self.frame.lens else [],
+            "shading_most": None if self.frame.shading is None else float(self.frame.shading.max()),
         }  # fmt: skip
 
     def _picture(self, light: NDArray, side: int | None = None) -> NDArray:

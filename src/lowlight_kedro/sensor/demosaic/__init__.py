@@ -38,4 +38,4 @@ def demosaic(frame: Frame, demosaicer: Demosaicer) -> NDArray[np.float32]:
     Balanced first, so that a grey edge looks alike in all channels to the demosaicer. The sides are those of the
     mosaic divided by `scale_of(demosaicer, frame.cfa)`, rounded down.
     """
-    return demosaicer(balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
+    return demosaicer(balanced(normalise(frame), frame.cfa, frame.white_balance, frame.shading), frame.cfa)
