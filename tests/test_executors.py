@@ -23,8 +23,9 @@ def die_on_three(item: int, shared: int) -> int:
 
 @pytest.fixture(scope="module")
 def cluster():
+    """In this process: workers of their own are those of tests/pipelines/test_at_scale.py."""
     distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as running:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=False) as running:
         yield running.scheduler_address
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_executors import cluster  # noqa: F401 - a fixture
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers in processes of their own."""
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as running:
+        yield running.scheduler_address
 
 
 @pytest.fixture(params=["processes", "dask"])

@@ -1,6 +1,7 @@
 """Every environment builds its parameters and its catalog."""
 
 import inspect
+from functools import cache
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from click import ClickException
 from kedro.framework.session import KedroSession
 from pydantic import ValidationError
 
+from lowlight_kedro.config_loader import _merged
 from lowlight_kedro.device import choose_device
 from lowlight_kedro.diffusion.compute import checkpoint_blocks
 from lowlight_kedro.diffusion.denoiser import Denoiser
@@ -37,6 +39,18 @@ OPTIONS = {
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 
 
+@cache
+def parameters_of(environment):
+    """Not to be changed; reading an environment takes a quarter of a second."""
+    with KedroSession.create(ROOT, env=environment) as session:
+        return session.load_context().config_loader["parameters"]
+
+
+def changed(options, wrong):
+    """The parameters of a group in conf/base with what `--params` says of it, as the loader merges them."""
+    return _merged(parameters_of("base")[options], wrong)
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_parameters_are_complete_and_valid(environment):
     with KedroSession.create(ROOT, env=environment) as session:
@@ -49,8 +63,7 @@ def test_parameters_are_complete_and_valid(environment):
 
 
 def test_the_a40_environment_holds_the_values_it_was_asked_for():
-    with KedroSession.create(ROOT, env="a40") as session:
-        training = session.load_context().config_loader["parameters"]["training"]
+    training = parameters_of("a40")["training"]
     wanted = {"batch_size": 256, "batch_gpu": 32, "total_kimg": 200, "snapshot_ticks": 50}
     assert {key: training[key] for key in wanted} == wanted
     assert training["loader"] == {"workers": 4, "pin_memory": True, "persistent_workers": True, "prefetch_factor": 2}
@@ -101,16 +114,14 @@ def test_a_gpu_that_is_there_is_taken(monkeypatch):
 
 
 def test_the_prior_of_photographs_restores_by_what_it_was_trained_on():
-    with KedroSession.create(ROOT, env="photographs") as session:
-        parameters = session.load_context().config_loader["parameters"]
+    parameters = parameters_of("photographs")
     assert parameters["inference"]["guidance"]["name"] == parameters["training"]["corruption"]["name"] == "noise_map"
     assert parameters["inference"]["estimate"] == "mean"
 
 
 def test_environments_hold_only_what_differs():
     """Soft merging: what an environment does not say comes from base."""
-    with KedroSession.create(ROOT, env="demo") as session:
-        training = session.load_context().config_loader["parameters"]["training"]
+    training = parameters_of("demo")["training"]
     assert training["ema"]["options"]["halflife"] == {"kimg": 1, "rampup": 0.05}
 
 
@@ -121,10 +132,8 @@ def test_environments_hold_only_what_differs():
      ({"scaling": {"mean": 0.0, "scale": -1.0}}, "scaling")],
 )  # fmt: skip
 def test_a_wrong_name_or_number_within_a_group_is_told_with_its_place(wrong, message):
-    with KedroSession.create(ROOT, env="base", runtime_params={"training": wrong}) as session:
-        parameters = session.load_context().config_loader["parameters"]["training"]
     with pytest.raises(ValidationError, match=message.replace(".", r"\.")):
-        TrainingOptions.model_validate(parameters)
+        TrainingOptions.model_validate(changed("training", wrong))
 
 
 @pytest.mark.parametrize(
@@ -150,10 +159,8 @@ def test_a_group_that_nothing_reads_stops_the_run_before_it_starts(wrong, messag
      ("preprocessing", {"demosaicer": {"bayer": "malvar"}}, "unknown demosaicer 'malvar'")],
 )  # fmt: skip
 def test_plug_ins_and_their_options_are_checked_with_the_parameters(options, wrong, message):
-    with KedroSession.create(ROOT, env="base", runtime_params={options: wrong}) as session:
-        parameters = session.load_context().config_loader["parameters"][options]
     with pytest.raises(ValidationError, match=message):
-        OPTIONS[options].model_validate(parameters)
+        OPTIONS[options].model_validate(changed(options, wrong))
 
 
 def test_every_parameter_of_a_node_is_typed():
