@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 GIB, MIB = 2**30, 2**20
 TFLOPS, GB_PER_S = {"a40": 149.7, "h100": 989.0}, {"a40": 696, "h100": 3350}  # dense bf16 and memory, data sheets
 SHARE = 0.4  # of the peak, what is aimed at
+LOOKING = ("mosaic_net", "experts")  # networks that look at values, which a count has not
 IMAGES = (16, 32)  # of the passes whose difference is the cost of an image
 
 
@@ -49,9 +50,9 @@ def settings(environment: str) -> tuple[TrainingOptions, int]:
 
 
 def environments() -> list[str]:
-    """Those that train a network of their own, and `base`."""
+    """Those that train a network of their own which can be counted, and `base`."""
     own = [path.parent.name for path in sorted((ROOT / "conf").glob("*/parameters.yml")) if "\n  network:" in path.read_text()]
-    return ["base", *own]
+    return ["base", *(name for name in own if settings(name)[0].network.name not in LOOKING)]
 
 
 def networks(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -130,8 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if arguments.tiles is None:
             arguments.tiles, arguments.metadata = Path(name), write_tiles(Path(name), arguments.count, side)
-        packed = EDMPTDataset(arguments.tiles, arguments.metadata, image_size=side)
-        packed.tiles = packed.tiles[: arguments.count]
+        packed = EDMPTDataset(arguments.tiles, arguments.metadata, image_size=side).first(arguments.count)
         single = unpack(packed, Path(name) / "single")
         speed = arguments.speed or training_speed(options, packed, device)
         train = trainer(speed, device if arguments.speed is None else torch.device("meta"))

@@ -46,7 +46,7 @@ def layout(request, tmp_path):
 
 def test_clean_tiles_only_and_empty_labels(layout):
     dataset = EDMPTDataset(layout, layout / "metadata.json", split="train", use_labels=False, label_dim=0)
-    assert [tile["tile_id"] for tile in dataset.tiles] == CLEAN
+    assert dataset.tile_ids.tolist() == CLEAN
     for number in range(3):
         image, label = dataset[number]
         assert (tuple(image.shape), image.dtype, tuple(label.shape), label.dtype) == ((3, 256, 256), torch.float32, (0,), torch.float32)

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lowlight_kedro.evaluation.pictures import bars
 from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page, score_tables
 from lowlight_kedro.evaluation.statistics import differences, summarised
+from lowlight_kedro.pipelines.evaluation.report import MOST_SHOWN, shown_frames
 from tests.evaluation.test_page_browser import browser  # noqa: F401  a fixture
 
 EMPTY = pd.DataFrame(columns=["frame", "kind", "at", "value"])
@@ -93,3 +95,24 @@ def test_the_slider_and_the_choice_of_pictures_work_and_the_page_fits_a_telephon
     assert left.get_attribute("src") == frame["pictures"]["error of restored"]
     assert browser.find_element(By.CSS_SELECTOR, ".crops .left").get_attribute("src") == frame["crops"]["error of restored"]
     assert browser.execute_script("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_of_many_frames_the_worst_are_shown_and_some_of_the_others():
+    few = pd.DataFrame({"frame": ["b", "a", "old"], "metric": "psnr", "value": [1.0, 2.0, 3.0]})
+    assert shown_frames(few, {"a", "b"}) == ["a", "b"]
+    names = [f"f{number:04d}" for number in range(1000)]
+    scores = pd.DataFrame({"frame": names, "metric": "psnr", "value": [float(number * 7919 % 1000) for number in range(1000)]})
+    shown = shown_frames(scores, names)
+    values = scores.set_index("frame")["value"][shown]
+    assert len(set(shown)) == MOST_SHOWN
+    assert sorted(values)[: MOST_SHOWN // 2] == list(range(MOST_SHOWN // 2))
+    assert values.max() > 900
+
+
+def test_figures_of_a_thousand_frames_make_one_picture():
+    before = {f"f{number}": 20.0 + number % 7 for number in range(1000)}
+    figure = bars(before, {name: value + 5 for name, value in before.items()}, ("before", "after"), "dB")
+    assert max(figure.get_size_inches()) <= 10
+    (points,) = figure.axes[0].collections
+    assert points.get_offsets().shape == (1000, 2)
+    assert (points.get_offsets()[:, 1] > points.get_offsets()[:, 0]).all()

@@ -17,6 +17,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.validation.nodes import ValidationError
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
+from lowlight_kedro.sensor.metadata import list_tiles
 from tests.conftest import make_frame
 from tests.pipelines.conftest import write_raws
 
@@ -91,7 +92,7 @@ def test_zero_tiles_is_an_error(empty_project):
 def spoil(project, pixels):
     """Write `pixels` as the first clean training tile; returns its name."""
     metadata = json.loads((project.data / "03_primary/metadata.json").read_text())
-    tile = next(t for file in metadata["files"] if file["split"] == "train" and file["is_clean"] for t in file["tiles"])
+    tile = next(t for t in list_tiles(metadata) if t["split"] == "train" and t["is_clean"])
     path = project.data / "03_primary/tiles" / tile["stack"]
     stack = decode(np.load(path)).astype(pixels.dtype)
     stack[tile["index"]] = pixels

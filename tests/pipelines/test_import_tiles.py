@@ -134,7 +134,7 @@ def test_a_smaller_import_takes_the_stacks_of_the_larger_one_away_and_no_other_f
 
 def test_each_tile_is_in_one_stack_and_stacks_are_full():
     listed = [{"tile_id": f"{k}", "is_clean": k % 3 > 0} for k in range(20)]
-    parts = groups(listed, 4)
+    parts = groups({"tiles": listed}, 4)
     assert sorted(number for numbers in parts.values() for number in numbers) == list(range(20))
     assert [len(numbers) for numbers in parts.values()] == [4, 4, 4, 1, 4, 3]
     assert all(listed[number]["is_clean"] == name.startswith("long/") for name, numbers in parts.items() for number in numbers)

@@ -1,5 +1,7 @@
 from collections.abc import Iterator
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ class Counted:
     """Tiles whose value is their number; remembers which were read."""
 
     def __init__(self, count):
-        self.tiles = [{"tile_id": f"tile{number}"} for number in range(count)]
+        self.tile_ids = np.array([f"tile{number}" for number in range(count)], object)
+        self.tiles = pd.DataFrame({"tile_id": self.tile_ids})
         self.read = []
 
     def __len__(self):

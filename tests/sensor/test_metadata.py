@@ -1,6 +1,9 @@
+import pickle
+
+import pandas as pd
 import pytest
 
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, replace_tiles, tile_files
+from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, list_tiles, replace_tiles, tile_files, tile_table
 
 
 @pytest.mark.parametrize(("tile", "verdict"), [
@@ -13,7 +16,9 @@ from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tile
     ({"tile_id": "00001_00_10s_r0", "data_type": "something else"}, (True, "name")),
 ])  # fmt: skip
 def test_the_three_rules_in_their_order(tile, verdict):
-    assert clean_verdict(tile) == verdict
+    others = [{"tile_id": "b_0.1s"}, {"tile_id": "c", "is_clean": False}, {"tile_id": "d", "data_type": "clean"}]
+    clean, rule = clean_verdicts(tile_table({"tiles": [tile, *others]}))
+    assert list(zip(clean.tolist(), rule.tolist(), strict=True)) == [verdict, (False, "name"), (False, "is_clean"), (True, "data_type")]
 
 
 def test_tiles_of_files_inherit_and_may_overrule():
@@ -25,6 +30,38 @@ def test_both_layouts_have_the_same_fingerprint_and_another_tile_another():
     tile = {"tile_id": "a", "split": "train"}
     nested = {"files": [{"split": "train", "tiles": [{"tile_id": "a"}]}]}
     assert fingerprint({"tiles": [tile]}) == fingerprint(nested) != fingerprint({"tiles": [tile | {"tile_id": "b"}]})
+
+
+COLUMNS = {"files": [
+    {"split": "val", "is_clean": True, "tiles": {"tile_id": ["a", "b"], "stack": "f.npy", "index": [0, 1]}},
+    {"split": "train", "tiles": {"tile_id": ["c"], "pt_path": ["c.pt"], "is_clean": [False]}}, {"split": "train", "tiles": []},
+]}  # fmt: skip
+RECORDS = {"files": [
+    {"split": "val", "is_clean": True, "tiles": [{"tile_id": name, "stack": "f.npy", "index": k} for k, name in enumerate("ab")]},
+    {"split": "train", "tiles": [{"tile_id": "c", "pt_path": "c.pt", "is_clean": False}]}, {"split": "train"},
+]}  # fmt: skip
+
+
+def test_columns_and_records_say_the_same():
+    pd.testing.assert_frame_equal(tile_table(COLUMNS), tile_table(RECORDS))
+    assert fingerprint(COLUMNS) == fingerprint(RECORDS)
+    assert list_tiles(COLUMNS) == list_tiles(RECORDS)
+    taken = [tile if tile["tile_id"] != "a" else None for tile in list_tiles(COLUMNS)]
+    assert list_tiles(replace_tiles(COLUMNS, taken)) == taken[1:]
+
+
+def test_the_table_says_where_each_tile_lies():
+    told = tile_table(COLUMNS)
+    assert told["index"].tolist() == [0, 1, -1]
+    assert told["stack"].astype(object).where(told["stack"].notna(), None).tolist() == ["f.npy", "f.npy", None]
+    assert told["pt_path"].tolist() == ["", "", "c.pt"]
+
+
+def test_other_bytes_in_a_file_are_another_fingerprint():
+    first, second = (
+        {"files": [{"digests": {"f.npy": digest}, "tiles": {"tile_id": ["a"], "stack": "f.npy", "index": [0]}}]} for digest in "xy"
+    )
+    assert fingerprint(first) != fingerprint(second)
 
 
 def test_metadata_of_another_kind_is_refused():
@@ -57,3 +94,13 @@ def test_tiles_are_replaced_in_the_order_in_which_they_are_listed():
     assert [tile["tile_id"] for tile in list_tiles(new)] == ["A", "C"]
     assert (new["version"], new["files"][0]["split"]) == (1, "val")
     assert metadata["files"][0]["tiles"] == [{"tile_id": "b"}, {"tile_id": "c"}]
+
+
+def test_ten_thousand_tiles_take_two_hundred_bytes_each_in_a_worker_too():
+    tiles = {"tile_id": [f"Sony_long_00001_00_10s_r{k:05d}" for k in range(5000)], "index": list(range(5000))}
+    files = [
+        {"split": split, "is_clean": True, "scene_id": split, "tiles": tiles | {"stack": f"{split}.npy"}} for split in ("train", "val")
+    ]
+    table = tile_table({"files": files})
+    assert table.memory_usage(deep=True).sum() < 200 * len(table)
+    assert len(pickle.dumps(table)) < 100 * len(table)

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from lowlight_kedro.sensor import tile_checks as checks
@@ -45,9 +46,10 @@ def test_constant_and_saturated_content_is_found(rng):
 def test_duplicates_name_the_first(rng):
     tile = good(rng)
     digests = {"a": checks.digest(tile), "b": checks.digest(good(rng)), "c": checks.digest(tile.copy())}
-    assert [(p.tile_id, p.message) for p in checks.check_duplicates(digests)] == [("c", "has the same content as a")]
+    found = checks.check_duplicates(pd.Series(digests, name="digest").rename_axis("tile_id"))
+    assert [(p.tile_id, p.message) for p in found] == [("c", "has the same content as a")]
 
 
 def test_a_scene_in_two_splits_is_found():
-    tiles = [{"scene_id": "1", "split": "train"}, {"scene_id": "1", "split": "val"}, {"scene_id": "2", "split": "val"}]
+    tiles = pd.DataFrame({"scene_id": ["1", "1", "2", None], "split": ["train", "val", "val", "train"]}).astype("category")
     assert [(p.tile_id, p.kind) for p in checks.check_splits(tiles)] == [("1", "split")]

@@ -1,22 +1,24 @@
 """The training set of the unconditional prior: clean tiles, empty labels."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy, zeros
 from torch.utils.data import Dataset
 
-from lowlight_kedro.datasets.atomic import AtomicJSONDataset, local_path
+from lowlight_kedro.datasets.atomic import AtomicJSONDataset, atomic_path, local_path
 from lowlight_kedro.datasets.stacks import OpenStacks, decode
 from lowlight_kedro.datasets.tiles import TileFolder, TileFolderDataset, read_tile
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, list_tiles, tile_files
+from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, tile_files, tile_table
 
 
 def _read_metadata(path: str | Path) -> dict[str, Any]:
@@ -44,6 +46,12 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
         label_dim: must be 0, for the same reason.
         image_size: expected side S in pixels.
         channels: expected number of channels C.
+        metadata: what is in `metadata_json`, where it was read already.
+
+    Attributes:
+        tiles: a row for each tile, see `sensor.metadata.tile_table`; some 100 bytes each, also in every worker of a loader.
+        tile_ids: their names.
+        fingerprint: of all tiles of the metadata, see `sensor.metadata.fingerprint`.
 
     Raises:
         ValueError: labels were asked for, or there is no clean tile of that split.
@@ -52,7 +60,7 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self, data_root: str | Path, metadata_json: str | Path, split: str = "train", *,
-        use_labels: bool = False, label_dim: int = 0, image_size: int = 256, channels: int = 3,
+        use_labels: bool = False, label_dim: int = 0, image_size: int = 256, channels: int = 3, metadata: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         if use_labels or label_dim:
             raise ValueError(
@@ -61,39 +69,59 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
             )
         self.data_root = Path(data_root)
         self.shape = (channels, image_size, image_size)
-        metadata = _read_metadata(metadata_json)
+        metadata = _read_metadata(metadata_json) if metadata is None else metadata
         self.fingerprint = fingerprint(metadata)
-        tiles = [tile for tile in list_tiles(metadata) if tile.get("split", split) == split]
-        self.tiles = [tile for tile in tiles if clean_verdict(tile)[0]]
-        if not self.tiles:
+        table = tile_table(metadata)
+        of_split = (table["split"].isna() | (table["split"] == split)).to_numpy()
+        clean, _ = clean_verdicts(table)
+        if not (of_split & clean).any():
             raise ValueError(
-                f"{metadata_json}: no clean tile in split {split!r} ({len(tiles)} tiles there, none clean), expected one or more; "
+                f"{metadata_json}: no clean tile in split {split!r} ({of_split.sum()} tiles there, none clean), expected one or more; "
                 "put clean raws into that split and run preprocessing again"
             )
         self._stacks = OpenStacks()
+        self._take(table[of_split & clean])
+
+    def _take(self, tiles: pd.DataFrame) -> None:
+        """Have these rows of a `tile_table`; what is asked for at every access is kept as arrays."""
+        self.tiles = tiles.reset_index(drop=True)
+        self.tile_ids: NDArray[np.object_] = self.tiles["tile_id"].to_numpy()
+        self._index = self.tiles["index"].to_numpy()
+        self._stack = self.tiles["stack"].cat.codes.to_numpy()  # -1: in a file of its own
+        self._stack_names = self.tiles["stack"].cat.categories
+
+    def first(self, count: int) -> "EDMPTDataset":
+        """Only the first `count` tiles."""
+        one = copy(self)
+        one._take(self.tiles[:count])  # noqa: SLF001 - of its own kind
+        return one
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return len(self.tile_ids)
 
     def path(self, index: int) -> Path:
         """Where the tile's file lies: the first of the places above that exists."""
-        tile = self.tiles[index]
+        tile = {"tile_id": self.tile_ids[index], "pt_path": self.tiles["pt_path"].iloc[index], "stack": self._stack_of(index)}
         candidates = [self.data_root / name for name in tile_files(tile)]
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
             raise DatasetError(f"tile {tile['tile_id']} is missing; looked for {', '.join(map(str, candidates))}")
         return found
 
+    def _stack_of(self, index: int) -> str | None:
+        code = self._stack[index]
+        return self._stack_names[code] if code >= 0 else None
+
     def _in_stack(self, index: int) -> NDArray:
         """A view of a tile in a stack, uint16 or float32."""
-        tile = self.tiles[index]
-        path = f"{self.data_root / tile['stack']}"
+        name, number = self.tile_ids[index], self._index[index]
+        path = f"{self.data_root / str(self._stack_of(index))}"
         stack = self._stacks(path)
         if stack.shape[1:] != self.shape or stack.dtype not in (np.uint16, np.float32):
             raise DatasetError(f"{path}: got {stack.dtype} {stack.shape}, expected uint16 or float32 (N, {str(self.shape)[1:]}")
-        if not 0 <= tile["index"] < len(stack):
-            raise DatasetError(f"{path}: tile {tile['tile_id']} is number {tile['index']} of {len(stack)}, expected 0 to {len(stack) - 1}")
-        return stack[tile["index"]]
+        if not 0 <= number < len(stack):
+            raise DatasetError(f"{path}: tile {name} is number {number} of {len(stack)}, expected 0 to {len(stack) - 1}")
+        return stack[number]
 
     def _alone(self, index: int) -> NDArray:
         """A tile in a file of its own."""
@@ -105,9 +133,9 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def _in_file_order(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray]]:
         """(position in `indices`, tile as it is stored), file by file."""
-        places = [(self.tiles[index].get("stack") or "", self.tiles[index].get("index", 0), k) for k, index in enumerate(indices)]
-        for stack, _, position in sorted(places):
-            yield position, self._in_stack(indices[position]) if stack else self._alone(indices[position])
+        for position in np.lexsort((self._index[indices], self._stack[indices])):
+            index = indices[position]
+            yield position, self._in_stack(index) if self._stack[index] >= 0 else self._alone(index)
 
     def stored(self, indices: Sequence[int]) -> Tensor:
         """Tiles (B, C, S, S) as they are stored, for `stacks.decode` on any device: uint16, or float32 if one of them is."""
@@ -158,7 +186,7 @@ class TileSet:
 
     def split(self, name: str) -> EDMPTDataset:
         """The clean tiles of one split, see `EDMPTDataset`."""
-        return EDMPTDataset(self.folder, self.metadata_json, name, image_size=self.image_size)
+        return EDMPTDataset(self.folder, self.metadata_json, name, image_size=self.image_size, metadata=self.metadata)
 
 
 class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
@@ -185,7 +213,8 @@ class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
 
     def save(self, data: dict[str, Any]) -> None:
         """Write the metadata; the files are there before it."""
-        self._described.save(data)
+        with atomic_path(self._json) as path:
+            path.write_text(json.dumps(data), encoding="utf-8")  # as a whole: json.dump takes ten times as long
 
     def preview(self) -> ImagePreview:
         """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""

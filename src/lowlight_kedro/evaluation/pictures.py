@@ -11,6 +11,8 @@ from lowlight_kedro.evaluation.coverage import verdict
 if TYPE_CHECKING:  # slow to import, and most frames need none
     from matplotlib.figure import Figure
 
+MOST_BARS = 40  # frames with bars of their own; four hundred would be wider than a picture may be
+
 
 def most_detailed(image: NDArray, side: int) -> tuple[int, int]:
     """Top and left of the square of `side` pixels, on a coarse grid, in which `image` (3, H, W) varies most."""
@@ -92,9 +94,16 @@ def heat_colours(number: int) -> list[str]:
 
 
 def bars(before: Mapping[str, float], after: Mapping[str, float], labels: tuple[str, str], unit: str) -> "Figure":
-    """Two figures per frame, side by side, with their numbers."""
+    """Two figures per frame, side by side, with their numbers; of more than MOST_BARS frames a point for each, `after` over `before`."""
     from matplotlib import pyplot as plt
 
+    if len(before) > MOST_BARS:
+        figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+        axis.scatter(list(before.values()), list(after.values()), s=6, alpha=0.5)
+        axis.axline((min(before.values()),) * 2, slope=1, color="0.6", linestyle="--")
+        axis.set(xlabel=f"{labels[0]}, {unit}", ylabel=f"{labels[1]}, {unit}", title=f"{len(before)} frames")
+        plt.close(figure)
+        return figure
     figure, axis = plt.subplots(figsize=(max(5, 1.6 * len(before)), 4), layout="constrained")
     for offset, (label, values) in zip((-0.2, 0.2), zip(labels, (before, after), strict=True), strict=True):
         drawn = axis.bar([place + offset for place in range(len(values))], list(values.values()), 0.4, label=label)

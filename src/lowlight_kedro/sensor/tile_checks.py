@@ -2,14 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-
-from lowlight_kedro.sensor.metadata import in_stack
 
 CONTENT = ("constant", "saturated", "duplicated")
 
@@ -53,15 +51,14 @@ def check_index(tile_id: str, index: int, length: int) -> list[Problem]:
     return [Problem(tile_id, "index", f"is number {index} of a stack of {length}, expected 0 to {length - 1}")]
 
 
-def check_places(tiles: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Places in stacks that more than one tile claims."""
-    owners: dict[tuple[str, int], list[str]] = {}
-    for tile in tiles:
-        if in_stack(tile):
-            owners.setdefault((tile["stack"], tile["index"]), []).append(tile["tile_id"])
+def check_places(table: pd.DataFrame) -> list[Problem]:
+    """Places in stacks that more than one tile of a `tile_table` claims."""
+    stacked = table[table["stack"].notna()]
+    shared = stacked[stacked.duplicated(["stack", "index"], keep=False)]
     return [
         Problem(later, "place", f"is number {index} of {stack}, and so is {first}")
-        for (stack, index), (first, *others) in owners.items() for later in others if later != first
+        for (stack, index), (first, *others) in shared.groupby(["stack", "index"], observed=True, sort=False)["tile_id"]
+        for later in others if later != first
     ]  # fmt: skip
 
 
@@ -94,30 +91,25 @@ def statistics(tile: NDArray) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()} | {"saturated_fraction": saturated_fraction(tile)}
 
 
-def check_duplicates(digests: Mapping[str, str]) -> list[Problem]:
-    """Tiles with the same bytes as an earlier one. `digests`: tile_id -> hash."""
-    first: dict[str, str] = {}
-    problems = []
-    for tile_id, digest in digests.items():
-        if first.setdefault(digest, tile_id) != tile_id:
-            problems.append(Problem(tile_id, "duplicated", f"has the same content as {first[digest]}"))
-    return problems
+def check_duplicates(digests: pd.Series) -> list[Problem]:
+    """Tiles with the same bytes as an earlier one; `digests` has the hash of each by its tile_id."""
+    again = digests[digests.duplicated()]
+    first = digests[digests.isin(again)].drop_duplicates().reset_index().set_index(digests.name)["tile_id"]
+    return [Problem(str(name), "duplicated", f"has the same content as {first[found]}") for name, found in again.items()]
 
 
-def check_names(tile_ids: Iterable[str]) -> list[Problem]:
-    """Tile names that stand more than once in the metadata."""
-    return [Problem(name, "name", f"stands {n} times in the metadata") for name, n in Counter(tile_ids).items() if n > 1]
+def check_names(table: pd.DataFrame) -> list[Problem]:
+    """Names of a `tile_table` that stand there more than once."""
+    counts = Counter(table["tile_id"][table["tile_id"].duplicated(keep=False)])
+    return [Problem(name, "name", f"stands {count} times in the metadata") for name, count in counts.items()]
 
 
-def check_splits(tiles: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Scenes whose tiles are in more than one split."""
-    splits: dict[str, set[str]] = {}
-    for tile in tiles:
-        if tile.get("scene_id") is not None and tile.get("split") is not None:
-            splits.setdefault(tile["scene_id"], set()).add(tile["split"])
+def check_splits(table: pd.DataFrame) -> list[Problem]:
+    """Scenes whose tiles in a `tile_table` are in more than one split."""
+    told = table[["scene_id", "split"]].dropna().drop_duplicates()
     return [
         Problem(scene, "split", f"the scene is in several splits: {', '.join(sorted(found))}")
-        for scene, found in splits.items() if len(found) > 1
+        for scene, found in told.groupby("scene_id", observed=True, sort=False)["split"] if len(found) > 1
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailable
 from lowlight_kedro.evaluation.pictures import bars, calibration_figure, comparison
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.reference import refer
+from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
@@ -146,7 +147,7 @@ def evaluate_frames(
     names = _comparable(selected, pairs, restored)
     if not names:
         raise ValueError("nothing to evaluate: no restored frame has a long exposure (see pairs and the records of restored)")
-    for name in tqdm(names, desc="evaluating", unit="frame"):
+    for name in tqdm(names, desc="evaluating", unit="frame", disable=no_bars()):
         record, pair = restored[name]["record"](), by_frame[name]
         try:
             frames = raw_frames[name](), raw_frames[pair.long]()

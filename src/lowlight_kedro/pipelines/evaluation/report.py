@@ -3,7 +3,7 @@
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from lowlight_kedro.version import __version__
 
 PACKAGES = ("torch", "numpy", "scikit-image", "torchmetrics", "rawpy", "kedro")
 NOISE = ("gain", "read_noise")
+MOST_SHOWN = 24  # frames whose pictures are in a report: some 10 MB, which a browser opens
 
 
 def report_frame(
@@ -45,6 +46,20 @@ def versions() -> dict[str, str]:
     return found | {"machine": f"{platform.system()} {platform.machine()}"}
 
 
+def shown_frames(scores: pd.DataFrame, names: Collection[str]) -> list[str]:
+    """Frames whose pictures a report holds: all, or where there are more than MOST_SHOWN the worst and as many spread over the others.
+
+    Worst by the mean of their PSNR over methods and protocols.
+    """
+    known = scores[scores["frame"].isin(names)]
+    order = known[known["metric"] == "psnr"].groupby("frame")["value"].mean().sort_values().index.tolist() or sorted(set(known["frame"]))
+    if len(order) <= MOST_SHOWN:
+        return sorted(set(known["frame"]))
+    worst, others = order[: MOST_SHOWN // 2], order[MOST_SHOWN // 2 :]
+    step = len(others) / (MOST_SHOWN - len(worst))
+    return worst + [others[int(step * number)] for number in range(MOST_SHOWN - len(worst))]
+
+
 def write_report(
     title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame,
     scores: pd.DataFrame, frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
@@ -56,10 +71,12 @@ def write_report(
     """
     if summary.empty:
         raise ValueError("no frame was scored, so there is nothing to report; see the warnings above and evaluation.protocols")
-    shown = [frames[name]() for name in sorted(set(scores["frame"]) & set(frames))]
+    names = shown_frames(scores, frames)
+    shown, scored = [frames[name]() for name in names], scores["frame"].nunique()
+    more = f"; pictures of {len(names)} of {scored} frames, the worst and some of the others" if len(names) < scored else ""
     report = Report(
         title=title, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        made=f"{datetime.now():%Y-%m-%d %H:%M}, lowlight_kedro {__version__}",
+        made=f"{datetime.now():%Y-%m-%d %H:%M}, lowlight_kedro {__version__}{more}",
         summary=summary, differences=differences, residuals=residuals, uncertainty=uncertainty, frames=shown,
         noise=pd.DataFrame([frame["noise"] for frame in shown]).drop_duplicates(), versions=versions(),
         parameters=yaml.safe_dump(plain(parameters), sort_keys=False, allow_unicode=True),

@@ -15,7 +15,7 @@ from lowlight_kedro.datasets.stacks import STEP, decode, encode
 from lowlight_kedro.datasets.tiles import TileFolder
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
-from lowlight_kedro.sensor.metadata import clean_verdict, in_stack, list_tiles, replace_tiles
+from lowlight_kedro.sensor.metadata import clean_verdicts, in_stack, list_tiles, replace_tiles, tile_table
 from lowlight_kedro.sensor.tile_checks import check_form
 
 
@@ -49,11 +49,10 @@ class Imported:
     outside: int = 0
 
 
-def groups(listed: list[dict[str, Any]], tiles_per_stack: int) -> dict[str, list[int]]:
+def groups(metadata: Mapping[str, Any], tiles_per_stack: int) -> dict[str, list[int]]:
     """Numbers of the tiles that make each stack; clean tiles go to `long`, the others to `short`, in their order."""
-    kinds: dict[str, list[int]] = {"long": [], "short": []}
-    for number, tile in enumerate(listed):
-        kinds["long" if clean_verdict(tile)[0] else "short"].append(number)
+    clean, _ = clean_verdicts(tile_table(metadata))
+    kinds = {"long": np.flatnonzero(clean).tolist(), "short": np.flatnonzero(~clean).tolist()}
     return {
         f"{kind}/import_{start // tiles_per_stack:05d}": numbers[start : start + tiles_per_stack]
         for kind, numbers in kinds.items()
@@ -121,7 +120,7 @@ def import_stacks(import_metadata: dict, import_files: TileFolder, options: Impo
     """For each stack the job to read, check and encode its tiles. A tile that cannot be used is listed in the stack's record."""
     listed = list_tiles(import_metadata)
     jobs = []
-    for name, numbers in groups(listed, options.tiles_per_stack).items():
+    for name, numbers in groups(import_metadata, options.tiles_per_stack).items():
         tiles = [listed[number] for number in numbers]
         found = {file.name: file for tile in tiles if (file := import_files.find(tile))}
         settings = [options.model_dump(), name, [{key: tile.get(key) for key in ("tile_id", "index")} for tile in tiles], sorted(found)]
@@ -149,7 +148,7 @@ def describe_import(
     listed = list_tiles(import_metadata)
     moved: list[dict[str, Any] | None] = [None] * len(listed)
     outcomes, errors, stacks = [], [0.0], 0
-    for name, numbers in groups(listed, options.tiles_per_stack).items():
+    for name, numbers in groups(import_metadata, options.tiles_per_stack).items():
         record = _outcomes(imported_tiles[name]["record"](), [listed[number]["tile_id"] for number in numbers])
         outcomes += record["tiles"]
         errors.append(record["max_error"])

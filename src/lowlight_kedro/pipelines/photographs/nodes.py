@@ -114,13 +114,11 @@ def describe_photographs(
     Raises:
         ValueError: no photograph gave a tile.
     """
-    records = {name: parts["record"]() for name, parts in photograph_tiles.items()}
-    failed = [{"file": name, "reason": record["error"]} for name, record in records.items() if "error" in record]
-    files, index = describe_files(records.values())
+    files, index, failed = describe_files((name, parts["record"]()) for name, parts in photograph_tiles.items())
     if index.empty:
         reason = f"; the first that could not be cut: {failed[0]['reason']}" if failed else ""
         raise ValueError(
-            f"zero tiles: of {len(records)} photographs none is as large as photographs.size={options.size} and varies by "
+            f"zero tiles: of {len(photograph_tiles)} photographs none is as large as photographs.size={options.size} and varies by "
             f"photographs.min_std={options.min_std}{reason}"
         )
     splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}

@@ -66,9 +66,8 @@ def describe_tiles(
         ValueError: no frame gave a tile.
     """
     wanted = frames[frames["data_type"].isin(options.tiles.data_types)]
-    records = [frame_tiles[frame]["record"]() | {"path": path} for frame, path in zip(wanted["frame"], wanted["path"], strict=True)]
-    failed = [{"file": record["path"], "reason": record["error"]} for record in records if "error" in record]
-    files, index = describe_files(records)
+    places = zip(wanted["frame"], wanted["path"], strict=True)
+    files, index, failed = describe_files((path, frame_tiles[frame]["record"]() | {"path": path}) for frame, path in places)
     if not files:
         raise ValueError(
             f"zero tiles: no raw could be cut; the first: {failed[0]['reason'] if failed else 'no frame of the wanted data_types'}"

@@ -8,9 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.stacks import encode
-from lowlight_kedro.jobs import ADDED
+from lowlight_kedro.jobs import ADDED, DIGESTS
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.tile_checks import statistics
+
+PLACES = ("tile_id", "stack", "index", "pt_path")  # what the metadata tells of a tile; the rest stands in the index
 
 
 def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArray) -> dict[str, Any]:
@@ -20,11 +22,31 @@ def _tile_record(stem: str, place: tiles.Position, pixels: NDArray, tile: NDArra
     } | statistics(tile)  # fmt: skip
 
 
-def describe_files(records: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """Of the images that could be cut, what the metadata says of each; and a table with a row per tile."""
-    files = [{key: value for key, value in record.items() if key not in ADDED} for record in records if "error" not in record]
-    shared = [{key: value for key, value in file.items() if key != "tiles"} for file in files]
-    return files, pd.DataFrame([common | tile for common, file in zip(shared, files, strict=True) for tile in file["tiles"]])
+def describe_files(
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+) -> tuple[list[dict[str, Any]], pd.DataFrame, list[dict[str, str]]]:
+    """What the metadata says of each image that could be cut, and where its tiles lie; a table with a row per tile; what failed, and why.
+
+    Takes one (name, record) after the other, and keeps columns.
+    """
+    files: list[dict[str, Any]] = []
+    shared, own, failed = [], [], []
+    for name, record in records:
+        if "error" in record:
+            failed.append({"file": name, "reason": record["error"]})
+            continue
+        tiles = pd.DataFrame(record["tiles"])
+        facts = {key: value for key, value in record.items() if key not in (*ADDED, "tiles")}
+        places = {key: tiles[key].tolist() for key in PLACES if key in tiles}
+        if "stack" in places:
+            places["stack"] = places["stack"][0]  # all tiles of an image share one
+        files.append(facts | {"digests": record.get(DIGESTS, {}), "tiles": places or []})
+        shared.append(facts)
+        own.append(tiles)
+    if not own:
+        return [], pd.DataFrame(), failed
+    repeated = pd.DataFrame(shared).loc[np.repeat(np.arange(len(own)), [len(tiles) for tiles in own])].reset_index(drop=True)
+    return files, pd.concat([repeated, pd.concat(own, ignore_index=True)], axis=1), failed
 
 
 def pack_tiles(

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from kedro.io import DatasetError
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -58,15 +60,15 @@ ALL = slice(None)
 class _Named(Dataset[Batch]):
     """Some tiles of an `EDMPTDataset`, read a batch at a time: (tile_ids of the batch, `part` of its tiles as they are stored)."""
 
-    def __init__(self, tiles: EDMPTDataset, indices: Sequence[int], part: slice) -> None:
+    def __init__(self, tiles: EDMPTDataset, indices: NDArray[np.intp], part: slice) -> None:
         self._tiles, self._indices, self._part = tiles, indices, part
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        numbers = [self._indices[index] for index in indices]
-        return [self._tiles.tiles[number]["tile_id"] for number in numbers], self._tiles.stored(numbers[self._part])
+        numbers = self._indices[indices].tolist()
+        return self._tiles.tile_ids[numbers].tolist(), self._tiles.stored(numbers[self._part])
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
@@ -128,8 +130,7 @@ def batch_source(
     Raises:
         ValueError: nothing is left.
     """
-    leave = set(dropped)
-    kept = _Named(tiles, [i for i, tile in enumerate(tiles.tiles) if tile["tile_id"] not in leave], part)
+    kept = _Named(tiles, np.flatnonzero(~tiles.tiles["tile_id"].isin(dropped)), part)
     if not len(kept):
         raise ValueError(f"all {len(tiles)} clean tiles were dropped by validation; see the validation report")
     with_workers: dict[str, Any] = {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}

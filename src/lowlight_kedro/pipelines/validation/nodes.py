@@ -15,10 +15,11 @@ from lowlight_kedro.datasets.edm_pt import TileSet
 from lowlight_kedro.datasets.stacks import decode, encode
 from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
+from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.options import Options
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.sensor import tile_checks
-from lowlight_kedro.sensor.metadata import clean_verdict, fingerprint, in_stack, list_tiles, tile_files
+from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, tile_files, tile_table
 from lowlight_kedro.sensor.noise_sources import Sources
 from lowlight_kedro.sensor.tile_checks import Problem
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
@@ -39,7 +40,6 @@ class ValidationOptions(Options):
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 SIGNAL_QUANTILES = (0.05, 0.5, 0.95)
 REPAIR = (
     "run the pipeline that made them again (preprocessing, photographs or import_tiles): it makes damaged files anew; then `kedro run "
@@ -52,17 +52,18 @@ class ValidationError(ValueError):
     """The tiles are not fit for training; the message lists why."""
 
 
-def _open(file: TileFile | None, wanted: str, tiles: list[Record], options: ValidationOptions) -> tuple[NDArray | None, list[Problem]]:
+def _open(file: TileFile | None, wanted: str, tiles: pd.DataFrame, options: ValidationOptions) -> tuple[NDArray | None, list[Problem]]:
     """What is in a file, and its problems as a whole, under the name of its one tile or of the stack."""
-    name = wanted if in_stack(tiles[0]) else tiles[0]["tile_id"]
-    needed = f"; {len(tiles)} tiles need it, the first: {tiles[0]['tile_id']}" if in_stack(tiles[0]) else f" (pt_path {wanted})"
+    first, stacked = tiles["tile_id"].iloc[0], tiles["stack"].notna().iloc[0]
+    name = wanted if stacked else first
+    needed = f"; {len(tiles)} tiles need it, the first: {first}" if stacked else f" (pt_path {wanted})"
     if file is None:
         return None, [Problem(name, "missing", f"no file for it{needed}")]
     try:
         content = file()
     except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the file's problem, not the run's
         return None, [Problem(name, "unreadable", str(error))]
-    problems = tile_checks.check_stack(name, content, _shape(options)) if in_stack(tiles[0]) else []
+    problems = tile_checks.check_stack(name, content, _shape(options)) if stacked else []
     return (None if problems else content), problems
 
 
@@ -80,65 +81,64 @@ def _check_pixels(name: str, stored: NDArray, options: ValidationOptions) -> tup
     return tile_checks.statistics(pixels) | {"digest": tile_checks.digest(encode(stored))}, problems
 
 
-def _check_file(file: TileFile | None, wanted: str, tiles: list[Record], options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
+def _check_file(file: TileFile | None, wanted: str, tiles: pd.DataFrame, options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
     """Statistics of the tiles of one file, and all problems."""
     content, problems = _open(file, wanted, tiles, options)
-    figures: list[dict] = [{} for _ in tiles]
+    figures: list[dict] = [{} for _ in range(len(tiles))]
     if content is None:
         return figures, problems
-    for number, tile in enumerate(tiles):
-        name, stacked = tile["tile_id"], in_stack(tile)
-        wrong = tile_checks.check_index(name, tile["index"], len(content)) if stacked else []
+    stacked = tiles["stack"].notna().iloc[0]
+    for number, (name, index) in enumerate(zip(tiles["tile_id"], tiles["index"], strict=True)):
+        wrong = tile_checks.check_index(name, index, len(content)) if stacked else []
         if not wrong:
-            figures[number], wrong = _check_pixels(name, content[tile["index"]] if stacked else content, options)
+            figures[number], wrong = _check_pixels(name, content[index] if stacked else content, options)
         problems += wrong
-    if in_stack(tiles[0]):
-        problems += tile_checks.check_unlisted(wanted, (tile["index"] for tile in tiles), len(content))
+    if stacked:
+        problems += tile_checks.check_unlisted(wanted, tiles["index"], len(content))
     return figures, problems
 
 
-def _by_file(listed: list[Record], files: TileFolder) -> dict[tuple[str, TileFile | None], list[int]]:
+def _by_file(table: pd.DataFrame, files: TileFolder) -> dict[tuple[str, TileFile | None], list[int]]:
     """Numbers of the tiles in each file; a tile without a file counts under the first place where it was looked for."""
+    places = [({"stack": stack}, numbers) for stack, numbers in table.groupby("stack", observed=True, sort=False).indices.items()]
+    alone = table[table["stack"].isna()]
+    rows = zip(alone.index, alone["tile_id"], alone["pt_path"], strict=True)
     groups: dict[tuple[str, TileFile | None], list[int]] = {}
-    for number, tile in enumerate(listed):
+    for tile, numbers in [*places, *(({"tile_id": name, "pt_path": path}, [number]) for number, name, path in rows)]:
         file = files.find(tile)
-        groups.setdefault((file.name if file else tile_files(tile)[0], file), []).append(number)
+        groups.setdefault((file.name if file else tile_files(tile)[0], file), []).extend(numbers)
     return groups
 
 
-def _look_at_all(listed: list[Record], files: TileFolder, options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
+def _look_at_all(table: pd.DataFrame, files: TileFolder, options: ValidationOptions) -> tuple[pd.DataFrame, list[Problem]]:
     """Statistics per tile and all problems, file by file."""
-    figures: list[dict] = [{} for _ in listed]
+    figures: list[pd.DataFrame] = []
     problems: list[Problem] = []
-    groups = _by_file(listed, files)
-    with tqdm(total=len(listed), desc="checking tiles", unit="tile") as progress:
+    groups = _by_file(table, files)
+    with tqdm(total=len(table), desc="checking tiles", unit="tile", disable=no_bars()) as progress:
         for (wanted, file), numbers in groups.items():
-            found, wrong = _check_file(file, wanted, [listed[number] for number in numbers], options)
-            for number, row in zip(numbers, found, strict=True):
-                figures[number] = row
+            found, wrong = _check_file(file, wanted, table.iloc[numbers], options)
+            figures.append(pd.DataFrame(found, index=numbers))
             problems += wrong
             progress.update(len(numbers))
     used = {file.name for _, file in groups if file}
-    return figures, problems + [Problem(name, "extra", "a file that the metadata does not list") for name in files if name not in used]
+    problems += [Problem(name, "extra", "a file that the metadata does not list") for name in files if name not in used]
+    return (pd.concat(figures).sort_index() if figures else pd.DataFrame()), problems
 
 
 def check_tiles(tiles: TileSet, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look at every tile; a table of verdicts and a table of problems (tile_id or file, kind, message)."""
-    listed = list_tiles(tiles.metadata)
-    problems = tile_checks.check_names(t["tile_id"] for t in listed)
-    problems += tile_checks.check_splits(listed) + tile_checks.check_places(listed)
+    listed = tile_table(tiles.metadata)
+    problems = tile_checks.check_names(listed) + tile_checks.check_splits(listed) + tile_checks.check_places(listed)
     figures, wrong = _look_at_all(listed, tiles.files(), options)
     problems += wrong
-    rows = []
-    for tile, figure in zip(listed, figures, strict=True):
-        clean, rule = clean_verdict(tile)
-        rows.append({"tile_id": tile["tile_id"], "split": tile.get("split"), "clean": clean, "rule": rule} | figure)
-    table = pd.DataFrame(rows, columns=None if rows else ["tile_id", "split", "clean", "rule"])  # a table without columns is no CSV
+    clean, rule = clean_verdicts(listed)
+    table = pd.concat([listed[["tile_id", "split"]].assign(clean=clean, rule=rule), figures], axis=1)
     if "digest" in table:
         digests = table.dropna(subset="digest").drop_duplicates("tile_id").set_index("tile_id")["digest"]
-        problems += tile_checks.check_duplicates(digests.to_dict())
-    if not any(row["clean"] and row["split"] in ("train", None) for row in rows):
-        problems.append(Problem("all", "clean", f"none of the {len(rows)} tiles is a clean tile of split train; {WANTED}"))
+        problems += tile_checks.check_duplicates(digests)
+    if not (clean & (listed["split"].isna() | (listed["split"] == "train"))).any():
+        problems.append(Problem("all", "clean", f"none of the {len(table)} tiles is a clean tile of split train; {WANTED}"))
     return table, pd.DataFrame([vars(problem) for problem in problems], columns=["tile_id", "kind", "message"])
 
 
