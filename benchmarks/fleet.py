@@ -69,8 +69,8 @@ def write_raws(folder: Path, count: int) -> None:
             write_dng(folder / "Sony" / kind / f"0{scene:04d}_00_{seconds:g}s.dng", frame)
 
 
-def cost_of_nodes(raws: Path, count: int, data: Path) -> Cost:
-    """Every node by itself, on the first `count` raws."""
+def cost_of_nodes(raws: Path, count: int, data: Path, wanted: list[str]) -> Cost:
+    """Every node of the `wanted` pipelines by itself, on the first `count` raws."""
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
     from kedro.pipeline import Pipeline
@@ -90,7 +90,7 @@ def cost_of_nodes(raws: Path, count: int, data: Path) -> Cost:
     found: Cost = {}
     with KedroSession.create(ROOT, env="shipped", runtime_params=told) as session:
         catalog, pipelines = session.load_context().catalog, register_pipelines()
-        for node in (node for name in PIPELINES for node in pipelines[name].nodes):
+        for node in (node for name in wanted for node in pipelines[name].nodes):
             with counted(found, node.name):
                 SequentialRunner().run(Pipeline([node]), catalog)
     return found
@@ -188,6 +188,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raws", type=int, default=2000, help="0: only tiles")
+    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=PIPELINES, help="in this order, each needs those before")
     parser.add_argument("--tiles", type=int, default=1_000_000, help="0: only raws")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -195,7 +196,12 @@ def main() -> None:
         if asked.raws:
             write_raws(folder / "raws", asked.raws)
             sizes = [asked.raws // 16, asked.raws // 4, asked.raws]
-            show("node", sizes, [alone(cost_of_nodes, folder / "raws", size, folder / f"data{size}") for size in sizes], "raw")
+            show(
+                "node",
+                sizes,
+                [alone(cost_of_nodes, folder / "raws", size, folder / f"data{size}", asked.pipelines) for size in sizes],
+                "raw",
+            )
         if asked.tiles:
             sizes = [asked.tiles // 100, asked.tiles // 10, asked.tiles]
             for size in sizes:
