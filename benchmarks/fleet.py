@@ -125,7 +125,7 @@ def cost_of_tiles(count: int, folder: Path) -> Cost:
     from lowlight_kedro.sensor.metadata import fingerprint, tile_table
 
     found: Cost = {}
-    entry = TileSetDataset(folder=str(folder), metadata_json=str(folder / "metadata.json"), image_size=256)
+    entry = TileSetDataset(path=str(folder), metadata_json=str(folder / "metadata.json"), image_size=256)
     records = folder / "records"
     records.mkdir()
     for number in range(count // PER_FRAME):
