@@ -1,6 +1,8 @@
 """Priors that were trained apart as one file, weights rounded to 16 bits: how the shipped prior was made.
 
 `python benchmarks/assemble_prior.py --general FILE --bayer FILE --bayer-fade 0.03 0.06 [--xtrans FILE --xtrans-fade 0.01 0.02] --out FILE`
+and, so that its answers to mosaics are seconded (then kedro run --env second --pipelines training, --params start_from=FILE):
+`python benchmarks/assemble_prior.py --general FILE --second --out FILE`
 and, when its spread has been learned (`kedro run --env spread --pipelines training`, with `--params start_from=FILE` of that):
 `python benchmarks/assemble_prior.py --general FILE --spread data/photographs/06_models/prior.safetensors --out FILE`
 """
@@ -10,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from demosaicnet_weights import network
 
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
-from lowlight_kedro.diffusion.assembly import assembled, separated
+from lowlight_kedro.diffusion.assembly import assembled, separated, with_second
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, prior_of
 
 MOSAICS = ("bayer", "xtrans")
@@ -49,9 +52,13 @@ def main() -> None:
         parser.add_argument(
             f"--{name}-fade", type=float, nargs=2, help="noise, see `noise_seen`: its network below the first, not above the second"
         )
+    parser.add_argument("--second", action="store_true", help="with the networks of the package demosaicnet as second opinions")
     parser.add_argument("--spread", type=Path, help="a prior with one; the others of its networks are those of `--general`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.second:
+        write(with_second(read_checkpoint(options.general), {name: network(name, front=()) for name in MOSAICS}), options.out)
+        return
     if options.spread:
         write(with_spread_of(read_checkpoint(options.general), read_checkpoint(options.spread)), options.out)
         return

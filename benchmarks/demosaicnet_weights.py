@@ -54,14 +54,14 @@ def _finer(theirs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def network(mosaic: str, black: float = 0.0, white: float = 1.0) -> MosaicNet:
-    """`bayer` or `xtrans`; it does not look at the noise level yet.
+def network(mosaic: str, black: float = 0.0, white: float = 1.0, front: tuple[int, ...] = (32, 64, 96)) -> MosaicNet:
+    """`bayer` or `xtrans`; it does not look at the noise level yet. `front`: of `MosaicNet`, untrained.
 
     Raises:
         ImportError: the package is missing.
     """
     theirs, depth = _theirs(mosaic), DEPTHS[mosaic]
-    net = mosaic_net(mosaic=mosaic, black=black, white=white, depth=depth)
+    net = mosaic_net(mosaic=mosaic, black=black, white=white, depth=depth, front=front)
     own = net.state_dict()
     weight, own["first.bias"] = _first(theirs, mosaic)
     own["first.weight"] = torch.cat([weight, torch.zeros_like(own["first.weight"][:, weight.shape[1] :])], 1)

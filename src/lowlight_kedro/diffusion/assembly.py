@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, network_choice, weights_of
+from lowlight_kedro.diffusion.networks.mosaic import MosaicNet
+from lowlight_kedro.diffusion.networks.second import Second
 from lowlight_kedro.diffusion.scaling import Scaling
+
+GATE = 24  # channels
 
 
 def _in_units(name: str, options: Mapping[str, Any], own: Scaling, wanted: Scaling, source: str) -> dict[str, Any]:
@@ -62,3 +67,24 @@ def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple
     light = {"black": scaling.to_network(-1.0), "white": scaling.to_network(1.0)}
     chosen = {"general": {"name": name, "options": options}, "mosaics": choices, **light, "sigma_data": 0.5}
     return Checkpoint(tensors, general.description | {"network": {"name": "experts", "options": chosen}}, general.source)
+
+
+def with_second(prior: Checkpoint, networks: Mapping[str, MosaicNet]) -> Checkpoint:
+    """An assembled prior whose answers to mosaics are seconded by `networks`, which have no front, by gates that are untrained.
+
+    Its `spread` is left out, see `assembled`.
+
+    Raises:
+        ValueError: it is not assembled.
+    """
+    name, options = network_choice(prior)
+    if name != "experts":
+        raise ValueError(f"{prior.source}: its network is a {name}, and only experts can be seconded; assemble it first")
+    tensors = {name: tensor for name, tensor in weights_of(prior).items() if not name.startswith(("spread.", "second."))}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for mosaic, network in networks.items():
+            tensors |= {f"second.{mosaic}.{name}": tensor for name, tensor in Second(network, GATE).state_dict().items()}
+    choices = {mosaic: {"depth": len(network.convs) + 2, "gate": GATE} for mosaic, network in networks.items()}
+    chosen = {"name": name, "options": options | {"second": choices}}
+    return Checkpoint(tensors, prior.description | {"network": chosen}, prior.source)

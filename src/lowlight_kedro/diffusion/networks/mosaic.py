@@ -57,7 +57,7 @@ class MosaicNet(nn.Module):
         mosaic: `bayer` (cells of 2 x 2 become channels) or `xtrans` (full resolution), in any phase.
         width, depth: channels and number of the convolutions over cells.
         black, white: network units of no light and of white.
-        front: channels per level of the U-Net, which has a block each.
+        front: channels per level of the U-Net, which has a block each; none: there is no U-Net, and mosaics must be clean.
         trained: `all`, or `front` alone, while the rest stays as it began.
         sigma_data: of the preconditioning around this network; it must be the denoiser's.
     """
@@ -73,9 +73,9 @@ class MosaicNet(nn.Module):
         self.register_buffer("pattern", torch.tensor(PATTERNS[mosaic]), persistent=False)
         self.patch = patch = 2 if mosaic == "bayer" else 1
         self.side = len(PATTERNS[mosaic])
-        self.front = UNet(front, 1, patch=2, channels=2, inputs=4, outputs=1)
-        self.multiple = lcm(self.side, self.front.multiple)  # windows of a frame then begin in the same phase
-        self.reach = self.front.reach + patch * (depth + 2) + 2 + self.side
+        self.front = UNet(front, 1, patch=2, channels=2, inputs=4, outputs=1) if front else None
+        self.multiple = lcm(self.side, self.front.multiple) if self.front else patch  # windows of a frame then begin in the same phase
+        self.reach = (self.front.reach if self.front else 0) + patch * (depth + 2) + 2 + self.side
         planes = 4 if mosaic == "bayer" else 3
         noise = 2 * patch**2
         self.first = nn.Conv2d(planes + noise, width, 3, padding=1)
@@ -84,7 +84,7 @@ class MosaicNet(nn.Module):
         self.finer = nn.Conv2d(width, 12, 1) if mosaic == "bayer" else nn.Identity()
         self.full = nn.Conv2d(6 if mosaic == "bayer" else 3 + width, width, 3, padding=1)
         self.out = nn.Conv2d(width, 3, 1)
-        if trained == "front":
+        if trained == "front" and self.front:
             self.requires_grad_(False)
             self.front.requires_grad_(True)
 
@@ -115,7 +115,7 @@ class MosaicNet(nn.Module):
 
     def _cut(self, inputs: Tensor, starts: Sequence[tuple[int, int]]) -> Tensor:
         """`_light` of mirrored and cut images, so that each begins at its place in `starts`."""
-        (height, width), before, after = inputs.shape[-2:], self.side, self.multiple
+        (height, width), before, after = inputs.shape[-2:], self.side, lcm(self.side, self.multiple)
         padded = F.pad(inputs, (before, after, before, after), mode="reflect")
         cut = [image[:, row : row + height + after, left : left + width + after] for image, (row, left) in zip(padded, starts, strict=True)]
         answer = self._light(*torch.stack(cut).split(3, 1))
@@ -130,8 +130,8 @@ class MosaicNet(nn.Module):
         level_shown = (level * (local.abs() + DARK).rsqrt()).clamp(max=1)
         noise = torch.cat([level.log() / 4 + 1.5, level_shown.log() / 2 + 2], 1)
         sites = torch.where(known > 0, shown(mosaic), shown(local))  # where nothing was measured, what its neighbours say
-        moved = self.front(torch.cat([sites, measured], 1), noise).float()
-        sites = sites + level_shown * moved
+        if self.front:
+            sites = sites + level_shown * self.front(torch.cat([sites, measured], 1), noise).float()
         value = sites * measured
         planes = torch.cat([value, noise], 1)
         if self.patch == 2:

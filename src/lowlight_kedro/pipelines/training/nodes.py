@@ -24,18 +24,20 @@ from lowlight_kedro.pipelines.training.work import train_rank
 logger = logging.getLogger(__name__)
 
 
-def _kept_of(prior: Checkpoint | None) -> dict[str, Any]:
-    """What a prior decides whose spread alone is learned: its network and its units.
+def _kept_of(prior: Checkpoint | None, part: str) -> dict[str, Any]:
+    """What a prior decides one part of which is learned, `spread` or `second`: its network and its units.
 
     Raises:
         ValueError: there is no such prior.
     """
     if prior is None:
         raise ValueError(
-            "training.learn=spread learns the standard deviation of a prior at hand, and there is none: name it with --params "
-            "start_from=FILE, or set training.learn=all"
+            f"training.learn={part} learns that part of a prior at hand, and there is none: name it with --params start_from=FILE, "
+            "or set training.learn=all"
         )
     name, chosen = network_choice(prior)
+    if part == "second" and not chosen.get("second"):
+        raise ValueError(f"training.learn=second: the network of {prior.source} has no second opinions, see conf/second")
     units = {key: prior.description[key] for key in ("scaling", "sigma_data")}
     return {"network": {"name": name, "options": chosen}} | units
 
@@ -59,8 +61,8 @@ def describe_training(tile_statistics: dict[str, Any], options: TrainingOptions,
         "seed": options.seed,
         "initial_prior": digest(initial_prior) if initial_prior else None,
     }
-    if options.learn == "spread":
-        description |= _kept_of(initial_prior)
+    if options.learn != "all":
+        description |= _kept_of(initial_prior, options.learn)
     if options.spread:
         description["network"] |= {"spread": options.spread.model_dump()}
     return description

@@ -64,7 +64,7 @@ class TrainingOptions(Options):
 
     network: Annotated[Choice, of("network", NETWORKS)]
     spread: SpreadOptions | None
-    learn: Literal["all", "spread"]
+    learn: Literal["all", "spread", "second"]
     corruption: Annotated[Choice, of("corruption", ALL_CORRUPTIONS)]
     P_mean: float | Auto
     P_std: Positive | Auto

@@ -12,7 +12,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
-from lowlight_kedro.diffusion.denoiser import Denoiser, spread_of
+from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import fitting_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -53,10 +53,10 @@ def require_sizes(network: nn.Module, tile_size: int, crop: int | None, validati
 logger = logging.getLogger(__name__)
 
 
-def learn_spread_only(state: State) -> None:
-    """The weights of the mean stay as they are."""
+def learn_only(state: State, part: str) -> None:
+    """All weights stay as they are but those of one part of the network, `spread` or `second`."""
     state.denoiser.requires_grad_(False)
-    spread_of(state.denoiser).requires_grad_(True)
+    state.denoiser.network.get_submodule(part).requires_grad_(True)
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
@@ -137,8 +137,8 @@ def first_state(
     if initial is not None:
         begin_with(state, initial)
         logger.info("the weights begin with those of the initial prior")
-    if options.learn == "spread":
-        learn_spread_only(state)
+    if options.learn != "all":
+        learn_only(state, options.learn)
     if earlier is not None and options.resume:
         unpack(earlier, state, description)
         logger.info("resumed at %.1f of %.1f kimg", state.images / 1000, options.total_kimg)
