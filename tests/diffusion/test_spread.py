@@ -9,7 +9,7 @@ from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_losses
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.networks.spread import Spread, with_spread
 from lowlight_kedro.diffusion.training import State
-from lowlight_kedro.pipelines.training.work import learn_spread_only
+from lowlight_kedro.pipelines.training.work import learn_only
 from lowlight_kedro.restoration import windows
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from tests.diffusion.test_training import run, same
@@ -88,17 +88,17 @@ def test_it_alone_is_learned_of_a_prior_without_it_and_goes_on_exactly():
     prior = prior_of(pack(run(fresh(DESCRIPTION)), DESCRIPTION))
     state = fresh()
     begin_with(state, prior)
-    learn_spread_only(state)
+    learn_only(state, "spread")
     whole = run(state)
     for model in (whole.denoiser, whole.ema):
         assert all(torch.equal(model.network.state_dict()[name], tensor) for name, tensor in prior.tensors.items())
 
     stopped = fresh()
     begin_with(stopped, prior)
-    learn_spread_only(stopped)
+    learn_only(stopped, "spread")
     packed = pack(run(stopped, stop_after=5), WITH)
     again = fresh()
-    learn_spread_only(again)
+    learn_only(again, "spread")
     unpack(packed, again, WITH)
     assert same(run(again), whole)
 
