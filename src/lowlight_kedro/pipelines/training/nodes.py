@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def _kept_of(prior: Checkpoint | None, part: str) -> dict[str, Any]:
-    """What a prior decides one part of which is learned, `spread` or `second`: its network and its units.
+    """What a prior decides parts of which are learned: its network and its units.
 
     Raises:
         ValueError: there is no such prior.
@@ -36,8 +36,8 @@ def _kept_of(prior: Checkpoint | None, part: str) -> dict[str, Any]:
             "or set training.learn=all"
         )
     name, chosen = network_choice(prior)
-    if part == "second" and not chosen.get("second"):
-        raise ValueError(f"training.learn=second: the network of {prior.source} has no second opinions, see conf/second")
+    if part != "spread" and not chosen.get("second"):
+        raise ValueError(f"training.learn={part}: the network of {prior.source} has no second opinions, see conf/second")
     units = {key: prior.description[key] for key in ("scaling", "sigma_data")}
     return {"network": {"name": name, "options": chosen}} | units
 

@@ -64,7 +64,7 @@ class TrainingOptions(Options):
 
     network: Annotated[Choice, of("network", NETWORKS)]
     spread: SpreadOptions | None
-    learn: Literal["all", "spread", "second"]
+    learn: Literal["all", "spread", "second", "gate"]
     corruption: Annotated[Choice, of("corruption", ALL_CORRUPTIONS)]
     P_mean: float | Auto
     P_std: Positive | Auto

@@ -54,9 +54,9 @@ logger = logging.getLogger(__name__)
 
 
 def learn_only(state: State, part: str) -> None:
-    """All weights stay as they are but those of one part of the network, `spread` or `second`."""
-    state.denoiser.requires_grad_(False)
-    state.denoiser.network.get_submodule(part).requires_grad_(True)
+    """All weights stay as they are but those of the parts of the network that are called so: `spread`, `second`, or the `gate` of that."""
+    for name, weights in state.denoiser.network.named_parameters():
+        weights.requires_grad_(part in name.split("."))
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
