@@ -1,8 +1,8 @@
 """Priors that were trained apart as one file, weights rounded to 16 bits: how the shipped prior was made.
 
 `python benchmarks/assemble_prior.py --general FILE --bayer FILE --bayer-fade 0.03 0.06 [--xtrans FILE --xtrans-fade 0.01 0.02] --out FILE`
-and, so that its answers to mosaics are seconded (then kedro run --env second --pipelines training, --params start_from=FILE):
-`python benchmarks/assemble_prior.py --general FILE --second --out FILE`
+and, so that its answers to mosaics are seconded, by demosaicnet with gates to be trained (kedro run --env second --pipelines training, with
+--params start_from=FILE), or as those of another prior are: `python benchmarks/assemble_prior.py --general FILE --second [FILE] --out FILE`
 and, when its spread has been learned (`kedro run --env spread --pipelines training`, with `--params start_from=FILE` of that):
 `python benchmarks/assemble_prior.py --general FILE --spread data/photographs/06_models/prior.safetensors --out FILE`
 """
@@ -19,13 +19,23 @@ from lowlight_kedro.datasets.safetensors_file import read_checkpoint
 from lowlight_kedro.diffusion.assembly import assembled, separated, with_second
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, prior_of
 
-MOSAICS = ("bayer", "xtrans")
+MOSAICS, DEMOSAICNET = ("bayer", "xtrans"), "demosaicnet"
 
 
 def read(path: Path, part: str) -> Checkpoint:
     """A prior or a training state; of a prior of several networks the one for `part`."""
     checkpoint = read_checkpoint(path)
     return separated(prior_of(checkpoint) if "history" in checkpoint.description else checkpoint, part)
+
+
+def with_second_of(prior: Checkpoint, source: Checkpoint) -> Checkpoint:
+    """`prior` as it is, with the second opinions of an assembled prior; without a spread, which told the errors of another mean."""
+    network = prior.description["network"]
+    options = network["options"] | {"second": source.description["network"]["options"]["second"]}
+    own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(("second.", "spread."))}
+    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith("second.")}
+    described = {"name": network["name"], "options": options}
+    return replace(prior, tensors=own | told, description=prior.description | {"network": described})
 
 
 def with_spread_of(prior: Checkpoint, source: Checkpoint) -> Checkpoint:
@@ -52,12 +62,15 @@ def main() -> None:
         parser.add_argument(
             f"--{name}-fade", type=float, nargs=2, help="noise, see `noise_seen`: its network below the first, not above the second"
         )
-    parser.add_argument("--second", action="store_true", help="with the networks of the package demosaicnet as second opinions")
+    parser.add_argument("--second", nargs="?", const=DEMOSAICNET, help="a prior that has second opinions, or none: the package demosaicnet")
     parser.add_argument("--spread", type=Path, help="a prior with one; the others of its networks are those of `--general`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    if options.second:
+    if options.second == DEMOSAICNET:
         write(with_second(read_checkpoint(options.general), {name: network(name, front=()) for name in MOSAICS}), options.out)
+        return
+    if options.second:
+        write(with_second_of(read_checkpoint(options.general), read_checkpoint(Path(options.second))), options.out)
         return
     if options.spread:
         write(with_spread_of(read_checkpoint(options.general), read_checkpoint(options.spread)), options.out)
