@@ -153,11 +153,8 @@ def dark_map(shot: Shot, name: str, seed: int, count: int) -> DarkMap | None:
 def settings_of(options: argparse.Namespace) -> Settings:
     """Those of `lowlight restore`, without a standard deviation, with the search for lines if asked, without the parts that are `off`."""
     plain = Settings()
-    structure = replace(plain.structure, **{"lines": options.lines} | {name: False for name in options.off if name != "defects"})
-    return replace(
-        plain, refreshes=options.refreshes, structure=structure, defects="defects" not in options.off,
-        probing=replace(plain.probing, probes=0),
-    )  # fmt: skip
+    structure = replace(plain.structure, **{"lines": options.lines} | dict.fromkeys(options.off, False))
+    return replace(plain, refreshes=options.refreshes, structure=structure, probing=replace(plain.probing, probes=0))
 
 
 def measured(scenes: list[Scene], prior: LoadedPrior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:

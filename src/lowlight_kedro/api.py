@@ -122,7 +122,6 @@ class Settings:
     probing: Probing = field(default_factory=Probing)
     sampling: Sampling = field(default_factory=Sampling)
     structure: Structure = field(default_factory=Structure)
-    defects: bool = True
     window: Window = field(default_factory=Window)
     highlights: Highlights = field(default_factory=Highlights)
     seed: int = 0
@@ -331,7 +330,7 @@ def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
-    if settings.defects and exposure.cfa != UNFILTERED:
+    if settings.structure.defects and exposure.cfa != UNFILTERED:
         found = outliers(exposure.signal, exposure.cfa, exposure.noise)
         exposure = replace(exposure, defects=found if exposure.defects is None else found | exposure.defects)
     asked = familiar_ratio(exposure, settings.highlights)

@@ -14,7 +14,7 @@ from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
 from lowlight_kedro.datasets.opcodes import Area, bad_pixels_list, gain_maps, heard_of
 from lowlight_kedro.datasets.tags import OPCODE_LISTS, Tags, read_tags
 from lowlight_kedro.evaluation.page_facts import warnings
-from lowlight_kedro.restoration.settings import Probing
+from lowlight_kedro.restoration.settings import Probing, Structure
 from lowlight_kedro.sensor.cfa import XTRANS
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.interpolation import bilinear
@@ -64,7 +64,7 @@ def test_a_list_of_bad_pixels_comes_back_from_a_file_and_counts_as_not_measured(
     assert read.undone == ()
     np.testing.assert_array_equal(crop(read, 8, 4, 32, 48).defects, defects[8:40, 4:52])
 
-    quick = Settings(probing=Probing(probes=0), defects=False)
+    quick = Settings(probing=Probing(probes=0), structure=Structure(defects=False))
     spoilt = frame.__class__(**vars(read) | {"mosaic_dn": np.where(defects, 900, read.mosaic_dn).astype(np.uint16)})
     clean, found = (ll.restore(one, ratio=2, gain=1e-4, read_noise=1e-3, settings=quick) for one in (read, spoilt))
     assert found.record["defects"] == defects.sum()

@@ -75,6 +75,7 @@ class Structure:
         black: likewise the black-level error of each channel.
         lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
             noise model knows.
+        defects: photosites that are hot or dead are looked for, see `sensor.defects`; otherwise they count as measured values.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
     """
 
@@ -82,4 +83,5 @@ class Structure:
     rows: bool = True
     black: bool = True
     lines: bool = False
+    defects: bool = True
     tails_nu: Positive | None = None

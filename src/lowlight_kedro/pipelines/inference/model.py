@@ -91,6 +91,5 @@ class Restoration:
         return Settings(
             estimate=options.estimate, refreshes=options.refreshes, symmetries=options.symmetries, seed=options.seed,
             sampling=options.sample, probing=options.uncertainty, highlights=options.highlights,
-            structure=options.measurement, defects=options.measurement.defects,
-            window=Window(window.size, window.memory_mb, window.tolerance),
+            structure=options.measurement, window=Window(window.size, window.memory_mb, window.tolerance),
         )  # fmt: skip

@@ -41,13 +41,6 @@ class WindowOptions(Options):
 
 
 @dataclass(frozen=True)
-class MeasurementOptions(Structure):
-    """Which parts of the noise are handled as what they are, and whether defects are looked for, see `sensor.defects`."""
-
-    defects: bool = True
-
-
-@dataclass(frozen=True)
 class DisplayOptions(Display):
     """How bright a picture is shown, and the longer side of the preview, pixels; None: all of them."""
 
@@ -87,7 +80,7 @@ class InferenceOptions(Options):
     sample: Sampling
     max_saturated: Fraction
     highlights: Highlights
-    measurement: MeasurementOptions
+    measurement: Structure
     window: WindowOptions
     display: DisplayOptions
     page: PageOptions
