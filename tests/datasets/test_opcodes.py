@@ -161,7 +161,7 @@ def test_gains_come_back_from_a_file_and_the_light_is_what_they_make_of_the_sign
     np.testing.assert_array_equal(crop(read, 6, 12, 24, 30).shading, read.shading[6:30, 12:42])
     if cfa is XTRANS:
         return
-    quick = Settings(probing=Probing(probes=0), defects=False)
+    quick = Settings(probing=Probing(probes=0), structure=Structure(defects=False))
     even, shaded = (ll.restore(one, ratio=2, gain=1e-8, read_noise=1e-5, settings=quick).light for one in (frame, read))
     np.testing.assert_allclose(shaded, even, atol=10 * step)
     told = ll.restore(read, gain=1e-4, read_noise=1e-3, settings=quick).record["exposure_ratio"]
