@@ -4,27 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import demosaicnet_weights
-import numpy as np
-import torch
 from numpy.typing import NDArray
 from scenes import Shot, balanced_signal
 
 from lowlight_kedro.datasets.libraw import available, libraw_demosaicer
 from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
-from lowlight_kedro.sensor.cfa import Cfa, masks
+from lowlight_kedro.evaluation.baselines.demosaicnet import demosaicnet
+from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 
 CLASSICAL = {2: "malvar2004", 6: "directional_lmmse"}  # the demosaicer of `scaled` and of denoisers, by the period of the mosaic
-UNKNOWN, MEASURED = 80.0, 1e-3
-
-
-@torch.no_grad()
-def demosaicnet(mosaic: NDArray, cfa: Cfa) -> NDArray[np.float32]:
-    """Gharbi et al. 2016, on about the square root of light, like the pictures it learned from."""
-    measured = torch.from_numpy(masks(cfa, mosaic.shape))
-    net = demosaicnet_weights.network("bayer" if len(cfa) == 2 else "xtrans")
-    return net.light(torch.from_numpy(mosaic * measured.numpy()).float()[None], torch.where(measured, MEASURED, UNKNOWN)[None])[0].numpy()
 
 
 def demosaicer(name: str) -> Callable[[NDArray, Cfa], NDArray]:

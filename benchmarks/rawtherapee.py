@@ -8,85 +8,28 @@ the way of denoising that is best in sRGB (method, aggressiveness, luminance/chr
 """
 
 import argparse
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tifffile
 from numpy.typing import NDArray
 from restoration import restore
-from scenes import BALANCE, BLACK_DN, LAYOUTS, RANGE_DN, SETTINGS, Scene, Shot, figures_of, held_out, shoot
+from scenes import BALANCE, LAYOUTS, SETTINGS, Scene, Shot, figures_of, held_out, shoot
 from tables import show
 
 import lowlight_kedro as ll
-from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.render import srgb_decode
+from lowlight_kedro.datasets.rawtherapee import EDGE, PLAIN, Denoising, rawtherapee
 
-EDGE = {2: 4, 6: 7}  # pixels that RawTherapee cuts off, by the period of the colour filters
-PROFILE = """[Version]
-AppVersion=5.9
-[Exposure]
-Auto=false
-Clip=0
-Compensation={compensation}
-HistogramMatching=false
-[White Balance]
-Enabled=true
-Setting=Camera
-[Color Management]
-InputProfile=(none)
-ToneCurve=false
-WorkingProfile=sRGB
-OutputProfile=No ICM: sRGB output
-[Directional Pyramid Denoising]
-Enabled={enabled}
-Method={method}
-LMethod=SLI
-CMethod=MAN
-C2Method=MANU
-SMethod={aggressive}
-Luma={luma}
-Ldetail=0
-Chroma={chroma}
-Gamma=1.7
-[RAW]
-CA=false
-HotPixelFilter=false
-[RAW Bayer]
-Method=amaze
-[RAW X-Trans]
-Method=3-pass (best)
-"""
-DENOISING = (  # method, aggressiveness (shalbi: more), luminance, chrominance; the best of some twenty that were tried
-    ("Lab", "shal", 0, 0), ("Lab", "shal", 60, 20), ("Lab", "shalbi", 60, 20), ("RGB", "shal", 60, 20), ("RGB", "shal", 90, 20),
-    ("RGB", "shal", 90, 30), ("RGB", "shalbi", 60, 10), ("RGB", "shalbi", 60, 20),
-)  # fmt: skip
+WAYS = (("Lab", "shal", 60, 20), ("Lab", "shalbi", 60, 20), ("RGB", "shal", 60, 20), ("RGB", "shal", 90, 20), ("RGB", "shal", 90, 30),
+        ("RGB", "shalbi", 60, 10), ("RGB", "shalbi", 60, 20))  # fmt: skip  # the best of some twenty that were tried
+DENOISING = (PLAIN, *(Denoising(*way) for way in WAYS))
 
 
-def frame_of(shot: Shot, iso: int) -> Frame:
-    """The recorded mosaic as a camera would store it: 14 bits, black 512, rounded and clipped."""
-    assert shot.cfa is not None
-    return Frame(
-        mosaic_dn=np.clip(np.rint(BLACK_DN + RANGE_DN * shot.signal), 0, BLACK_DN + RANGE_DN).astype(np.uint16), cfa=shot.cfa,
-        black_level=np.full((len(shot.cfa),) * 2, BLACK_DN, np.float32), white_level=BLACK_DN + RANGE_DN, exposure_s=0.1, iso=iso,
-        camera="lowlight benchmark", white_balance=BALANCE, camera_to_srgb=np.eye(3, dtype=np.float32),
-    )  # fmt: skip
-
-
-def developed(raw: Path, ratio: float, denoising: tuple[str, str, int, int], folder: Path) -> NDArray:
-    """White-balanced linear camera RGB (3, H, W) but for its scale."""
-    method, aggressive, luma, chroma = denoising
-    profile, result = folder / "settings.pp3", folder / "developed.tif"
-    strength = {"method": method, "aggressive": aggressive, "luma": luma, "chroma": chroma, "enabled": str(luma > 0).lower()}
-    profile.write_text(PROFILE.format(compensation=np.log2(ratio), **strength))
-    command = ["rawtherapee-cli", "-q", "-Y", "-t", "-b16", "-o", str(result), "-p", str(profile), "-c", str(raw)]
-    subprocess.run(command, check=True, capture_output=True)
-    return srgb_decode(tifffile.imread(result).transpose(2, 0, 1).astype(np.float64) / 65535)
+def called(denoising: Denoising) -> str:
+    """A way of denoising in a table."""
+    return f"rawtherapee {denoising.method} {denoising.aggressiveness} {denoising.luminance}/{denoising.chrominance}"
 
 
 def inside(light: NDArray, shot: Shot) -> NDArray:
@@ -107,14 +50,11 @@ def rows(scenes: list[Scene], setting: str, layout: str, prior_file: Path | None
     for number, scene in enumerate(scenes):
         shot = shoot(scene, SETTINGS[setting], layout, number)
         truth = inside(shot.truth, shot)
-        with tempfile.TemporaryDirectory() as folder:
-            raw = Path(folder) / "short.dng"
-            write_dng(raw, frame_of(shot, SETTINGS[setting].iso))
-            for denoising in DENOISING:
-                begin = time.perf_counter()
-                light = fitted(developed(raw, shot.ratio, denoising, Path(folder)), truth)
-                told = {"method": "rawtherapee {} {} {}/{}".format(*denoising), "seconds": time.perf_counter() - begin}
-                yield told | figures_of(light, truth, scene)
+        for denoising in DENOISING:
+            begin = time.perf_counter()
+            light = fitted(inside(rawtherapee(shot.signal, shot.cfa, BALANCE, shot.ratio, denoising), shot), truth)
+            told = {"method": called(denoising), "seconds": time.perf_counter() - begin}
+            yield told | figures_of(light, truth, scene)
         for evaluations in (1, 2):
             begin = time.perf_counter()
             light, _, _ = restore(shot, prior, "noise_map/mean", evaluations, 1)
@@ -129,7 +69,7 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
         means = part.groupby("method", sort=False)[["psnr_linear", "psnr_srgb"]].mean()
         told = means["psnr_linear"].map("{:.2f}".format) + " / " + means["psnr_srgb"].map("{:.2f}".format)
         best = means["psnr_srgb"][means.index.str.startswith("rawtherapee")].idxmax()
-        plain = "rawtherapee {} {} {}/{}".format(*DENOISING[0])
+        plain = called(PLAIN)
         its_best = "the same" if best == plain else f"{told[best]} ({best.removeprefix('rawtherapee ')})"
         rows[place] = {"without denoising": told[plain], "its best": its_best} | {
             f"noise_map/mean:{n}": told[f"noise_map, {n}"] for n in (1, 2)

@@ -1,10 +1,14 @@
 from importlib.util import find_spec
+from shutil import which
 
 import numpy as np
 import pytest
 
+from lowlight_kedro.datasets.rawtherapee import PROGRAM, rawtherapee
 from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
+from lowlight_kedro.evaluation.baselines.demosaicnet import demosaicnet
 from lowlight_kedro.evaluation.baselines.stabilised import join_planes, split_planes, stabilise, unstabilise
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
 NOISE = PoissonGaussian(gain=0.01, read_noise=0.02)
@@ -39,6 +43,32 @@ def test_each_takes_away_most_of_the_noise_of_a_soft_picture(name, shape):
     assert restored.shape == shape
     assert np.square(restored - light).mean() < 0.15 * np.square(noisy - light).mean()
     assert abs((restored - light).mean()) < 0.01
+
+
+@pytest.mark.skipif(
+    find_spec("demosaicnet") is None, reason="the package demosaicnet is not installed: pip install lowlight-kedro[baselines]"
+)
+@pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS], ids=["bayer", "xtrans"])
+def test_strips_of_demosaicnet_are_the_whole(cfa, monkeypatch):
+    light = np.random.default_rng(0).uniform(0.1, 0.9, (3, 300, 48)).astype(np.float32)
+    mosaic = sample(light, cfa)
+    parts = demosaicnet(mosaic, cfa)
+    monkeypatch.setattr("lowlight_kedro.evaluation.baselines.demosaicnet.STRIP", 600)
+    np.testing.assert_allclose(parts, demosaicnet(mosaic, cfa), atol=1e-5)
+    flat = demosaicnet(np.full((96, 96), 0.3, np.float32), cfa)
+    assert np.abs(flat[:, 20:-20, 20:-20] - 0.3).max() < 0.02
+
+
+@pytest.mark.skipif(which(PROGRAM) is None, reason="rawtherapee-cli is not installed")
+@pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS], ids=["bayer", "xtrans"])
+def test_rawtherapee_gives_the_light_at_its_place_in_its_units(cfa):
+    rows, columns = np.mgrid[:126, :150] / 10
+    light = np.stack([0.3 + 0.2 * np.sin(rows + k) * np.cos(columns) for k in (0, 0.3, 0.6)])
+    signal = sample(light / np.reshape((2.0, 1.0, 1.6), (3, 1, 1)) / 4, cfa)
+    found = rawtherapee(signal, cfa, (2.0, 1.0, 1.6), 4.0)
+    error, *moved = (np.abs(np.roll(found, by, (1, 2)) - light)[:, 8:-8, 8:-8].mean() for by in ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)))
+    assert error < 4e-3
+    assert error < 0.4 * min(moved)  # one pixel off would be seen
 
 
 def test_a_mosaic_of_odd_sides_is_refused():

@@ -93,7 +93,7 @@ def test_names_that_would_be_taken_for_something_else_are_refused(name):
 
 
 @pytest.mark.parametrize(("method", "message"), [
-    ({"baseline": "bm4d"}, "unknown baseline 'bm4d': no denoiser \\(nlm, bm3d, ffdnet\\), and"),
+    ({"baseline": "bm4d"}, "unknown baseline 'bm4d': none of nlm, bm3d, ffdnet, rawtherapee, rawtherapee:plain, demosaicnet, and"),
     ({"baseline": "lmmse+nlm"}, "unknown denoiser 'lmmse'"),
     ({"baseline": "nlm", "guidance": "dps"}, "a baseline or a guidance"),
     ({"guidance": "dps"}, "needs guidance and estimate, or baseline"),
