@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 MARKS = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 PRINTED = re.compile(r"(?:^\|.*\|[ ]*\n?){2,}", re.MULTILINE)
 VERSIONS = ("torch", "numpy", "rawpy")
+GIT, CODE = ["git", "-C", str(ROOT)], ("src", "conf", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ def machine() -> str:
 
 def versions() -> str:
     """Of this project, with its commit, of Python and of what computes."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run([*GIT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run([*GIT, "status", "--porcelain", "--", *CODE], capture_output=True, text=True, check=False).stdout.strip()
+    commit += " with changes" if changed else ""  # of what computes; the pages are being rewritten
     parts = [f"lowlight_kedro {version('lowlight_kedro')}" + (f" at {commit}" if commit else ""), f"Python {platform.python_version()}"]
     return ", ".join([*parts, *(f"{name} {version(name)}" for name in VERSIONS)])
 
