@@ -52,9 +52,10 @@ def shown_frames(scores: pd.DataFrame, names: Collection[str]) -> list[str]:
     Worst by the mean of their PSNR over methods and protocols.
     """
     known = scores[scores["frame"].isin(names)]
-    order = known[known["metric"] == "psnr"].groupby("frame")["value"].mean().sort_values().index.tolist() or sorted(set(known["frame"]))
+    decibels = known["value"].where(known["metric"].str.startswith("psnr"))
+    order = decibels.groupby(known["frame"]).mean().sort_values().index.tolist()  # those without PSNR come last
     if len(order) <= MOST_SHOWN:
-        return sorted(set(known["frame"]))
+        return sorted(order)
     worst, others = order[: MOST_SHOWN // 2], order[MOST_SHOWN // 2 :]
     step = len(others) / (MOST_SHOWN - len(worst))
     return worst + [others[int(step * number)] for number in range(MOST_SHOWN - len(worst))]
