@@ -101,7 +101,9 @@ def test_of_many_frames_the_worst_are_shown_and_some_of_the_others():
     few = pd.DataFrame({"frame": ["b", "a", "old"], "metric": "psnr", "value": [1.0, 2.0, 3.0]})
     assert shown_frames(few, {"a", "b"}) == ["a", "b"]
     names = [f"f{number:04d}" for number in range(1000)]
-    scores = pd.DataFrame({"frame": names, "metric": ["psnr", "psnr_srgb"] * 500, "value": [float(number * 7919 % 1000) for number in range(1000)]})
+    scores = pd.DataFrame(
+        {"frame": names, "metric": ["psnr", "psnr_srgb"] * 500, "value": [float(number * 7919 % 1000) for number in range(1000)]}
+    )
     shown = shown_frames(scores, names)
     values = scores.set_index("frame")["value"][shown]
     assert len(set(shown)) == MOST_SHOWN
