@@ -326,13 +326,19 @@ class _Counted:
         self._progress(min(self._done / self._total, 1.0))
 
 
+def with_defects(exposure: Exposure) -> Exposure:
+    """The same with the defects that are found in it, beside those that are known; three values a pixel show none."""
+    if exposure.cfa == UNFILTERED:
+        return exposure
+    found = outliers(exposure.signal, exposure.cfa, exposure.noise)
+    return replace(exposure, defects=found if exposure.defects is None else found | exposure.defects)
+
+
 def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
     """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
-    if settings.structure.defects and exposure.cfa != UNFILTERED:
-        found = outliers(exposure.signal, exposure.cfa, exposure.noise)
-        exposure = replace(exposure, defects=found if exposure.defects is None else found | exposure.defects)
+    exposure = with_defects(exposure) if settings.structure.defects else exposure
     asked = familiar_ratio(exposure, settings.highlights)
     observation = Observation(replace(exposure, exposure_ratio=asked), prior.built.scaling, prior.device, settings.structure)
     total = expected_evaluations(

@@ -4,14 +4,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import lowlight_kedro as ll
-from lowlight_kedro.api import Settings
+from lowlight_kedro.api import Settings, with_defects
 from lowlight_kedro.command.arguments import main
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
+from lowlight_kedro.pipelines.inference.outputs import defect_table
+from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import Probing
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED
+from lowlight_kedro.sensor.noise import PoissonGaussian
 from tests.conftest import make_frame
 
 SHAPE, RATIO = (96, 96), 10
@@ -47,7 +52,7 @@ def photos(shown, tmp_path_factory):
 
 
 def restored(photos, out, *told):
-    command = ["restore", str(photos / "IMG_0001.dng"), "--out", str(out), "--ratio", str(RATIO), "--files", "linear,page"]
+    command = ["restore", str(photos / "IMG_0001.dng"), "--out", str(out), "--ratio", str(RATIO), "--files", "linear,page,defects"]
     assert main([*command, *told]) == 0
     record = json.loads((out / "details/IMG_0001_record.json").read_text())
     return ImageDataset(filepath=str(out / "IMG_0001_linear.tif"), bits=32).load(), record, (out / "IMG_0001_restored.html").read_text()
@@ -61,6 +66,9 @@ def test_darks_repair_and_those_that_are_none_are_told_and_left_out(photos, tmp_
     light, record, page = restored(photos, tmp_path / "after", "--darks", str(photos / "darks"))
     told = capfd.readouterr().err
     assert np.abs(light - clean).mean() < 0.3 * np.abs(before - clean).mean()
+    places = pd.read_csv(tmp_path / "after/details/IMG_0001_defects.csv")
+    assert len(places) == record["defects"]
+    assert "IMG_0001_defects.csv" in page
     assert record["darks"]["frames"] == ["good_0.dng", "good_1.dng", "good_2.dng"]
     assert "as 3 dark frames of 1/10 s told it" in page
     assert "What was taken away" in page
@@ -79,6 +87,20 @@ def test_without_darks_that_fit_the_frame_is_restored_and_says_so(photos, tmp_pa
     told = capfd.readouterr()
     assert f"IMG_0001: {why}" in told.err
     assert "restored, without darks" in told.out
+
+
+def test_the_places_of_defects_are_told_with_who_said_so(rng):
+    noise, told = PoissonGaussian(1e-4, 1e-3), np.zeros((48, 48), bool)
+    signal = noise.sample(np.full((48, 48), 0.1), rng).astype(np.float32)
+    signal[20, 31], told[7, 9] = 0.5, True
+    exposure = Exposure(signal, BAYER_RGGB, (1.0, 1.0, 1.0), 1.0, noise, defects=told)
+    table = defect_table(exposure, True)
+    assert table.drop(columns="signal").to_numpy().tolist() == [[7, 9, "B", "file"], [20, 31, "G", "frame"]]
+    np.testing.assert_allclose(table["signal"], signal[[7, 20], [9, 31]], atol=1e-5)
+    assert defect_table(exposure, False)["row"].tolist() == [7]
+    assert defect_table(replace(exposure, defects=None), False).empty
+    plain = Exposure(np.stack([signal] * 3), UNFILTERED, (1.0, 1.0, 1.0), 1.0, noise)
+    assert with_defects(plain) is plain
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(photos, tmp_path, capfd):

@@ -18,13 +18,14 @@ For each raw, as --files says:
   linear  NAME_linear.tif      white-balanced linear camera RGB, 16 bits, for measurements
   cfa     NAME_cfa.dng         the mosaic without its noise, for the editor's own demosaicer
   std     details/NAME_std.tif its standard deviation
+  defects details/NAME_defects.csv  where photosites were taken for defects
 and in details/ always a record of how it was made.
 Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
 
 
 FILES = {  # to parts of `restored`
     "dng": ("dng",), "jpeg": ("preview",), "page": ("before", "page"), "tiff": ("srgb",), "linear": ("linear",), "cfa": ("cfa",),
-    "std": ("std",),
+    "std": ("std",), "defects": ("defects",),
 }  # fmt: skip
 LEAST_PREVIEW = 16  # as inference.display.preview_side
 

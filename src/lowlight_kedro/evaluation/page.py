@@ -27,6 +27,7 @@ FILES = {  # part: what it is called and what it is for
     "before": ("Picture before", "only brightened, as shown here"),
     "std": ("Uncertainty, TIFF", "standard deviation of each pixel, in the units of the linear TIFF"),
     "std_preview": ("Uncertainty, PNG", "the map shown here"),
+    "defects": ("Defects, CSV", "where photosites were taken for defects"),
     "record": ("Record, JSON", "everything that is known of how it was made, and every option"),
 }
 

@@ -1,6 +1,6 @@
 """What darks tell of one exposure: which of them fit it, what to take off its photosites, and what that adds to their noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -98,6 +98,13 @@ def choose_darks(known: Sequence[Darks], camera: str, iso: float, exposure_s: fl
         return Choice(best)
     warned = f"the darks were exposed for {_time(best.exposure_s)}, the frame for {_time(exposure_s)}: their glow and hot sites are scaled"
     return Choice(best, warned=warned)
+
+
+def digest_of_fitting(known: Sequence[Darks], about: Mapping[Any, Any]) -> str | None:
+    """The digest of the darks that would be taken off a frame; `about`: its camera, iso, exposure_s, height, width."""
+    shape = int(about["height"]), int(about["width"])
+    darks = choose_darks(known, about["camera"], about["iso"], about["exposure_s"], shape).darks
+    return None if darks is None else darks.digest()
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,23 @@ logger = logging.getLogger(__name__)
 ALIKE = ["camera", "iso", "exposure_s", "height", "width"]  # what darks of one map have in common
 
 
-def _measured(raws: Sequence[RawFile]) -> DarkMap:
-    """The map of these darks; those that are left out are told."""
+def _measured(raws: Sequence[RawFile], shared: Any = None) -> dict[str, Any]:
+    """What a job gives: the map, and what became of the darks."""
     dark_map, left_out = measure_dark_map(raws, [raw.path.name for raw in raws])
-    for reason in left_out:
+    record = {"camera": dark_map.camera, "iso": dark_map.iso, "exposure_s": dark_map.exposure_s, "darks": list(dark_map.frames)}
+    return {"map": dark_map, "record": record | {"left_out": left_out, "sites": len(dark_map.sites)}}
+
+
+def _tell_left_out(record: Mapping[str, Any]) -> None:
+    for reason in record.get("left_out", ()):
         logger.warning("%s", reason)
-    return dark_map
+
+
+def _map_of(raws: Sequence[RawFile]) -> DarkMap:
+    """The map of these darks; those that are left out are told."""
+    measured = _measured(raws)
+    _tell_left_out(measured["record"])
+    return measured["map"]  # type: ignore[no-any-return]
 
 
 def _digest(raws: Sequence[RawFile]) -> str:
@@ -45,19 +56,12 @@ def named_darks(raws: Mapping[str, RawFile], frames: pd.DataFrame) -> list[Darks
     found = []
     for about, names in _alike(pd.DataFrame(rows, columns=["frame", *ALIKE])):
         group, shape = [raws[name] for name in names], (int(about["height"]), int(about["width"]))
-        darks = Darks(about["camera"], about["iso"], about["exposure_s"], shape, partial(_measured, group), partial(_digest, group))
+        darks = Darks(about["camera"], about["iso"], about["exposure_s"], shape, partial(_map_of, group), partial(_digest, group))
         found.append(darks)
         if not any(darks.fit(one["camera"], one["iso"], (one["height"], one["width"])) for one in wanted):
             files = ", ".join(raw.path.name for raw in group)
             logger.warning("darks that fit no frame: %s (%s, ISO %g, %d x %d)", files, darks.camera, darks.iso, *shape)
     return found
-
-
-def _map_of(raws: Sequence[RawFile], shared: Any) -> dict[str, Any]:
-    """What a job gives: the map, and what became of the darks."""
-    dark_map, left_out = measure_dark_map(raws, [raw.path.name for raw in raws])
-    record = {"camera": dark_map.camera, "iso": dark_map.iso, "exposure_s": dark_map.exposure_s, "darks": list(dark_map.frames)}
-    return {"map": dark_map, "record": record | {"left_out": left_out, "sites": len(dark_map.sites)}}
 
 
 def measure_darks(raw_frames: Mapping[str, RawFile], frames: pd.DataFrame, executor: ExecutorOptions) -> Jobs:
@@ -67,13 +71,12 @@ def measure_darks(raw_frames: Mapping[str, RawFile], frames: pd.DataFrame, execu
         raws = [raw_frames[name] for name in names]
         camera = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in about["camera"])
         name = f"{camera}_iso{about['iso']:g}_{about['exposure_s']:g}s_{about['height']}x{about['width']}"
-        jobs.append(Job(name, "darks", partial(_map_of, raws), raws, names))
+        jobs.append(Job(name, "darks", partial(_measured, raws), raws, names))
     return Jobs(jobs, None, executor.build(), "darks", "set")
 
 
 def collect_darks(dark_measurements: Mapping[str, Mapping[str, Any]]) -> dict[str, DarkMap]:
     """The maps by name; darks that were left out are told."""
     for parts in dark_measurements.values():
-        for reason in parts["record"]().get("left_out", ()):
-            logger.warning("%s", reason)
+        _tell_left_out(parts["record"]())
     return {name: parts["map"]() for name, parts in dark_measurements.items() if "map" in parts and "error" not in parts["record"]()}

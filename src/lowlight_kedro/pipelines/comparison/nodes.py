@@ -25,7 +25,7 @@ from lowlight_kedro.pipelines.options import ExecutorOptions, Options, checked, 
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.restoration.guidance import GUIDANCE
-from lowlight_kedro.sensor.dark_signal import Darks
+from lowlight_kedro.sensor.dark_signal import Darks, digest_of_fitting
 from lowlight_kedro.sensor.frame import Frame
 
 TAKEN = ("scaled", "long")  # what stands beside the methods in tables and pictures
@@ -99,17 +99,18 @@ def restore_by_methods(
         if options.methods[name].baseline is None:
             _ = restoration.guidance  # what does not go together is said before any frame
     ratios = dict(zip(pairs["short"], pairs["exposure_ratio"], strict=True))
-    frames = [name for name in selected["frame"] if name in ratios]
+    frames = {row["frame"]: row for row in selected.to_dict("records") if row["frame"] in ratios}
     if not frames:
         raise ValueError("nothing to compare: no selected frame has a long exposure (see pairs)")
-    settings = [digest(prior), calibrations, [known.digest() for known in darks], sensor.model_dump()]
+    settings = [digest(prior), calibrations, sensor.model_dump()]
     jobs = [
         Job(
             f"{method}/{name}", "restoration",
             partial(_restore_by, method, options.methods[method].baseline, raw_frames[name], ratios[name], name), [raw_frames[name]],
-            [settings, restoration.options.describe(), restoration.code, ratios[name], options.methods[method].baseline],
+            [settings, restoration.options.describe(), restoration.code, ratios[name], options.methods[method].baseline,
+             digest_of_fitting(darks, row)],
         )
-        for name in frames
+        for name, row in frames.items()
         for method, restoration in shared.items()
     ]  # fmt: skip
     return Jobs(jobs, shared, executor.build(), "comparing", "restoration")

@@ -15,7 +15,7 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
-from lowlight_kedro.sensor.dark_signal import Darks, choose_darks
+from lowlight_kedro.sensor.dark_signal import Darks, digest_of_fitting
 from lowlight_kedro.sensor.render import shrunk
 
 logger = logging.getLogger(__name__)
@@ -69,10 +69,9 @@ def restore_frames(
     jobs = []
     for row in selected[["frame", "camera", "iso", "exposure_s", "height", "width"]].to_dict("records"):
         name, height, width = str(row["frame"]), int(row["height"]), int(row["width"])
-        fitting = choose_darks(darks, row["camera"], row["iso"], row["exposure_s"], (height, width)).darks
         jobs.append(Job(
             name, "restoration", partial(restore_frame, raw_frames[name], ratios.get(name), name), [raw_frames[name]],
-            [settings, ratios.get(name), fitting and fitting.digest()],
+            [settings, ratios.get(name), digest_of_fitting(darks, row)],
             parts=options.files, size=most_bytes(options.files, height, width),
         ))  # fmt: skip
     if options.estimate != "mean" and len(selected):

@@ -13,7 +13,7 @@ from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, S
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from lowlight_kedro.sensor.render import Display
 
-Part = Literal["linear", "dng", "cfa", "srgb", "preview", "before", "std", "std_preview", "page"]  # of the catalog's `restored`
+Part = Literal["linear", "dng", "cfa", "srgb", "preview", "before", "std", "std_preview", "defects", "page"]  # of the catalog's `restored`
 
 
 class SelectOptions(Options):

@@ -6,8 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from lowlight_kedro.api import with_defects
 from lowlight_kedro.datasets.icc import linear_profile
 from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
@@ -26,7 +29,7 @@ from lowlight_kedro.sensor.render import display_exposure, fraction_outside, ori
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {
     "linear": (6.2, 0), "dng": (4.9, 1e6), "cfa": (2.0, 1e6), "srgb": (6.2, 0), "preview": (2.0, 0), "before": (2.5, 0), "std": (6.2, 0),
-    "std_preview": (0.0, 2e6), "page": (0.0, 4e6),
+    "std_preview": (0.0, 2e6), "defects": (0.5, 1e4), "page": (0.0, 4e6),
 }  # fmt: skip
 
 
@@ -40,6 +43,19 @@ def shape_shown(shape: tuple[int, int], aspect: float, orientation: int) -> tupl
     """Height and width of a frame of `shape` as it is shown: square pixels, upright."""
     height, width = square_shape(shape, aspect)
     return (width, height) if orientation & 4 else (height, width)
+
+
+def defect_table(exposure: Exposure, looked_for: bool) -> pd.DataFrame:
+    """Where the photosites lie that did not count, as the sensor lies: row and column from 0, colour, signal (1 = white), who said so."""
+    whole = with_defects(exposure) if looked_for else exposure
+    none = np.zeros(exposure.signal.shape, bool)
+    row, column = np.nonzero(none if whole.defects is None else whole.defects)
+    told = (none if exposure.defects is None else exposure.defects)[row, column]
+    period, colours = len(exposure.cfa), np.asarray(exposure.cfa)
+    return pd.DataFrame({
+        "row": row, "column": column, "colour": np.array(list("RGB"))[colours[row % period, column % period]],
+        "signal": exposure.signal[row, column].round(5), "known_from": np.where(told, "file", "frame"),
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,7 +152,7 @@ class Outputs:
             "page": lambda: self._page(record),
         }
         if self.frame.cfa != UNFILTERED:
-            known["cfa"] = lambda: mosaic
+            known |= {"cfa": lambda: mosaic, "defects": lambda: defect_table(self.exposure, self.options.measurement.defects)}
         if result.std is not None:
             std = result.std
             known |= {"std": lambda: std, "std_preview": lambda: oriented(heat(std), self.frame.orientation)}
