@@ -25,8 +25,8 @@ SCENES = dict.fromkeys(("00001", "00002", "20001"), BAYER_RGGB)
 
 
 def tables(project):
-    folder = project.data / "02_intermediate"
-    return pd.read_csv(folder / "pairs.csv"), json.loads((folder / "unpaired_frames.json").read_text())
+    unpaired = project.data / "02_intermediate/unpaired_frames.json"
+    return pd.read_csv(project.data / "03_primary/pairs.csv"), json.loads(unpaired.read_text())
 
 
 @pytest.fixture
