@@ -46,7 +46,7 @@ from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
 from lowlight_kedro.sensor.dark_signal import DarkSignal, choose_darks, dark_signal, known
 from lowlight_kedro.sensor.defects import outliers
-from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn
+from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn, shaded
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
 from lowlight_kedro.sensor.render import render
@@ -266,8 +266,7 @@ def _exposure(
         signal = dark.taken_off(signal)
     shading = raw.shading if isinstance(raw, Frame) else None
     if ratio is None:
-        mean = float((signal if shading is None else signal * shading).mean())
-        ratio = max(TARGET_BRIGHTNESS / max(mean, 1e-9), 1.0)
+        ratio = max(TARGET_BRIGHTNESS / max(float(shaded(signal, shading).mean()), 1e-9), 1.0)
     if not (np.isfinite(ratio) and ratio > 0):
         raise ValueError(f"ratio must be a positive number, got {ratio}")
     if len(balance) != 3 or not all(np.isfinite(gain) and gain > 0 for gain in balance):
@@ -337,8 +336,7 @@ def with_defects(exposure: Exposure) -> Exposure:
 def restore_exposure(
     exposure: Exposure, prior: LoadedPrior, guidance: Guidance, settings: Settings, name: str, progress: Progress
 ) -> tuple[Estimate, dict[str, Any]]:
-    """`restore` of a measurement, by a guidance that was checked; light at the exposure's own ratio, and facts for the record."""
-    exposure = with_defects(exposure) if settings.structure.defects else exposure
+    """`restore` of a measurement whose defects are known, by a checked guidance; light at its own ratio, and facts for the record."""
     asked = familiar_ratio(exposure, settings.highlights)
     observation = Observation(replace(exposure, exposure_ratio=asked), prior.built.scaling, prior.device, settings.structure)
     total = expected_evaluations(
@@ -396,6 +394,7 @@ def restore(
     noise = PoissonGaussian(gain, read_noise) if gain is not None and read_noise is not None else noise
     exposure, source, matrix = _exposure(raw, cfa, noise, white_balance, ratio, darks)
     bound = checked_guidance(guidance, prior, settings.estimate, guidance_options)
+    exposure = with_defects(exposure) if settings.structure.defects else exposure
     result, facts = restore_exposure(exposure, prior, bound, settings, name, progress)
     record = {"exposure_ratio": exposure.exposure_ratio, "noise": vars(exposure.noise), "noise_from": source} | facts
     return Restored(result.light, result.std, result.std_from, exposure, record, matrix)

@@ -94,11 +94,11 @@ def test_the_places_of_defects_are_told_with_who_said_so(rng):
     signal = noise.sample(np.full((48, 48), 0.1), rng).astype(np.float32)
     signal[20, 31], told[7, 9] = 0.5, True
     exposure = Exposure(signal, BAYER_RGGB, (1.0, 1.0, 1.0), 1.0, noise, defects=told)
-    table = defect_table(exposure, True)
+    table = defect_table(with_defects(exposure), told)
     assert table.drop(columns="signal").to_numpy().tolist() == [[7, 9, "B", "file"], [20, 31, "G", "frame"]]
     np.testing.assert_allclose(table["signal"], signal[[7, 20], [9, 31]], atol=1e-5)
-    assert defect_table(exposure, False)["row"].tolist() == [7]
-    assert defect_table(replace(exposure, defects=None), False).empty
+    assert defect_table(exposure, told)["row"].tolist() == [7]
+    assert defect_table(replace(exposure, defects=None), None).empty
     plain = Exposure(np.stack([signal] * 3), UNFILTERED, (1.0, 1.0, 1.0), 1.0, noise)
     assert with_defects(plain) is plain
 

@@ -70,8 +70,8 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
         self.data_root = Path(data_root)
         self.shape = (channels, image_size, image_size)
         metadata = _read_metadata(metadata_json) if metadata is None else metadata
-        self.fingerprint = fingerprint(metadata)
         table = tile_table(metadata)
+        self.fingerprint = fingerprint(metadata, table)
         of_split = (table["split"].isna() | (table["split"] == split)).to_numpy()
         clean, _ = clean_verdicts(table)
         if not (of_split & clean).any():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.tags import ACTIVE_AREA, OPCODE_LISTS, Tags
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
-from lowlight_kedro.sensor.frame import LensCorrections
+from lowlight_kedro.sensor.frame import LensCorrections, between
 
 CONSTANT, LIST, GAIN_MAP = 4, 5, 9
 NAMES = {
@@ -119,14 +119,6 @@ def _along(first: int, last: int, pitch: int, start: int, visible: int) -> NDArr
     return lines[lines >= start]
 
 
-def _linear(points: NDArray, places: NDArray, axis: int) -> NDArray[np.float64]:
-    """Values between the points of a map along an axis; beyond the last ones constant."""
-    at = np.clip(places, 0, points.shape[axis] - 1)
-    low = at.astype(int)
-    high, share = np.minimum(low + 1, points.shape[axis] - 1), np.expand_dims(at - low, 1 - axis)
-    return np.take(points, low, axis) * (1 - share) + np.take(points, high, axis) * share
-
-
 def _multiplied(data: bytes, gains: NDArray[np.float32], area: Area) -> None:
     """Multiply `gains` (planes, H, W) by a GainMap: bilinear between points that are placed in fractions of the active area.
 
@@ -157,7 +149,7 @@ def _multiplied(data: bytes, gains: NDArray[np.float32], area: Area) -> None:
     ]
     for number in range(plane, min(plane + planes, len(gains))):
         one = points[..., min(number - plane, map_planes - 1)]
-        gains[number][np.ix_(rows - area.down, columns - area.right)] *= _linear(_linear(one, at[0], 0), at[1], 1)
+        gains[number][np.ix_(rows - area.down, columns - area.right)] *= between(between(one, at[0], 0), at[1], 1)
 
 
 def _heard(number: int, data: bytes, mosaic: NDArray[np.uint16], area: Area, heard: Heard) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.cfa import tile_pattern
-from lowlight_kedro.sensor.frame import Frame, mosaic_only, range_dn
+from lowlight_kedro.sensor.frame import Frame, between, mosaic_only, range_dn
 
 BLOCK = 12  # photosites a side, whole periods of Bayer and X-Trans: the glow is a number for each
 BESIDE = 2  # waves along the row that tell one dark's glow from its rows
@@ -23,11 +23,7 @@ CUT_OFF = 0.2  # fraction of sites exactly at the lowest value: the camera cut i
 
 def spread_out(grid: NDArray, length: int, axis: int) -> NDArray:
     """Values of the middles of blocks (h, w), linear between them along an axis of `length` photosites; constant beyond the last."""
-    at = np.clip((np.arange(length) + 0.5) / BLOCK - 0.5, 0, grid.shape[axis] - 1)
-    low = np.minimum(at.astype(int), max(grid.shape[axis] - 2, 0))
-    high = np.minimum(low + 1, grid.shape[axis] - 1)
-    fraction = np.expand_dims((at - low).astype(np.float32), 1 - axis)
-    return np.take(grid, low, axis) * (1 - fraction) + np.take(grid, high, axis) * fraction
+    return between(grid, (np.arange(length) + 0.5) / BLOCK - 0.5, axis)
 
 
 def block_means(image: NDArray, count: NDArray | None = None) -> NDArray:

@@ -192,12 +192,24 @@ def normalise(frame: Frame) -> NDArray[np.float32]:
     return signal
 
 
+def shaded(signal: NDArray, shading: NDArray | None) -> NDArray:
+    """Light of a signal, as the gains of its photosites make it; the signal itself without any."""
+    return signal if shading is None else signal * shading
+
+
+def between(points: NDArray, places: NDArray, axis: int) -> NDArray:
+    """Values of a grid (h, w) at `places` along an axis, in steps of the grid: linear between its points, constant beyond the last."""
+    at = np.clip(places, 0, points.shape[axis] - 1)
+    low = at.astype(int)
+    high, fraction = np.minimum(low + 1, points.shape[axis] - 1), np.expand_dims((at - low).astype(points.dtype), 1 - axis)
+    return np.take(points, low, axis) * (1 - fraction) + np.take(points, high, axis) * fraction
+
+
 def balanced(
     signal: NDArray, cfa: Cfa, white_balance: tuple[float, float, float], shading: NDArray | None = None
 ) -> NDArray[np.float32]:  # fmt: skip
     """Light: each photosite of `signal` (H, W) times the white-balance gain of its channel and its `shading`; (3, H, W) without filters."""
-    if shading is not None:
-        signal = signal * shading
+    signal = shaded(signal, shading)
     if cfa == UNFILTERED:
         return (signal * np.asarray(white_balance, np.float32)[:, None, None]).astype(np.float32)
     gains = tile_pattern(np.asarray(white_balance, np.float32)[np.asarray(cfa)], (len(cfa), signal.shape[1]))

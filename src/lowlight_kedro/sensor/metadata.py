@@ -122,10 +122,13 @@ def tile_files(tile: Mapping[str, Any]) -> list[str]:
     return [*named, f"{tile['tile_id']}.pt", f"long/{tile['tile_id']}.pt"]
 
 
-def fingerprint(metadata: Metadata) -> str:
-    """A short hash of the `tile_table` and, where they are told, of the `digests` of the files: the same tiles, the same name."""
+def fingerprint(metadata: Metadata, table: pd.DataFrame | None = None) -> str:
+    """A short hash of the `tile_table` and, where they are told, of the `digests` of the files: the same tiles, the same name.
+
+    `table`: its `tile_table`, where that was made already.
+    """
     digests = [told for file in metadata.get("files", []) if (told := file.get("digests"))]
     said = hashlib.sha256(json.dumps(digests, sort_keys=True).encode())
-    for name, column in tile_table(metadata).items():
+    for name, column in (tile_table(metadata) if table is None else table).items():
         said.update("\n".join([f"\n{name}", *map(str, column.tolist())]).encode())
     return said.hexdigest()[:16]

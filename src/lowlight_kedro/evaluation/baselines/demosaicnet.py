@@ -75,7 +75,7 @@ def demosaicnet(mosaic: NDArray, cfa: Cfa) -> NDArray[np.float32]:
     Raises:
         ImportError: the package is missing.
     """
-    net, colours = network("bayer" if len(cfa) == 2 else "xtrans"), np.asarray(cfa)
+    net, colours = network("bayer" if len(cfa) == 2 else "xtrans", front=()), np.asarray(cfa)
     rows, columns = (
         continued(lines, length, MARGIN, MARGIN + -length % WHOLE) for lines, length in zip((colours, colours.T), mosaic.shape, strict=True)
     )

@@ -19,7 +19,7 @@ from lowlight_kedro.pipelines.inference.frames import exposed
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.preprocessing.options import find_demosaicer
 from lowlight_kedro.sensor.demosaic import Demosaicer
-from lowlight_kedro.sensor.frame import Frame, balanced, mosaic_only
+from lowlight_kedro.sensor.frame import Frame, balanced, mosaic_only, shaded
 
 RAWTHERAPEE = {"rawtherapee": Denoising(), "rawtherapee:plain": PLAIN}  # the first is its best of eight ways at x100 (docs/quality.md)
 CLASSICAL = {2: "malvar2004", 6: "lmmse"}  # the demosaicer of a denoiser that names none, by the period of the mosaic
@@ -76,7 +76,7 @@ def develop_baseline(
     frame, exposure, about = exposed(lambda: mosaic_only(raw()), paired, shared)
     signal, noise = exposure.signal, exposure.noise
     if name in RAWTHERAPEE:
-        signal = balanced(signal, frame.cfa, (1.0, 1.0, 1.0), frame.shading)
+        signal = shaded(signal, frame.shading)
         light = rawtherapee(signal, frame.cfa, frame.white_balance, exposure.exposure_ratio, RAWTHERAPEE[name])
     else:
         try:

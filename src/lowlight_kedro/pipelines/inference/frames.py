@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowlight_kedro.api import restore_exposure
+from lowlight_kedro.api import restore_exposure, with_defects
 from lowlight_kedro.datasets.metadata import MAKER_NOTES
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.inference.before import scaled_light
@@ -21,7 +21,7 @@ from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.dark_signal import Darks, DarkSignal, choose_darks, dark_signal
-from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn
+from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn, shaded
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.noise_sources import ASSUMED
 
@@ -44,7 +44,7 @@ def exposure_ratio(frame: Frame, signal: NDArray, paired: float | None, options:
         return options.target_exposure_s / frame.exposure_s, f"{options.target_exposure_s:g} s over EXIF {frame.exposure_s:g} s"
     if paired is not None:
         return paired, "exposure times of the pair"
-    mean = float((signal if frame.shading is None else signal * frame.shading).mean())
+    mean = float(shaded(signal, frame.shading).mean())
     if mean <= 0:
         raise ValueError("the frame holds no light above black; give inference.exposure_ratio.value")
     return max(options.target_brightness / mean, 1.0), f"mean brightness to {options.target_brightness:g}"
@@ -132,6 +132,7 @@ def restore_light(
     unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
     for warned in filter(None, (unfamiliar, about["darks_warning"])):
         logger.warning("%s: %s", name, warned)
+    exposure = with_defects(exposure) if options.measurement.defects else exposure
     result, facts = _restored(exposure, shared, name)
     result = _weakened(result, exposure, frame, options)
     record = about | {

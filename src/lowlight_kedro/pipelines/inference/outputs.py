@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lowlight_kedro.api import with_defects
 from lowlight_kedro.datasets.icc import linear_profile
 from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
@@ -45,16 +44,18 @@ def shape_shown(shape: tuple[int, int], aspect: float, orientation: int) -> tupl
     return (width, height) if orientation & 4 else (height, width)
 
 
-def defect_table(exposure: Exposure, looked_for: bool) -> pd.DataFrame:
-    """Where the photosites lie that did not count, as the sensor lies: row and column from 0, colour, signal (1 = white), who said so."""
-    whole = with_defects(exposure) if looked_for else exposure
+def defect_table(exposure: Exposure, told: NDArray | None) -> pd.DataFrame:
+    """Where the photosites lie that did not count, as the sensor lies: row and column from 0, colour, signal (1 = white), who said so.
+
+    `told` are those (H, W) that the file calls defective.
+    """
     none = np.zeros(exposure.signal.shape, bool)
-    row, column = np.nonzero(none if whole.defects is None else whole.defects)
-    told = (none if exposure.defects is None else exposure.defects)[row, column]
+    row, column = np.nonzero(none if exposure.defects is None else exposure.defects)
+    by_file = (none if told is None else told)[row, column]
     period, colours = len(exposure.cfa), np.asarray(exposure.cfa)
     return pd.DataFrame({
         "row": row, "column": column, "colour": np.array(list("RGB"))[colours[row % period, column % period]],
-        "signal": exposure.signal[row, column].round(5), "known_from": np.where(told, "file", "frame"),
+        "signal": exposure.signal[row, column].round(5), "known_from": np.where(by_file, "file", "frame"),
     })  # fmt: skip
 
 
@@ -152,7 +153,7 @@ class Outputs:
             "page": lambda: self._page(record),
         }
         if self.frame.cfa != UNFILTERED:
-            known |= {"cfa": lambda: mosaic, "defects": lambda: defect_table(self.exposure, self.options.measurement.defects)}
+            known |= {"cfa": lambda: mosaic, "defects": lambda: defect_table(self.exposure, self.frame.defects)}
         if result.std is not None:
             std = result.std
             known |= {"std": lambda: std, "std_preview": lambda: oriented(heat(std), self.frame.orientation)}
