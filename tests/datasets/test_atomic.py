@@ -9,7 +9,15 @@ import torch
 from kedro.io import DatasetError, Version
 from matplotlib.figure import Figure
 
-from lowlight_kedro.datasets.atomic import AtomicCSVDataset, AtomicJSONDataset, AtomicTextDataset, WithdrawableJSONDataset, atomic_path
+from lowlight_kedro.datasets import atomic
+from lowlight_kedro.datasets.atomic import (
+    AtomicCSVDataset,
+    AtomicJSONDataset,
+    AtomicTextDataset,
+    TableDataset,
+    WithdrawableJSONDataset,
+    atomic_path,
+)
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.figures import AtomicFigureDataset
 from lowlight_kedro.datasets.tracking import TrackedCSVDataset
@@ -48,6 +56,25 @@ def test_tables_and_figures_round_trip(tmp_path):
     figure.save(Figure(figsize=(3, 2), dpi=50))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert figure.load().size == (150, 100)
+
+
+def test_parquet_stands_beside_the_table_with_its_types(tmp_path):
+    pytest.importorskip("pyarrow", reason="pip install lowlight-kedro[parquet]")
+    table = pd.DataFrame({"scene": ["00001", "00002"], "value": [0.1, None]}, index=[3, 5])
+    TableDataset(filepath=str(tmp_path / "a.csv"), parquet=True).save(table)
+    TableDataset(filepath=str(tmp_path / "b.csv"), parquet=True, version=Version(None, "v1")).save(table)
+    for path in (tmp_path / "a.parquet", tmp_path / "b.parquet/v1/b.parquet"):
+        pd.testing.assert_frame_equal(pd.read_parquet(path), table.reset_index(drop=True))
+    assert TableDataset(filepath=str(tmp_path / "a.csv")).load()["scene"].tolist() == [1, 2]  # what the types are kept for
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [(True, "needs pyarrow, .*pip install 'lowlight-kedro.parquet.'"), ("both", "must be true or false")]
+)
+def test_parquet_that_cannot_be_had_is_said_before_anything_is_written(tmp_path, monkeypatch, asked, message):
+    monkeypatch.setattr(atomic, "find_spec", lambda _: None)
+    with pytest.raises(DatasetError, match=message):
+        TableDataset(filepath=str(tmp_path / "a.csv"), parquet=asked)
 
 
 PRIOR = Checkpoint({"w": torch.ones(2)}, {"format": 1})

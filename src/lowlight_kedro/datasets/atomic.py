@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.io import DatasetError
 from kedro.io.core import get_filepath_str, get_protocol_and_path
 from kedro_datasets.json import JSONDataset
-from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from kedro_datasets.text import TextDataset
 from pandas import DataFrame
 from safetensors import SafetensorError
@@ -169,6 +170,36 @@ class WithdrawableJSONDataset(AtomicJSONDataset):
 
 class AtomicCSVDataset(AtomicSave, CSVDataset):
     """kedro-datasets' CSVDataset, written atomically."""
+
+
+class AtomicParquetDataset(AtomicSave, ParquetDataset):
+    """kedro-datasets' ParquetDataset, written atomically."""
+
+
+class TableDataset(AtomicCSVDataset):
+    """A CSV that is read and written as above; with `parquet: true` what is written stands beside it as Parquet too, types kept.
+
+    Raises:
+        DatasetError: `parquet` is neither true nor false, or pyarrow is missing; said before anything runs.
+    """
+
+    def __init__(self, *, filepath: str, parquet: bool = False, **definition: Any) -> None:
+        super().__init__(filepath=filepath, **definition)
+        if not isinstance(parquet, bool):
+            raise DatasetError(f"{filepath}: parquet must be true or false, got {parquet!r}")
+        if parquet and find_spec("pyarrow") is None:
+            raise DatasetError(
+                f"{filepath}: parquet=true needs pyarrow, which is not installed; pip install 'lowlight-kedro[parquet]', or leave it out"
+            )
+        same = {key: definition[key] for key in ("version", "credentials", "fs_args") if key in definition}
+        beside = f"{filepath.removesuffix('.csv')}.parquet"
+        self._parquet = AtomicParquetDataset(filepath=beside, save_args={"index": False}, **same) if parquet else None
+
+    def save(self, data: DataFrame) -> None:
+        """Write the file, or both."""
+        super().save(data)
+        if self._parquet is not None:
+            self._parquet.save(data)
 
 
 class AtomicTextDataset(AtomicSave, TextDataset):
