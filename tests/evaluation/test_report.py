@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowlight_kedro.evaluation.pictures import bars
+from lowlight_kedro.evaluation.pictures import DRAWN, bars, comparison
 from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page, score_tables
 from lowlight_kedro.evaluation.statistics import differences, summarised
 from lowlight_kedro.pipelines.evaluation.report import MOST_SHOWN, shown_frames
@@ -118,3 +118,17 @@ def test_figures_of_a_thousand_frames_make_one_picture():
     (points,) = figure.axes[0].collections
     assert points.get_offsets().shape == (1000, 2)
     assert (points.get_offsets()[:, 1] > points.get_offsets()[:, 0]).all()
+
+
+def test_a_figure_holds_no_whole_frame_and_marks_the_crop_in_its_place():
+    """Figures of some sixty frames wait for each other in Kedro, which whole ones of 24 megapixels would not fit into memory."""
+    light = np.full((3, 1200, 1800), 0.5, np.float32)
+    light[:, 640:720, 1280:1360] = np.random.default_rng(0).uniform(size=(3, 80, 80))
+    figure = comparison({"restored": light, "long": light}, {}, side=160)
+    for axis in figure.axes:
+        (drawn,) = axis.images
+        assert max(drawn.get_array().shape) <= DRAWN
+        assert not np.shares_memory(drawn.get_array(), light)
+    (mark,), (whole,) = figure.axes[0].patches, figure.axes[0].images
+    assert (mark.get_y(), mark.get_x()) == (640, 1280)
+    assert whole.get_extent() == [-0.5, 1799.5, 1199.5, -0.5]

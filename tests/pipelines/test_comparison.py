@@ -7,7 +7,7 @@ from kedro.framework.session import KedroSession
 from pydantic import ValidationError
 
 from lowlight_kedro.pipelines.comparison.baselines import develop_baseline
-from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, _tell_losses, evaluate_methods
+from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, _tell_losses, collect_methods, evaluate_methods
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
@@ -72,7 +72,7 @@ def test_a_method_that_restores_nothing_is_left_out_and_told(caplog):
     pairs = pd.DataFrame([{"short": "a", "long": "b", "exposure_ratio": 10.0}])
     failed = {"mine/a": {"record": lambda: {"error": "torn"}}}
     with pytest.raises(ValueError, match="no frame could be compared"):
-        evaluate_methods({}, pd.DataFrame({"frame": ["a"]}), pairs, failed, None, None, options)
+        list(evaluate_methods({}, pd.DataFrame({"frame": ["a"]}), pairs, failed, None, None, options))
     assert "method left out: mine restored no frame: torn" in caplog.text
 
 
@@ -81,8 +81,13 @@ def test_a_frame_that_a_method_could_not_restore_is_left_out_and_told(caplog):
     options = ComparisonOptions(methods={"mine": METHODS["dps"]})
     pairs = pd.DataFrame([{"short": name, "long": "b", "exposure_ratio": 10.0} for name in "ac"])
     records = {"mine/a": {"record": lambda: {"error": "torn"}}, "mine/c": {"record": dict, "linear": lambda: None}}
+    compared = evaluate_methods({}, pd.DataFrame({"frame": ["a", "c"]}), pairs, records, None, None, options)
+    left_out = next(compared)[0]
+    assert left_out == {"a": {"frame": "a", "error": "mine: torn"}}
     with pytest.raises(KeyError):  # goes on to the second frame, which has no raw here
-        evaluate_methods({}, pd.DataFrame({"frame": ["a", "c"]}), pairs, records, None, None, options)
+        next(compared)
+    with pytest.raises(ValueError, match="no frame could be compared"):
+        collect_methods({"a": lambda: left_out["a"]}, pd.DataFrame({"frame": ["a"]}), pairs)
     assert "not compared: a: mine: torn" in caplog.text
 
 

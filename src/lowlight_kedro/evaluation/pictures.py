@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.evaluation.coverage import verdict
+from lowlight_kedro.sensor.render import resized
 
 if TYPE_CHECKING:  # slow to import, and most frames need none
     from matplotlib.figure import Figure
 
+DRAWN = (
+    600  # pixels of an image's longer side in a figure, where it has 400: whole frames would take a GB each, and figures lie for a while
+)
 MOST_BARS = 40  # frames with bars of their own; four hundred would be wider than a picture may be
 
 
@@ -23,20 +27,29 @@ def most_detailed(image: NDArray, side: int) -> tuple[int, int]:
     return max(places, key=lambda place: float(image[:, place[0] : place[0] + side, place[1] : place[1] + side].std()))
 
 
+def _eight_bits(image: NDArray) -> NDArray[np.uint8]:
+    """An image (3, H, W) in [0, 1] as (H, W, 3), a copy."""
+    return np.rint(image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
+
+
 def comparison(images: Mapping[str, NDArray], captions: Mapping[str, str], side: int = 160) -> "Figure":
     """Images (3, H, W) in [0, 1] side by side by title, whole and as a crop at the last one's most detailed place."""
     from matplotlib import pyplot as plt
     from matplotlib.patches import Rectangle
 
     truth = list(images.values())[-1]
-    side = min(side, *truth.shape[1:])
+    rows, columns = truth.shape[1:]
+    side = min(side, rows, columns)
     top, left = most_detailed(truth, side)
-    height = 4 * truth.shape[1] / truth.shape[2]
-    figure, axes = plt.subplots(2, len(images), figsize=(4 * len(images), height + 4.6), height_ratios=[height, 4], layout="constrained")
+    height, width = 4 * rows / columns, 4 * len(images)
+    figure, axes = plt.subplots(
+        2, len(images), figsize=(width, height + 4.6), height_ratios=[height, 4], squeeze=False, subplot_kw={"xticks": [], "yticks": []},
+        gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": (height + 4.1) / (height + 4.6), "wspace": 0.02, "hspace": 0.03},
+    )  # fmt: skip
     for column, (title, image) in enumerate(images.items()):
-        axes[0, column].imshow(image.transpose(1, 2, 0))
+        axes[0, column].imshow(_eight_bits(resized(image, DRAWN)), extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         axes[0, column].add_patch(Rectangle((left, top), side, side, fill=False, color="yellow"))
-        axes[1, column].imshow(image[:, top : top + side, left : left + side].transpose(1, 2, 0), interpolation="nearest")
+        axes[1, column].imshow(_eight_bits(image[:, top : top + side, left : left + side]), interpolation="nearest")
         axes[0, column].set_title(f"{title}\n{captions.get(title, '')}", fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()

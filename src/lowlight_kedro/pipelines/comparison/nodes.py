@@ -1,7 +1,7 @@
 """Nodes of the comparison pipeline, and its parameters."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ from lowlight_kedro.pipelines.comparison.baselines import develop_baseline, part
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame
 from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, SCORE, pairs_of, picture_of, score_frame
-from lowlight_kedro.pipelines.inference.frames import restore_light
+from lowlight_kedro.pipelines.inference.frames import restore_light, valid_json
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options, checked, known
@@ -177,21 +177,19 @@ def _tell_losses(table: pd.DataFrame) -> None:
 def evaluate_methods(
     raw_frames: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, restored_by_method: dict[str, Lazy],
     preprocessing: PreprocessingOptions, evaluation: EvaluationOptions, options: ComparisonOptions,
-) -> tuple[pd.DataFrame, dict[str, Figure], pd.DataFrame, pd.DataFrame, dict[str, dict]]:  # fmt: skip
-    """A row per frame and method, the scaled input first; per frame a picture of all of them; scores, residuals, and what the report shows.
+) -> Iterator[tuple[dict[str, dict], dict[str, Figure], dict[str, dict]]]:  # fmt: skip
+    """For each frame the rows of all methods, a picture of them, and what the report shows of it.
 
     A frame that one method could not restore is left out, with a warning: means over frames shall be of the same frames.
 
     Raises:
-        ValueError: no frame is left.
+        ValueError: no method restored a frame.
     """
     by_frame = pairs_of(pairs)
-    methods = _working(restored_by_method, [name for name in selected["frame"] if name in by_frame], options.methods)
-    rows, pictures, titles = [], {}, ("scaled", *methods)
-    scores: list[dict] = []
-    remains: list[dict] = []
-    shown_frames = {}
-    for name in (name for name in selected["frame"] if name in by_frame):
+    names = [name for name in selected["frame"] if name in by_frame]
+    methods = _working(restored_by_method, names, options.methods)
+    titles = ("scaled", *methods)
+    for name in names:
         try:
             records = _records(restored_by_method, name, methods)
             lights = {method: restored_by_method[f"{method}/{name}"]["linear"]() for method in methods}
@@ -204,16 +202,27 @@ def evaluate_methods(
             )  # fmt: skip
         except ValueError as error:
             logger.warning("not compared: %s: %s", name, error)
+            yield {name: {"frame": name, "error": str(error)}}, {}, {}
             continue
-        rows += _rows(name, figures, records, evaluation.metrics, options.methods)
-        scores, remains = scores + found["scores"], remains + found["residuals"]
+        rows = {"methods": _rows(name, figures, records, evaluation.metrics, options.methods)} | found
         told = captions(figures, evaluation.metrics, titles)
-        pictures[name] = comparison(shown, told, evaluation.picture_crop)
-        shown_frames[name] = report_frame(name, shown, told, record)
-    if not rows:
+        picture = comparison(shown, told, evaluation.picture_crop)
+        yield {name: valid_json({"frame": name} | rows)}, {name: picture}, {name: report_frame(name, shown, told, record)}
+
+
+def collect_methods(
+    method_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """The rows of all frames: one per frame and method, the scaled input first; scores; residuals.
+
+    Raises:
+        ValueError: no frame could be compared.
+    """
+    paired = set(pairs["short"])
+    frames = [row for name in selected["frame"] if name in paired and "error" not in (row := method_metrics[name]())]
+    if not frames:
         raise ValueError("no frame could be compared; see the warnings above")
-    about = [*ABOUT, "method"]
-    tables = [pd.DataFrame(scores, columns=[*about, *SCORE]), pd.DataFrame(remains, columns=None if remains else about)]
-    table = pd.DataFrame(rows)
+    table, scores, remains = (pd.DataFrame([row for frame in frames for row in frame[kind]]) for kind in ("methods", "scores", "residuals"))
     _tell_losses(table)
-    return table, pictures, tables[0], tables[1], shown_frames
+    about = [*ABOUT, "method"]
+    return table, scores.reindex(columns=[*about, *SCORE]), remains if len(remains) else pd.DataFrame(columns=about)

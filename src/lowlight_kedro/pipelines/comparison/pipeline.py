@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.comparison.nodes import evaluate_methods, restore_by_methods
+from lowlight_kedro.pipelines.comparison.nodes import collect_methods, evaluate_methods, restore_by_methods
 from lowlight_kedro.pipelines.evaluation.report import report_methods
 from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
@@ -21,8 +21,12 @@ def create_pipeline() -> Pipeline:
             evaluate_methods,
             ["raw_frames", "selected_frames", "pairs", "restored_by_method",
              "params:preprocessing", "params:evaluation", "params:comparison"],
-            ["method_table", "method_pictures", "method_scores", "method_residuals", "method_frames"],
-            name="evaluate_methods", tags="report",
+            ["method_metrics", "method_pictures", "method_frames"],
+            name="evaluate_methods",
+        ),
+        Node(
+            collect_methods, ["method_metrics", "selected_frames", "pairs"],
+            ["method_table", "method_scores", "method_residuals"], name="collect_methods", tags="report",
         ),
         Node(summarise_scores, "method_scores", ["method_summary", "method_differences"], name="summarise_method_scores"),
         Node(
