@@ -47,6 +47,12 @@ def told(path: Path) -> dict[str, Any]:
     return found
 
 
+def notes(path: Path) -> dict[str, Any]:
+    """The maker notes by exiftool, as it shows them."""
+    said = subprocess.run(["exiftool", "-json", "-G1", "-MakerNotes:all", str(path)], check=True, capture_output=True, text=True).stdout
+    return {key: value for key, value in json.loads(said)[0].items() if key != "SourceFile"}
+
+
 def written(raw: Path, folder: Path) -> dict[str, Path]:
     """Files of each kind with the metadata of `raw`."""
     frame = crop(read_frame(raw), 0, 0, SIDE, SIDE)
@@ -78,9 +84,12 @@ def main(raw: Path) -> None:
         subprocess.run(["exiftool", "-q", "-n", *changes, "-o", str(source), str(raw)], check=True)
         files = written(source, Path(place))
         before, after = told(source), {kind: told(path) for kind, path in files.items()}
+        noted, kept = notes(source), {kind: notes(path) for kind, path in files.items()}
     tables.head(f"in {raw.name}", "value", *files)
     for tag in READ:
         tables.row(tag.split(":")[-1], before[tag], *(cell(before[tag], found[tag]) for found in after.values()))
+    same = [sum(found.get(name) == value for name, value in noted.items()) for found in kept.values()]
+    tables.row("maker notes", f"{len(noted)} values", *(count or "no" for count in same))
 
 
 if __name__ == "__main__":

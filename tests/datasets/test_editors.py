@@ -67,14 +67,26 @@ def darktable(raw, folder):
     return developed.astype(float) / np.iinfo(developed.dtype).max
 
 
-def linear_of(raw, folder):
-    """The linear DNG of a raw's light, demosaiced; a negative value in it is what once raised the black level of the whole file."""
+def demosaiced(raw, ratio=1.0):
+    """A raw's light, `ratio` times as bright."""
     frame = read_frame(raw)
     demosaicer = DEMOSAICERS["lmmse" if frame.cfa == XTRANS else "malvar2004"]
     light = demosaicer(balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
-    light[:, 100, 100] = -0.05
-    write_linear_dng(folder / f"{raw.stem}_linear.dng", LinearPicture(light, frame, 1.0, raw), headroom=8.0)
+    return LinearPicture(ratio * light, frame, ratio, raw)
+
+
+def linear_of(raw, folder):
+    """Its linear DNG; a negative value in it is what once raised the black level of the whole file."""
+    picture = demosaiced(raw)
+    picture.light[:, 100, 100] = -0.05
+    write_linear_dng(folder / f"{raw.stem}_linear.dng", picture, headroom=8.0)
     return folder / f"{raw.stem}_linear.dng"
+
+
+def mosaic_of(raw, folder):
+    """Its mosaic DNG, restored to eight times the brightness."""
+    write_mosaic_dng(folder / f"{raw.stem}_cfa.dng", demosaiced(raw, 8.0))
+    return folder / f"{raw.stem}_cfa.dng"
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +136,7 @@ def test_the_mosaic_is_shown_like_the_raw(folder, program, develop):
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     raw = made_up(folder, 6)
-    frame = read_frame(raw)
-    light = DEMOSAICERS["malvar2004"](balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa)
-    write_mosaic_dng(folder / "mosaic6_cfa.dng", LinearPicture(8 * light, frame, 8.0, raw))
-    there, here = (np.median(develop(path, folder)[20:-20, 20:-20], axis=(0, 1)) for path in (raw, folder / "mosaic6_cfa.dng"))
+    there, here = (np.median(develop(path, folder)[20:-20, 20:-20], axis=(0, 1)) for path in (raw, mosaic_of(raw, folder)))
     np.testing.assert_allclose(here, there, rtol=0.01)
 
 

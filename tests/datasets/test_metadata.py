@@ -11,12 +11,13 @@ from PIL import Image, ImageCms, IptcImagePlugin
 
 from lowlight_kedro.datasets.decoding import read_header
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.datasets.exif import append_directories, blob, first_tags
+from lowlight_kedro.datasets.exif import append_directories, blob, first_tags, left_out_of_jpeg
 from lowlight_kedro.datasets.icc import linear_profile, srgb_profile
 from lowlight_kedro.datasets.image import ImageDataset, Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
+from lowlight_kedro.datasets.maker_notes import DNG_PRIVATE, MAKER_NOTE, NOTE_SAFETY, NOTES, NOTES_IN_DNG, kept_in_dng
 from lowlight_kedro.datasets.metadata import Metadata, _packet, fractions, of_frame, read_metadata, short, text
-from lowlight_kedro.datasets.tags import Entry, read_tags
+from lowlight_kedro.datasets.tags import DNG_VERSION, Entry, read_tags
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 from lowlight_kedro.sensor.render import camera_to_srgb
@@ -167,6 +168,32 @@ def test_large_maker_notes_and_torn_values_cost_only_themselves(tmp_path):
     assert Image.open(tmp_path / "b.jpg").getexif()[315]
 
 
+def test_maker_notes_go_into_the_dng_with_the_place_that_their_offsets_count_from(tmp_path):
+    notes = b"Acme\0" + bytes(range(200))
+    frame = raw(tmp_path / "a.tif", exif=[Entry(MAKER_NOTE, 7, len(notes), notes)])
+    carried = read_metadata(tmp_path / "a.tif", frame)
+    assert carried.lost == (NOTES_IN_DNG,)
+    at = (tmp_path / "a.tif").read_bytes().index(notes)
+    kept = b"Adobe\0MakN" + struct.pack(">I", 6 + len(notes)) + b"II" + struct.pack(">I", at) + notes
+    assert carried.notes[DNG_PRIVATE].data == kept
+    for kind in ("dng", "jpg"):
+        written(kind, tmp_path / f"b.{kind}", carried, frame)
+        assert (kept in (tmp_path / f"b.{kind}").read_bytes()) == (kind == "dng")
+    again = read_metadata(tmp_path / "b.dng", frame)
+    assert (again.notes[DNG_PRIVATE].data, again.lost) == (kept, ())
+
+
+def test_of_a_dng_notes_are_kept_as_it_allows():
+    note, private = Entry(MAKER_NOTE, 7, 5, b"notes", 90), Entry(DNG_PRIVATE, 1, 4, b"Acme")
+    safe, unsafe, dng = short(NOTE_SAFETY, 1), short(NOTE_SAFETY, 0), Entry(DNG_VERSION, 1, 4, bytes(4))
+    assert kept_in_dng(numbered([dng, private, safe]), numbered([note]), "<") == numbered([private, note, safe])
+    assert kept_in_dng(numbered([dng, private, unsafe]), numbered([note]), "<") == numbered([private])
+    assert kept_in_dng(numbered([dng, private]), {}, "<") == numbered([private])
+    for main in ([dng], [private]):  # another raw means something else by that number
+        (kept,) = kept_in_dng(numbered(main), numbered([note]), ">").values()
+        assert kept.data == b"Adobe\0MakN" + struct.pack(">I", 11) + b"MM" + struct.pack(">I", 90) + b"notes"
+
+
 def test_keywords_of_iptc_stand_where_readers_of_jpeg_look(tmp_path):
     """Dataset 2:25 of the first record (IPTC-IIM 4.2)."""
     word = Entry(33723, 7, 8, b"\x1c\x02\x19\x00\x03sea")
@@ -177,9 +204,18 @@ def test_keywords_of_iptc_stand_where_readers_of_jpeg_look(tmp_path):
         assert picture.getexif()[33432] == "(c) A. M."
 
 
-def test_what_does_not_fit_into_a_jpeg_goes_by_length():
-    metadata = Metadata(numbered(MAIN), numbered([*EXIF, *(Entry(60000 + n, 7, 30_000, bytes(30_000)) for n in range(4))]), numbered(GPS))
+def test_what_does_not_fit_into_a_jpeg_goes_by_length_and_is_told(tmp_path):
+    long = [Entry(60000 + n, 7, 30_000, bytes(30_000)) for n in range(4)]
+    xmp = XMP.replace(b"</rdf:RDF>", b" " * 65_000 + b"</rdf:RDF>")
+    metadata = Metadata(numbered(MAIN), numbered([*EXIF, *long]), numbered(GPS), xmp)
     assert len(blob(metadata)) <= 65_000
+    told = left_out_of_jpeg(metadata)
+    assert [words.split(",")[0] for words in told[:2]] == ["tag 60000 of its EXIF directory", "tag 60001 of its EXIF directory"]
+    assert told[2:] == [f"its XMP of {len(xmp)} bytes, which no JPEG holds"]
+    assert left_out_of_jpeg(Metadata(numbered(MAIN), numbered(EXIF), numbered(GPS), XMP)) == []
+    for kind in ("jpg", "png", "tif"):
+        ImageDataset(filepath=str(tmp_path / f"a.{kind}")).save(Picture(np.zeros((3, 16, 16), np.float32), metadata))
+        assert (b'xmp:Rating="4"' in (tmp_path / f"a.{kind}").read_bytes()) == (kind != "jpg")
     exif = Image.Exif()
     exif.load(blob(metadata))
     assert exif.get_ifd(34665)[42033] == "0042"
@@ -195,6 +231,9 @@ def test_canons_own_formats_are_read():
     carried = read_metadata(SHARED / "raw_faults/canon-r6.cr3", make_frame(np.random.default_rng(0)))
     assert carried.exif[42036].data == b"EF100mm f/2.8L Macro IS USM\0"
     assert carried.exif[42033].data.rstrip(b"\0").isdigit()
+    assert carried.notes[DNG_PRIVATE].data[14:20] == b"II" + struct.pack(">I", 8)  # of a TIFF structure of their own
+    assert b"EF100mm f/2.8L Macro IS USM" in carried.notes[DNG_PRIVATE].data
+    assert read_metadata(SHARED / "raw_faults/Canon_PowerShot_S40_CRW_0117.CRW", make_frame(np.random.default_rng(0))).lost == (NOTES,)
 
 
 def test_a_packet_is_read_in_time_that_grows_as_it_does():

@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal
 Role = Literal["main", "exif", "gps", "below", "own"]
 MAGIC = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF, Olympus, Panasonic
 CR3_ROLES: dict[bytes, Role] = {b"CMT1": "main", b"CMT2": "exif", b"CMT4": "gps"}
+CR3_NOTES = b"CMT3"
 CR3_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # its uuid
 MAX_BLOCKS = 256  # boxes, segments and entries looked at in one file
 RAW_MAKE_MODEL, CIFF_FOLDERS = 0x080A, (0x2800, 0x3000)
@@ -64,20 +65,34 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, i
         start += size
 
 
-def _cr3(file: BinaryIO) -> Iterator[Structure]:
+def _cr3_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Those of Canon's own uuid, each a TIFF structure."""
     for kind, at, end in _boxes(file, 0, _size(file)):
         for below, start, stop in _boxes(file, at, end) if kind == b"moov" else ():
-            for name, place, _ in _boxes(file, start + 16, stop) if below == b"uuid" else ():
-                if name in CR3_ROLES:
-                    yield Structure(place, CR3_ROLES[name])
+            yield from _boxes(file, start + 16, stop) if below == b"uuid" else ()
+
+
+def _cr3(file: BinaryIO) -> Iterator[Structure]:
+    yield from (Structure(place, CR3_ROLES[name]) for name, place, _ in _cr3_boxes(file) if name in CR3_ROLES)
+
+
+def _is_cr3(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(12)[4:] == b"ftypcrx "
+
+
+def cr3_notes(file: BinaryIO, most: int) -> bytes:
+    """The maker notes of a CR3, a TIFF structure; empty where there are none, or more than `most` bytes."""
+    for name, at, end in _cr3_boxes(file) if _is_cr3(file) else ():
+        if name == CR3_NOTES and 8 < end - at <= most:
+            file.seek(at)
+            return file.read(end - at)
+    return b""
 
 
 def cr3_xmp(file: BinaryIO, most: int) -> bytes:
     """The XMP packet of a CR3, up to `most` bytes; empty where there is none."""
-    file.seek(0)
-    if file.read(12)[4:] != b"ftypcrx ":
-        return b""
-    for kind, at, end in _boxes(file, 0, _size(file)):
+    for kind, at, end in _boxes(file, 0, _size(file)) if _is_cr3(file) else ():
         file.seek(at)
         if kind == b"uuid" and file.read(16) == CR3_XMP:
             return file.read(min(end - at - 16, most))

@@ -41,15 +41,27 @@ def of_jpeg(metadata: Metadata, height: int, width: int) -> Metadata:
     return replace(metadata, main=dict(metadata.main) | added[0], exif=dict(metadata.exif) | added[1])
 
 
-def blob(metadata: Metadata, most: int = MOST_IN_JPEG) -> bytes:
-    """`Exif`, as JPEG and PNG hold it; the longest values are left out where it would exceed `most` bytes."""
-    exif, gps = dict(metadata.exif), dict(metadata.gps)
+def _short_enough(metadata: Metadata) -> tuple[dict[int, Entry], list[int]]:
+    """The EXIF directory without its longest values, so that a segment of a JPEG holds all directories; and the sizes of these."""
+    exif, gps = dict(metadata.exif), metadata.gps
     while True:
         first = [*metadata.main.values(), pointer(EXIF_POINTER, 0), *([pointer(GPS_POINTER, 0)] if gps else [])]
         size = [len(packed(entries, 0)) for entries in (first, exif.values(), gps.values() if gps else ())]
-        if sum(size) + 14 <= most or not exif:
-            break
+        if sum(size) + 14 <= MOST_IN_JPEG or not exif:
+            return exif, size
         exif.pop(max(exif, key=lambda number: len(exif[number].data)))
+
+
+def left_out_of_jpeg(metadata: Metadata) -> list[str]:
+    """What does not fit into a JPEG, in words."""
+    lost = sorted(set(metadata.exif) - set(_short_enough(metadata)[0]))
+    told = [f"tag {number} of its EXIF directory, {len(metadata.exif[number].data)} bytes, which no JPEG holds" for number in lost]
+    return told + ([f"its XMP of {len(metadata.xmp)} bytes, which no JPEG holds"] if len(metadata.xmp) > MOST_IN_JPEG else [])
+
+
+def blob(metadata: Metadata) -> bytes:
+    """`Exif`, as JPEG and PNG hold it, without what `left_out_of_jpeg` tells."""
+    (exif, size), gps = _short_enough(metadata), metadata.gps
     at = 8, 8 + size[0], 8 + size[0] + size[1]
     first = [*metadata.main.values(), pointer(EXIF_POINTER, at[1]), *([pointer(GPS_POINTER, at[2])] if gps else [])]
     behind = packed(gps.values(), at[2]) if gps else b""

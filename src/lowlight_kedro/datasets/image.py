@@ -1,6 +1,5 @@
 """Pictures on disk."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +12,6 @@ from lowlight_kedro.datasets.atomic import atomic_path, local_path
 from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags, iptc_segment, of_jpeg
 from lowlight_kedro.datasets.icc import srgb_profile
 from lowlight_kedro.datasets.metadata import Metadata
-
-logger = logging.getLogger(__name__)
 
 Bits = Literal[8, 16, 32, "half"]
 KINDS: dict[tuple[str, Bits], Any] = {
@@ -101,9 +98,7 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
         if metadata:
             options["exif"] = blob(of_jpeg(metadata, *pixels.shape[:2]) if self._filepath.suffix == ".jpg" else metadata)
         if self._filepath.suffix == ".jpg":
-            if len(xmp) > MOST_IN_JPEG:
-                logger.warning("%s: its XMP, %d bytes, does not fit into a JPEG and is left out", self._filepath, len(xmp))
-            elif xmp:
+            if 0 < len(xmp) <= MOST_IN_JPEG:  # `left_out_of_jpeg` tells what is longer
                 options["xmp"] = xmp
             options["extra"] = iptc_segment(metadata) if metadata else b""
             Image.fromarray(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **options)

@@ -56,8 +56,8 @@ class LinearPicture:
 
     @property
     def carried(self) -> Metadata:
-        """The metadata, with how the picture was made."""
-        return of_restored(self.source, self.frame, self.exposure_ratio, self.metadata)
+        """The metadata, with how the picture was made and the maker notes."""
+        return of_restored(self.source, self.frame, self.exposure_ratio, self.metadata).of_dng()
 
     @property
     def gains(self) -> NDArray[np.float32]:

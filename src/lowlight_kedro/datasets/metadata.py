@@ -1,14 +1,14 @@
 """What the camera noted and the photographer wrote beside a picture, carried from a raw to other files (Exif 2.32, XMP).
 
-Not carried: maker notes, whose offsets hold in their own file only; the raw's own sizes, previews and pixel layout. What is damaged or
-cannot be true is left out, and `lost` says so.
+Maker notes go into DNGs only, see `maker_notes`. Not carried: the raw's own sizes, previews and pixel layout. What is damaged or cannot be
+true is left out, and `lost` says so.
 """
 
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lowlight_kedro.datasets.containers import cr3_xmp, structures
+from lowlight_kedro.datasets.containers import cr3_notes, cr3_xmp, structures
 from lowlight_kedro.datasets.decoding import without_libraws_lines
+from lowlight_kedro.datasets.maker_notes import MAKER_NOTE, NOTES, NOTES_IN_DNG, kept_in_dng
 from lowlight_kedro.datasets.tags import (
     F_NUMBER,
     FOCAL_LENGTH,
@@ -37,7 +38,7 @@ from lowlight_kedro.version import __version__
 
 ORIENTATION, DESCRIPTION, XMP, EXIF_POINTER, GPS_POINTER, IPTC = 274, 270, 700, 34665, 34853, 33723
 LENS_MODEL, LENS_SPECIFICATION, BODY_SERIAL, SOFTWARE, COLOUR_SPACE = 42036, 42034, 42033, 305, 40961
-DNG_SERIAL, DNG_LENS_INFO, MAKER_NOTE, ARTIST, EXIF_VERSION = 50735, 50736, 37500, 315, 36864
+DNG_SERIAL, DNG_LENS_INFO, ARTIST, EXIF_VERSION = 50735, 50736, 315, 36864
 # Of the first directory: ModifyDate, Artist, Rating (2), Copyright, IPTC, TimeZoneOffset, ImageNumber, Windows' texts, DNG's own.
 MAIN = {DESCRIPTION, 306, ARTIST, 18246, 18249, 33432, IPTC, 34858, 37393, *range(40091, 40096), DNG_SERIAL, DNG_LENS_INFO}
 LEFT_OUT = {
@@ -57,19 +58,28 @@ LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 TIME_FORMAT = "%Y:%m:%d %H:%M:%S"
 DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|(?<=\s)darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
-MAKER_NOTES = "maker notes"  # lost of every raw that has any, see above
 Numbered = dict[int, Entry]
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Entries by number for the first, the EXIF and the GPS directory, little-endian; an XMP packet (empty: none); and what was lost."""
+    """Entries by number for the first, the EXIF and the GPS directory, little-endian; an XMP packet (empty: none); and what was lost.
+
+    `notes` are maker notes as a DNG keeps them; no other file gets them.
+    """
 
     main: Mapping[int, Entry]
     exif: Mapping[int, Entry]
     gps: Mapping[int, Entry]
     xmp: bytes = b""
     lost: tuple[str, ...] = ()
+    notes: Mapping[int, Entry] = field(default_factory=dict)
+
+    def of_dng(self) -> "Metadata":
+        """With the maker notes."""
+        exif = {number: entry for number, entry in self.notes.items() if number == MAKER_NOTE}
+        main = {number: entry for number, entry in self.notes.items() if number not in exif}
+        return replace(self, main=dict(self.main) | main, exif=dict(self.exif) | exif, notes={})
 
     def saying(self, told: str) -> "Metadata":
         """With our name and `told` as Software, and `told` as description where there is none."""
@@ -200,19 +210,22 @@ def _xmp(path: Path, embedded: bytes) -> tuple[bytes, list[str]]:
 
 def _too_long(number: int, role: str) -> str:
     """What to tell of a value that was not even read."""
-    return MAKER_NOTES if number == MAKER_NOTE else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
+    return NOTES if number == MAKER_NOTE else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
 
 
-def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str]]:
-    """The entries of the first, the EXIF and the GPS directory, the embedded XMP, and what is damaged."""
+def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str], str]:
+    """The entries of the first, the EXIF and the GPS directory, the embedded XMP, what is damaged, and the byte order of the EXIF."""
     found: dict[str, Numbered] = {"main": {}, "exif": {}, "gps": {}}
-    xmp, torn, lost = b"", 0, []
+    xmp, torn, lost, order = b"", 0, list[str](), "<"
     with path.open("rb") as file, suppress(struct.error, OverflowError, ValueError):
         xmp = cr3_xmp(file, LARGEST_XMP + 1)
+        notes = cr3_notes(file, MAX_BYTES)
+        if notes:
+            found["exif"][MAKER_NOTE] = Entry(MAKER_NOTE, 7, len(notes) - 8, notes[8:], 8)
         for at in structures(file):
             for read in directories(file, at):
                 if read.role in found:
-                    torn += read.torn
+                    torn, order = torn + read.torn, read.order if read.role == "exif" else order
                     lost += [_too_long(number, read.role) for number in read.too_long if read.role != "main" or number in MAIN]
                     for entry in read.entries:
                         found[read.role].setdefault(entry.number, _little(entry, read.order))
@@ -220,7 +233,7 @@ def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str]]:
         lost.append(f"{torn} values that lie beyond the end of the file")
     if XMP in found["main"]:
         xmp = found["main"][XMP].data
-    return found, xmp, lost
+    return found, xmp, lost, order
 
 
 def _small(entries: Numbered, lost: list[str], what: str) -> Numbered:
@@ -238,9 +251,9 @@ def _by_libraw(path: Path, held: Numbered) -> Iterator[Entry]:
     try:
         with without_libraws_lines():
             raw.open_file(str(path))
-            shot = None if TAKEN_AT in held else raw.other  # it decodes the picture to tell
-        if raw.lens.model:
-            yield text(LENS_MODEL, raw.lens.model)
+            lens, shot = raw.lens.model, None if TAKEN_AT in held else raw.other  # it decodes the picture to tell
+        if lens:
+            yield text(LENS_MODEL, lens)
         if shot is not None:
             for number, value in ((F_NUMBER, shot.aperture), (FOCAL_LENGTH, shot.focal_length)):
                 if 0 < value < 10_000:
@@ -275,12 +288,13 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     Raises:
         OSError: the file cannot be read.
     """
-    found, embedded, lost = _read(path)
+    found, embedded, lost, order = _read(path)
     own = of_frame(frame, read_tags(path))
     xmp, wrong = _xmp(path, embedded)
     lost += wrong
-    if MAKER_NOTE in found["exif"] and MAKER_NOTES not in lost:
-        lost.append(MAKER_NOTES)
+    notes = kept_in_dng(found["main"], found["exif"], order)
+    if (MAKER_NOTE in found["exif"] or not found["main"]) and NOTES not in lost:  # a CRW holds its notes in a format of its own
+        lost.append(NOTES_IN_DNG if notes else NOTES)
     main = {number: entry for number, entry in found["main"].items() if number in MAIN}
     exif = {number: entry for number, entry in found["exif"].items() if number not in LEFT_OUT}
     gps, problem = found["gps"], _gps_is_wrong(found["gps"])
@@ -291,7 +305,7 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     artist = {ARTIST: told.pop(ARTIST)} if ARTIST in told else {}
     carried = {entry.number: entry for entry in _lens(found, xmp)} | told | _small(exif, lost, "EXIF")
     main = artist | _small(main, lost, "first") | dict(own.main)
-    return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(lost))
+    return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(lost), notes)
 
 
 def of_restored(source: Path | None, frame: Frame, ratio: float, metadata: Metadata | None = None) -> Metadata:

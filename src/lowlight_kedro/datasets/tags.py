@@ -6,7 +6,7 @@ Standards: TIFF 6.0, EXIF 2.32, Adobe DNG 1.7.1. Where a file keeps its director
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -100,12 +100,13 @@ def _decode(kind: int, count: int, order: str, data: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """A value as it lies in a directory; `data` in the byte order of its file."""
+    """A value as it lies in a directory; `data` in the byte order of its file, if long `at` bytes behind the beginning of its structure."""
 
     number: int
     kind: int
     count: int
     data: bytes
+    at: int = field(default=0, compare=False)
 
 
 def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[Entry], int, int, list[int]]:
@@ -121,12 +122,13 @@ def _entries(file: BinaryIO, base: int, start: int, order: str) -> tuple[list[En
             too_long.append(number)
         if not 0 < size <= MAX_BYTES:
             continue
-        data = body[at + 8 : at + 8 + size]
+        data, place = body[at + 8 : at + 8 + size], 0
         if size > 4:
-            file.seek(base + struct.unpack_from(order + "I", body, at + 8)[0])
+            (place,) = struct.unpack_from(order + "I", body, at + 8)
+            file.seek(base + place)
             data = file.read(size)
         if len(data) == size:
-            found.append(Entry(number, kind, length, data))
+            found.append(Entry(number, kind, length, data, place))
         else:
             torn += 1
     whole = count <= MAX_ENTRIES and len(body) == 12 * count + 4

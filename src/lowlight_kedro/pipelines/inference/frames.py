@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.api import restore_exposure, with_defects
-from lowlight_kedro.datasets.metadata import MAKER_NOTES
+from lowlight_kedro.datasets.maker_notes import NOTES, NOTES_IN_DNG
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.inference.before import scaled_light
 from lowlight_kedro.pipelines.inference.model import Restoration, unfamiliar_mosaic
@@ -160,7 +160,7 @@ def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], optio
         "denoised before": frame.denoised,
         "lens corrections left to the editor": frame.lens is not None,
         "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,
-        "metadata partly lost": set(metadata_lost) - {MAKER_NOTES},
+        "metadata partly lost": set(metadata_lost) - {NOTES, NOTES_IN_DNG},
     }
     return [*(f"{what} guessed" for what in frame.guessed), *frame.undone, *(note for note, holds in told.items() if holds)]
 

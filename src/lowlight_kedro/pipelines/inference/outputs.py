@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lowlight_kedro.datasets.exif import left_out_of_jpeg
 from lowlight_kedro.datasets.icc import linear_profile
 from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
@@ -100,7 +101,7 @@ class Outputs:
         """For the record."""
         return {
             "display_exposure": self._display_exposure, "clipped_in_linear": fraction_outside(self.light),
-            "metadata_lost": list(self._metadata.lost), "colour_guessed": list(self.frame.guessed),
+            "metadata_lost": self._lost, "colour_guessed": list(self.frame.guessed),
             "lens_corrections": list(self.frame.lens.names) if self.frame.lens else [],
             "shading_most": None if self.frame.shading is None else float(self.frame.shading.max()),
         }  # fmt: skip
@@ -118,6 +119,12 @@ class Outputs:
     def _metadata(self) -> Metadata:
         """Of the raw, with how the picture was made."""
         return of_restored(self.source, self.frame, self.exposure.exposure_ratio)
+
+    @property
+    def _lost(self) -> list[str]:
+        """What of the raw's metadata is not in the files."""
+        pictures = {"preview", "before"} & set(self.options.files)
+        return [*self._metadata.lost, *(left_out_of_jpeg(self._metadata) if pictures else [])]
 
     def _shown(self, light: NDArray, side: int | None = None) -> Picture:
         """A picture in sRGB with the metadata of the raw."""
