@@ -35,7 +35,7 @@ from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posteri
 from lowlight_kedro.restoration.measurement import noise_levels
 from lowlight_kedro.restoration.observation import Exposure, Observation
 from lowlight_kedro.restoration.settings import Structure
-from lowlight_kedro.restoration.windows import windowed
+from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.render import srgb_decode
@@ -86,9 +86,8 @@ def load(path: str | None) -> Prior:
 
 
 def frame_denoiser(prior: Prior, options: argparse.Namespace, **callbacks: Callable) -> DenoiserFunction:
-    network = prior.denoiser.network
-    return windowed(
-        prior.denoiser, multiple=network.multiple, reach=network.reach, size=options.size, memory_mb=options.memory_mb,
+    return in_windows(
+        prior.denoiser, size=options.size, memory_mb=options.memory_mb,
         tolerance=options.tolerance * 2 / prior.scaling.scale, precision=options.precision, device=options.device, **callbacks,
     )  # fmt: skip
 
@@ -202,7 +201,7 @@ def placement(prior: Prior, tolerance: float) -> None:
         f"bf16, 512, tolerance {tolerance:g}": {"size": 512, "precision": "bf16"} | margins,
     }
     cases = list(states(prior))
-    frames = partial(windowed, prior.denoiser, multiple=network.multiple, reach=network.reach)
+    frames = partial(in_windows, prior.denoiser)
     whole = [frames()(x, sigma) for _, x, sigma in cases]
     tables.head("windows", *(name for name, *_ in cases))
     rows = {

@@ -39,8 +39,8 @@ from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Exposure, Observation
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
-from lowlight_kedro.restoration.symmetries import SYMMETRIES, Symmetric
-from lowlight_kedro.restoration.windows import windowed
+from lowlight_kedro.restoration.symmetries import SYMMETRIES
+from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
@@ -309,10 +309,8 @@ class _Counted:
         self.evaluations, self._done, self._total, self._progress = 0, 0.0, total, progress
         built, window = prior.built, settings.window
         whole = partial(
-            windowed, Symmetric(built.denoiser, settings.symmetries), size=window.size, memory_mb=window.memory_mb,
-            tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, multiple=prior.multiple,
-            reach=getattr(built.denoiser.network, "reach", None), precision=prior.precision, device=prior.device,
-            spread=built.denoiser.spread,
+            in_windows, built.denoiser, settings.symmetries, size=window.size, memory_mb=window.memory_mb,
+            tolerance=window.tolerance * TILE_SLOPE / built.scaling.scale, precision=prior.precision, device=prior.device,
         )  # fmt: skip
         self.denoiser: DenoiserFunction = whole(on_evaluation=self._counted, on_fraction=self._advance)
         self.parts: DenoiserFunction = whole()

@@ -5,9 +5,11 @@ import torch
 
 from lowlight_kedro.diffusion.assembly import separated, with_second
 from lowlight_kedro.diffusion.checkpoint import build_prior
+from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.second import CLEAN, HIDDEN, Second, sites_of
 from lowlight_kedro.diffusion.scaling import Scaling
+from lowlight_kedro.restoration.windows import in_windows
 from tests.diffusion.test_experts import BLACK, CFAS, OPTIONS, QUIET, UNKNOWN, WHITE, awake, checkpoint, denoised, measured, state
 
 GENERAL = {"name": "raw_unet", "options": {"widths": [8], "blocks": 1}}
@@ -16,6 +18,14 @@ ALONE = {"general": GENERAL, "mosaics": {}, "black": BLACK, "white": WHITE}
 
 def clean_net(mosaic, width=8):
     return awake(NETWORKS["mosaic_net"](mosaic=mosaic, **OPTIONS | {"front": (), "width": width}))
+
+
+def answered(denoiser, x, sigma, seeds):
+    """D, and seeds . dD/dx."""
+    leaf = x.clone().requires_grad_()
+    answer = denoiser(leaf, sigma)
+    answer.backward(seeds)
+    return answer.detach(), leaf.grad
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +107,22 @@ def test_an_assembled_prior_is_given_it_and_its_parts_stay_whole():
     assert not torch.allclose(denoised(built.denoiser.network, x, sigma), denoised(experts, x, sigma))
     with pytest.raises(ValueError, match="its network is a raw_unet, and only experts can be seconded"):
         with_second(checkpoint(experts.general, **GENERAL, scaling=Scaling(-0.8, 0.5)), {})
+
+
+@pytest.mark.parametrize("mosaic", CFAS)
+def test_of_frames_it_has_windows_of_its_own_and_the_result_and_its_gradient_are_those_of_one_window(pair, mosaic):
+    denoiser = Denoiser(pair[1], 0.5)
+    x, sigma = state(measured(mosaic, 120, start=(1, 0))[..., :110], QUIET)
+    fractions: list[float] = []
+    parts = in_windows(denoiser, size=88, on_fraction=fractions.append)
+    whole = in_windows(denoiser)
+    seeds = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    one, pulled = answered(whole, x, sigma, seeds)
+    other, pulled_by_parts = answered(parts, x, sigma, seeds)
+    torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pulled_by_parts, pulled, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(one, in_windows(Denoiser(pair[0], 0.5))(x, sigma), atol=1e-4)
+    assert sum(fractions) == pytest.approx(1)
+    few, many = (in_windows(denoiser, memory_mb=memory_mb) for memory_mb in (16.0, 200.0))
+    torch.testing.assert_close(few(x, sigma), many(x, sigma), atol=1e-5, rtol=1e-5)
+    assert few.second.pixels[False] * 12.5 == pytest.approx(many.second.pixels[False], rel=0.01)

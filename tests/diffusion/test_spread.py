@@ -84,7 +84,8 @@ def test_the_mean_learns_the_same_with_and_without_it(max_gradient):
 
 
 def test_it_alone_is_learned_of_a_prior_without_it_and_goes_on_exactly():
-    """The mean stays as it is, bit for bit, in the weights and in their running mean; another part may not be missing."""
+    """The mean stays as it is, bit for bit, in the weights and in their running mean; what has no spread may begin there, but no
+    other part may be missing."""
     prior = prior_of(pack(run(fresh(DESCRIPTION)), DESCRIPTION))
     state = fresh()
     begin_with(state, prior)
@@ -101,6 +102,10 @@ def test_it_alone_is_learned_of_a_prior_without_it_and_goes_on_exactly():
     learn_only(again, "spread")
     unpack(packed, again, WITH)
     assert same(run(again), whole)
+
+    without = fresh(DESCRIPTION)
+    begin_with(without, prior_of(packed))
+    assert all(torch.equal(without.denoiser.network.state_dict()[name], tensor) for name, tensor in prior.tensors.items())
 
     torn = Checkpoint({name: tensor for name, tensor in prior.tensors.items() if name != "last.weight"}, prior.description)
     with pytest.raises(CheckpointMismatchError, match=r"last\.weight"):

@@ -256,7 +256,7 @@ def test_bytes_of_an_evaluation_are_those_at_once_and_those_that_autograd_keeps(
     def exponentials(x, sigma):
         return (2 * x).exp().exp()  # two at once; each exponential keeps its result
 
-    found = bytes_per_pixel(exponentials, torch.zeros(1, 3, 1, 1), 32, gradient=gradient)
+    found = bytes_per_pixel(exponentials, *torch.zeros(2, 1, 3, 32, 16), gradient=gradient)
     assert found == pytest.approx(values * 3 * 4)
 
 

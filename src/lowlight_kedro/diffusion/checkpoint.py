@@ -242,18 +242,19 @@ def weights_of(prior: Checkpoint, ema: str = "ema") -> dict[str, Tensor]:
     return {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(tuple(f"{mean}." for mean in further))}
 
 
-def load_weights(module: nn.Module, prior: Checkpoint, *, missing: str | None = None) -> None:
+def load_weights(module: nn.Module, prior: Checkpoint, *, optional: str | None = None) -> None:
     """Copy weights of a prior by name, or leave the module as it is; stored floats may have another precision.
 
     Args:
-        missing: names that begin so may be missing in the prior; they keep the module's values.
+        optional: a part, by how its names begin, that the prior may lack (it keeps the module's values) or the module (it is left out).
 
     Raises:
         CheckpointMismatchError: a name or a shape differs, or a value is not finite; the message names the first ones.
     """
     own, weights = module.state_dict(), weights_of(prior)
-    if missing and not any(name.startswith(missing) for name in weights):
-        weights |= {name: tensor for name, tensor in own.items() if name.startswith(missing)}
+    if optional:
+        mine, told = ({name: one for name, one in names.items() if name.startswith(optional)} for names in (own, weights))
+        weights = {name: tensor for name, tensor in weights.items() if mine or name not in told} | ({} if told else mine)
     floats = [name for name, tensor in weights.items() if name in own and tensor.is_floating_point() and own[name].is_floating_point()]
     weights |= {name: weights[name].to(own[name].dtype) for name in floats}
     _require_fit(own, weights, prior.source, FIX_PRIOR)
@@ -263,14 +264,14 @@ def load_weights(module: nn.Module, prior: Checkpoint, *, missing: str | None = 
 def begin_with(state: State, prior: Checkpoint) -> None:
     """Weights of a trained prior as the first ones of a new run; its running means begin there too.
 
-    A `spread` that the prior has not learned begins untrained.
+    A `spread` that the prior has not learned begins untrained; one that is not to be learned is left out.
 
     Raises:
         CheckpointMismatchError: they do not fit the network.
     """
-    load_weights(state.denoiser.network, prior, missing="spread.")
+    load_weights(state.denoiser.network, prior, optional="spread.")
     for mean in running_means(state).values():
-        load_weights(mean.network, prior, missing="spread.")
+        load_weights(mean.network, prior, optional="spread.")
 
 
 @dataclass(frozen=True)

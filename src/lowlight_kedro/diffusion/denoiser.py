@@ -22,6 +22,8 @@ def coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tens
 class Denoiser(nn.Module):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), F the network, c_noise = ln(s) / 4; see `coefficients`.
 
+    Where the network has a part `second`, what is above is `first`, and D(x; sigma) = second(first(x, sigma), sigma).
+
     Args:
         network: F, called with the scaled image (B, C, H, W) and c_noise of the same shape.
         sigma_data: sd, standard deviation of the data in network units.
@@ -38,6 +40,11 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x]; `sigma` is broadcastable to `x`, positive."""
+        mean = self.first(x, sigma)
+        return mean if self.second is None else self.second(mean, sigma)
+
+    def first(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x] before second opinions."""
         c_skip, c_out, c_in = self.coefficients(sigma)
         return c_skip * x + c_out * self.raw(c_in * x, sigma)
 
@@ -45,6 +52,11 @@ class Denoiser(nn.Module):
         """The network's own output F(c_in x; ln(sigma) / 4)."""
         c_noise = (sigma.log() / 4).expand(scaled.shape)
         return self.network(scaled, c_noise)
+
+    @property
+    def second(self) -> nn.Module | None:
+        """(D, sigma) -> D, where the network has second opinions; see `networks.second.Seconds`."""
+        return getattr(self.network, "second", None)
 
     @property
     def spread(self) -> nn.Module | None:
@@ -71,6 +83,9 @@ def denoising_losses(
     """
     c_skip, c_out, c_in = denoiser.coefficients(sigma)
     error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
+    if denoiser.second is not None:
+        mean = x0 + c_out * error
+        error = error + (denoiser.second(mean, sigma) - mean) / c_out
     loss = (weight * error.square()).mean(dim=(1, 2, 3))
     spread = spread_of(denoiser)
     if spread is None:

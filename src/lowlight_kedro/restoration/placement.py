@@ -13,13 +13,12 @@ from lowlight_kedro.diffusion.memory import LiveBytes
 SAFETY = 2.0  # the probe sees a small part of the frame: its largest error must be so much below the tolerance
 
 
-def bytes_per_pixel(denoiser: DenoiserFunction, like: Tensor, side: int, *, gradient: bool) -> float:
-    """Memory of one evaluation over the pixels of its window (side, side), from tensors alone, without any scratch space.
+def bytes_per_pixel(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor, *, gradient: bool) -> float:
+    """Memory of one evaluation of a window (B, C, H, W) over its pixels B H W, from tensors alone, without any scratch space.
 
     With `gradient`, what autograd keeps for the backward pass comes on top of what is in use at once.
     """
-    x = torch.zeros(1, like.shape[1], side, side, dtype=like.dtype, device=like.device)
-    sigma, kept = torch.ones_like(x), {}
+    x, kept = x.detach(), {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other tensor gets its place
@@ -29,10 +28,10 @@ def bytes_per_pixel(denoiser: DenoiserFunction, like: Tensor, side: int, *, grad
         denoiser(x, sigma)
     if gradient:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            denoiser(x.requires_grad_(), sigma)
+            denoiser(x.clone().requires_grad_(), sigma)
     weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()} if isinstance(denoiser, torch.nn.Module) else set()
     saved = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in weights)
-    return (found.peak + saved) / side**2
+    return (found.peak + saved) / x[:, 0].numel()
 
 
 def rim_errors(denoiser: DenoiserFunction, x: Tensor, sigma: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from operator import add
 
 from torch import Tensor, nn
 
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+
 SYMMETRIES = (1, 2, 4, 8)  # none, left and right, top and bottom too, rows and columns too
 
 
@@ -35,7 +37,7 @@ class Symmetric(nn.Module):
     al. 2017). Sigma maps, and with them mosaics, turn with the image.
     """
 
-    def __init__(self, denoiser: nn.Module, count: int) -> None:
+    def __init__(self, denoiser: DenoiserFunction, count: int) -> None:
         super().__init__()
         if count not in SYMMETRIES:
             raise ValueError(f"symmetries must be one of {SYMMETRIES}, got {count}")

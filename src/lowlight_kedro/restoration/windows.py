@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.compute import network_precision
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction
 from lowlight_kedro.restoration.placement import (
     BLEND,
     Placement,
@@ -22,11 +22,13 @@ from lowlight_kedro.restoration.placement import (
     reflected,
     up_to,
 )
+from lowlight_kedro.restoration.symmetries import Symmetric
 
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
 STRIP_PIXELS = 2**19  # at a time, for what is told of a frame in strips
+SECOND = 0.3  # of the time of an evaluation, where there are second opinions
 SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
 
 Window = tuple[Span, Span]  # along rows, along columns
@@ -57,6 +59,7 @@ class WholeFrames:
     """A denoiser of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so.
 
     Attributes:
+        second: what D goes through before it is an answer, or None.
         spread: (x, sigma, D) -> standard deviation for whole frames, or None.
     """
 
@@ -71,6 +74,7 @@ class WholeFrames:
     precision: str
     on_fraction: Callable[[float], object]
     on_evaluation: Callable[[], object]
+    second: "WholeFrames | None"
     spread: Callable[[Tensor, Tensor, Tensor], Tensor] | None
     pixels: dict[bool, int] = field(default_factory=dict)  # with and without a gradient
     shrunk: bool = False
@@ -83,6 +87,8 @@ class WholeFrames:
         else:
             with torch.no_grad():
                 out = self.retried(lambda placement: self.evaluate(x, sigma, placement), x, sigma, gradient=False)
+        if self.second is not None:
+            out = self.second(out, sigma)
         self.on_evaluation()
         return out
 
@@ -92,12 +98,16 @@ class WholeFrames:
         with network_precision("fp32" if full else self.precision, device):
             return self.denoiser(x.to(device), sigma.to(device)).to(x)
 
-    def allowed(self, x: Tensor, gradient: bool) -> int:
-        """Pixels that may go through the network at once."""
+    def allowed(self, x: Tensor, sigma: Tensor, gradient: bool) -> int:
+        """Pixels that may go through the network at once, by what it needs for a piece of the frame and for one measured everywhere."""
         if gradient not in self.pixels:
             self.pixels[gradient] = self.size**2 if self.size else UNBOUNDED
             if self.memory_mb is not None:
-                each = SCRATCH * bytes_per_pixel(self.denoise, x, up_to(PROBE, self.multiple), gradient=gradient)
+                side = up_to(PROBE, self.multiple)
+                corner = (Span(0, side, 0, side, torch.ones(1)),) * 2
+                pieces = _cut(x[:1], [corner]), _cut(sigma[:1], [corner])
+                everywhere = torch.zeros_like(pieces[0]), torch.ones_like(pieces[1])
+                each = SCRATCH * max(bytes_per_pixel(self.denoise, *probe, gradient=gradient) for probe in (pieces, everywhere))
                 self.pixels[gradient] = int(self.memory_mb * 2**20 / max(each, 1))
         return self.pixels[gradient]
 
@@ -116,7 +126,7 @@ class WholeFrames:
 
     def place(self, x: Tensor, sigma: Tensor, gradient: bool) -> Placement:
         """One window where the frame allows it; only then nothing needs to be measured."""
-        shape, pixels = (x.shape[-2], x.shape[-1]), self.allowed(x, gradient)
+        shape, pixels = (x.shape[-2], x.shape[-1]), self.allowed(x, sigma, gradient)
         height, width = (up_to(length, self.multiple) for length in shape)
         single = height * width <= pixels and (self.size is None or max(height, width) <= self.size)
         overlap = 0 if single else self.overlap_for(x, sigma)
@@ -236,7 +246,7 @@ def windowed(
     reach: int | None = None, memory_mb: float | None = None, tolerance: float | None = None,
     device: torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32",
     on_evaluation: Callable[[], object] = lambda: None, on_fraction: Callable[[float], object] = lambda _: None,
-    spread: nn.Module | None = None,
+    second: WholeFrames | None = None, spread: nn.Module | None = None,
 ) -> WholeFrames:  # fmt: skip
     """`denoiser` for frames (B, C, H, W) of any H and W; its memory is bounded, and its result one for all placements.
 
@@ -256,6 +266,8 @@ def windowed(
         precision: of the network; bf16 is autocast.
         on_evaluation: called once per evaluation of the whole frame.
         on_fraction: called with the fraction of an evaluation that has just been done; negative when it is begun anew.
+        second: (D, sigma) -> D of whole frames, `windowed` as well: what looks at the answer once more has windows of its own, so
+            that those of the denoiser need no wider margins.
         spread: of the denoiser, see `networks.spread`.
 
     Raises:
@@ -267,4 +279,26 @@ def windowed(
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
     most = UNKNOWN_REACH if reach is None else reach
     told = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
-    return WholeFrames(denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, on_fraction, on_evaluation, told)
+    if second is None:
+        parts = on_fraction
+    else:
+        second, parts = replace(second, on_fraction=lambda done: on_fraction(SECOND * done)), lambda done: on_fraction((1 - SECOND) * done)
+    return WholeFrames(
+        denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, parts, on_evaluation, second, told
+    )  # fmt: skip
+
+
+def in_windows(
+    denoiser: Denoiser, symmetries: int = 1, *, on_evaluation: Callable[[], object] = lambda: None,
+    on_fraction: Callable[[float], object] = lambda _: None, **options: Any,
+) -> WholeFrames:  # fmt: skip
+    """A denoiser for frames, `windowed` as its network tells, `Symmetric` by `symmetries`; `options` of `windowed`."""
+    network, second, again = denoiser.network, denoiser.second, None
+    if second is not None:
+        multiple, size = int(second.multiple), options.get("size")  # type: ignore[arg-type]
+        own = options | {"size": size and size // multiple * multiple, "overlap": None}
+        again = windowed(Symmetric(second, symmetries), multiple=multiple, reach=int(second.reach), **own)  # type: ignore[arg-type]
+    return windowed(
+        Symmetric(denoiser.first, symmetries), multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None),
+        second=again, spread=denoiser.spread, on_evaluation=on_evaluation, on_fraction=on_fraction, **options,
+    )  # fmt: skip

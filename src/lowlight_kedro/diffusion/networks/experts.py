@@ -10,17 +10,10 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, UNKNOWN, mosaic_net
-from lowlight_kedro.diffusion.networks.second import Second, sites_of
+from lowlight_kedro.diffusion.networks.second import Second, Seconds, follows
 from lowlight_kedro.diffusion.networks.unet import check_sides
 
 CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
-STRAYS = 0.002  # fraction of measured values that may lie outside of a mosaic
-
-
-def follows(measured: Tensor, pattern: Tensor) -> Tensor:
-    """Which images of `measured` (B, 3, H, W) are mosaics of `pattern` (P, P) in any phase, but for sites that were not measured; (B,)."""
-    inside = (measured & sites_of(measured, pattern)).sum((1, 2, 3))
-    return inside > (1 - STRAYS) * measured.sum((1, 2, 3))
 
 
 def noise_seen(light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
@@ -60,27 +53,25 @@ class Expert(nn.Module):
 class Experts(nn.Module):
     """F of `general`, and of a mosaic's own network where that mosaic is quiet, with a smooth change between.
 
-    All share units and preconditioning, so a mean of their F is the same mean of their D. Only those that count are evaluated. A
-    mosaic that `second` knows is then answered once more.
+    All share units and preconditioning, so a mean of their F is the same mean of their D. Only those that count are evaluated.
 
     Args:
         general: for any noise map.
         mosaics: experts by name.
-        second: see `Second`, by the name of the mosaic.
+        second: what is asked once more, of D; see `Denoiser`.
         black, white: network units of no light and of white.
     """
 
     def __init__(
-        self, general: nn.Module, mosaics: Mapping[str, Expert], second: Mapping[str, Second], black: float, white: float, sigma_data: float
+        self, general: nn.Module, mosaics: Mapping[str, Expert], second: Seconds | None, black: float, white: float, sigma_data: float
     ) -> None:
         super().__init__()
-        self.general, self.mosaics, self.second = general, nn.ModuleDict(mosaics), nn.ModuleDict(second)
+        self.general, self.mosaics, self.second = general, nn.ModuleDict(mosaics), second
         self.black, self.white, self.sigma_data = black, white, sigma_data
         networks = [general, *(expert.network for expert in mosaics.values())]
-        self.multiple = lcm(CELL, *(getattr(network, "multiple", 1) for network in (*networks, *second.values())))
+        self.multiple = lcm(CELL, *(getattr(network, "multiple", 1) for network in networks))
         reaches = [getattr(network, "reach", None) for network in networks]
-        further = max((own.reach for own in second.values()), default=0)
-        self.reach = None if None in reaches else further + max(3 * CELL, *(reach for reach in reaches if reach is not None))
+        self.reach = None if None in reaches else max(3 * CELL, *(reach for reach in reaches if reach is not None))
 
     def forward(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
         """Images (B, 3, H, W) and ln(sigma) / 4 of the same shape to F."""
@@ -89,23 +80,7 @@ class Experts(nn.Module):
         for name, weight in self.weights(scaled, c_noise).items():
             answer = _added(answer, self.mosaics[name].network, weight, scaled, c_noise)  # type: ignore[union-attr, arg-type]
             left = left - weight
-        return self._seconded(_added(answer, self.general, left, scaled, c_noise), scaled, c_noise)
-
-    def _seconded(self, answer: Tensor, scaled: Tensor, c_noise: Tensor) -> Tensor:
-        """F after `second`, where an image is a mosaic that it knows."""
-        if not self.second:
-            return answer
-        sigma, span = (4 * c_noise.float()).exp(), self.white - self.black
-        measured, (c_skip, c_out, c_in) = sigma < UNKNOWN, coefficients(sigma, self.sigma_data)
-        light = (c_skip * (scaled.float() / c_in) + c_out * answer - self.black) / span
-        for second in self.second.values():
-            fits = follows(measured, second.pattern)  # type: ignore[arg-type]
-            if fits.all():
-                return answer + span * (second(light, sigma / span, measured) - light) / c_out
-            if fits.any():
-                moved = second(light[fits], sigma[fits] / span, measured[fits]) - light[fits]
-                answer = answer.index_put((fits,), answer[fits] + span * moved / c_out[fits])
-        return answer
+        return _added(answer, self.general, left, scaled, c_noise)
 
     def weights(self, scaled: Tensor, c_noise: Tensor) -> dict[str, Tensor]:
         """Of each mosaic's network, (B, 1, H, W) in [0, 1]; the rest is the general one's."""
@@ -145,4 +120,4 @@ def experts(
         name: Second(mosaic_net(mosaic=name, black=black, white=white, depth=choice["depth"], front=()), choice["gate"])
         for name, choice in (second or {}).items()
     }
-    return Experts(built(general), own, others, black, white, sigma_data)
+    return Experts(built(general), own, Seconds(others, black, white) if others else None, black, white, sigma_data)

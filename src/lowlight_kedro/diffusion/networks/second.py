@@ -1,14 +1,18 @@
 """A second answer to a mosaic: what a first network made of it, demosaiced by another one, and followed as far as both deserve."""
 
+from collections.abc import Mapping
+from math import lcm
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.networks.mosaic import DARK, QUIETEST, MosaicNet, phases, shown
+from lowlight_kedro.diffusion.networks.mosaic import DARK, QUIETEST, UNKNOWN, MosaicNet, phases, shown
 
 CLEAN, HIDDEN = 1e-3, 1e3  # light, white = 1: the noise that the second network is told of its sites, and of what it has to find
 NEARBY = 4  # pixels, reach of the mean noise that the gate is told
 SLIGHT = 0.01  # of shown white: finer than this two answers hardly differ
+STRAYS = 0.1  # fraction of measured values that may lie outside of a mosaic: a window mirrored at the frame's rim is none there
 
 
 def sites_of(measured: Tensor, pattern: Tensor) -> Tensor:
@@ -18,6 +22,12 @@ def sites_of(measured: Tensor, pattern: Tensor) -> Tensor:
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     starts = phases(measured, pattern)
     return torch.stack([whole[:, ((rows - row) % side)[:, None], (columns - column) % side] for row, column in starts])
+
+
+def follows(measured: Tensor, pattern: Tensor) -> Tensor:
+    """Which images of `measured` (B, 3, H, W) are mosaics of `pattern` (P, P) in any phase, but for sites that were not measured; (B,)."""
+    inside = (measured & sites_of(measured, pattern)).sum((1, 2, 3))
+    return inside > (1 - STRAYS) * measured.sum((1, 2, 3))
 
 
 class Second(nn.Module):
@@ -42,7 +52,8 @@ class Second(nn.Module):
         )  # fmt: skip
         nn.init.zeros_(self.gate[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.gate[-1].bias)  # type: ignore[arg-type]
-        self.multiple, self.reach = network.multiple, network.reach + NEARBY + 3
+        self.multiple = lcm(network.side, network.multiple)  # windows of a frame then begin in the same phase
+        self.reach = network.reach + NEARBY + 3
 
     @property
     def pattern(self) -> Tensor:
@@ -62,3 +73,29 @@ class Second(nn.Module):
         ]  # fmt: skip
         followed = self.gate(torch.cat(told, 1)).float().sigmoid()
         return torch.where(measured, light, torch.lerp(light, other, followed))
+
+
+class Seconds(nn.ModuleDict):
+    """(D, sigma) -> D of the images that are mosaics of one of these, network units, (B, 3, H, W); of all others as it is.
+
+    Args:
+        second: by the name of the mosaic.
+        black, white: network units of no light and of white.
+    """
+
+    def __init__(self, second: Mapping[str, Second], black: float, white: float) -> None:
+        super().__init__(second)
+        self.black, self.white = black, white
+        self.multiple = lcm(*(own.multiple for own in second.values()))
+        self.reach = max(own.reach for own in second.values())
+
+    def forward(self, mean: Tensor, sigma: Tensor) -> Tensor:
+        """See the class; sigma is what was measured with, more than `UNKNOWN` where nothing was."""
+        sigma, span = sigma.expand(mean.shape).float(), self.white - self.black
+        measured = sigma < UNKNOWN
+        for second in self.values():
+            fits = follows(measured, second.pattern)  # type: ignore[arg-type]
+            if fits.any():
+                answer = second((mean[fits].float() - self.black) / span, sigma[fits] / span, measured[fits])
+                mean = mean.index_put((fits,), (self.black + span * answer).to(mean))
+        return mean
