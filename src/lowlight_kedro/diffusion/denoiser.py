@@ -83,9 +83,10 @@ def denoising_losses(
     """
     c_skip, c_out, c_in = denoiser.coefficients(sigma)
     error = denoiser.raw(c_in * x, sigma) - (x0 - c_skip * x) / c_out
-    if denoiser.second is not None:
+    second = getattr(denoiser, "second", None)  # a function has none
+    if second is not None:
         mean = x0 + c_out * error
-        error = error + (denoiser.second(mean, sigma) - mean) / c_out
+        error = error + (second(mean, sigma) - mean) / c_out
     loss = (weight * error.square()).mean(dim=(1, 2, 3))
     spread = spread_of(denoiser)
     if spread is None:
