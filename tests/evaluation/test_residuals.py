@@ -70,6 +70,15 @@ def test_saturated_sites_have_no_residual(rng):
     assert found["high"].max() < 1
 
 
+def test_defects_of_the_sensor_do_not_count_and_lost_stars_do(rng):
+    signal, light = shot(rng, BAYER_RGGB)
+    hot = signal + 0.02 * (rng.uniform(size=signal.shape) < 1e-3)
+    found = table(hot, light, BAYER_RGGB)
+    assert (np.abs(found["mean_square"] - 1) < 6 * found["mean_square_error"]).all()
+    stars = signal + 0.02 * (uniform_filter((rng.uniform(size=signal.shape) < 1e-3).astype(float), 3) > 0)
+    assert table(stars, light, BAYER_RGGB)["mean_square"].median() > 10
+
+
 def test_the_verdict_names_lost_detail_and_noise_told_wrong_and_no_kept_noise():
     assert verdict(1.0, 0.0) == verdict(0.4, -0.1) == "good"
     assert "more than the noise" in verdict(1.5, 0.0)

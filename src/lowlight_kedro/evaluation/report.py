@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIDE, CROP = 900, 160  # pixels: of a picture's longer side, and of the part that is shown magnified
 PICTURE_BYTES, CROP_BYTES = 120_000, 40_000
-UNITS = {"psnr": "dB", "ssim": "", "ms_ssim": "", "lpips": ""}
+LONG = 40  # characters of a cell above which it wraps
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Report:
 
     Attributes:
         title, command, made: heading, what made it, and when, for people.
+        uncertainty: None where nobody was asked for it.
         frames: of `frame_pictures`.
         noise: rows of the noise models used: camera, ISO, gain, read noise, source.
         versions: of programs and machine.
@@ -46,7 +47,7 @@ class Report:
     summary: pd.DataFrame
     differences: pd.DataFrame
     residuals: pd.DataFrame
-    uncertainty: pd.DataFrame
+    uncertainty: pd.DataFrame | None
     frames: Sequence[Mapping[str, Any]]
     noise: pd.DataFrame
     versions: Mapping[str, str]
@@ -142,11 +143,11 @@ def score_figure(summary: pd.DataFrame) -> "Figure | None":
     for axis, (keys, part) in zip(axes.flat, panels, strict=False):
         places = list(dict.fromkeys(part["of"]))
         for number_of, (method, rows) in enumerate(part.groupby("method", sort=False)):
-            x = [places.index(value) + 0.08 * number_of for value in rows["of"]]
+            x = [places.index(value) + 0.08 * (number_of - (part["method"].nunique() - 1) / 2) for value in rows["of"]]
             error = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy()))
             axis.errorbar(x, rows["mean"], error, fmt="o-", capsize=3, markersize=4, label=method)
         axis.set_xticks(range(len(places)), ["all frames" if place == "all" else f"x{place}" for place in places])
-        axis.set_xlim(-0.4, len(places) - 0.2)
+        axis.set_xlim(-0.5, len(places) - 0.5)
         axis.set_title(f"{keys[0]}, {keys[2]}", fontsize=10)
         axis.set_ylabel("PSNR, dB" + (" (sRGB)" if keys[0] == "linear_rgb" else ""))
         axis.grid(axis="y", color="0.9")
@@ -170,11 +171,14 @@ def _chart(alt: str, figure: "Figure") -> str:
 
 
 def table_html(table: pd.DataFrame) -> str:
-    """A table that scrolls sideways where the page is narrow."""
+    """A table that scrolls sideways where the page is narrow; sentences in it wrap."""
+
+    def cell(value: Any) -> str:
+        text = escape(str(value))
+        return f'<td class="long">{text}</td>' if len(text) > LONG else f"<td>{text}</td>"
+
     head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>" for row in table.fillna("–").itertuples(index=False)
-    )
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in table.fillna("–").itertuples(index=False))
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -208,15 +212,16 @@ def _viewer(frame: Mapping[str, Any], index: int) -> str:
 
 
 def residual_table(residuals: pd.DataFrame) -> pd.DataFrame:
-    """By method, channel and brightness, over frames, weighted by sites."""
-    rows = []
-    for keys, part in residuals.groupby(["method", "channel", "low"]):
+    """By method, channel and brightness, over frames, weighted by sites; `correlation` is that of next neighbours."""
+    rows, methods = [], residuals["method"].unique().tolist()
+    cells = residuals.groupby(["method", "channel", "low"])
+    for keys, part in sorted(cells, key=lambda cell: (methods.index(cell[0][0]), "RGB".index(str(cell[0][1])), cell[0][2])):
         weights = part["sites"] / part["sites"].sum()
         high = part["high"].iloc[0]
         square, alike = ((part[name] * weights).sum() for name in ("mean_square", "correlation"))
         rows.append({
             "method": keys[0], "channel": keys[1], "light": f"{keys[2]:g} to {high:g}" if np.isfinite(high) else f"from {keys[2]:g}",
-            "sites": int(part["sites"].sum()), "mean square (1)": f"{square:.3f}", "correlation of neighbours (0)": f"{alike:+.3f}",
+            "sites": int(part["sites"].sum()), "mean square (1)": f"{square:.3f}", "correlation (0)": f"{alike:+.3f}",
             "bias, ‰ of white (0)": f"{1000 * (part['bias'] * weights).sum():+.2f}", "verdict": verdict(square, alike),
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -250,7 +255,8 @@ def report_page(report: Report) -> str:
         title=escape(report.title), made=escape(report.made), command=escape(report.command), note=escape(note), scores=scores or empty,
         differences=table_html(_differences(report.differences)) if len(report.differences) else empty,
         chart=_chart("PSNR by method and exposure ratio", chart) if chart else empty,
-        calibration=_chart("coverage, places of the truth, spread against error", calibration_figure(report.uncertainty)),
+        calibration="" if report.uncertainty is None else "<h2>Is the uncertainty true?</h2>"
+        + _chart("coverage, places of the truth, spread against error", calibration_figure(report.uncertainty)),
         residuals=table_html(residual_table(report.residuals)) if len(report.residuals) else empty,
         frames="".join(_viewer(frame, index) for index, frame in enumerate(report.frames)) or empty,
         noise=table_html(report.noise) if len(report.noise) else empty,

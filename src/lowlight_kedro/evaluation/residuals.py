@@ -6,6 +6,9 @@ has a mean square below 1, one that takes detail away above it, and what it took
 
 A posterior mean has seen y: where p per cent of the noise of a site stay in its estimate, the mean square is (1 - p)^2 and not 1.
 Below 1 is therefore no fault by itself; above 1 or correlated is.
+
+Defects of the sensor are neither noise nor detail, and do not count: sites beyond what noise can do, but for one other alone among
+their neighbours.
 """
 
 from collections.abc import Iterator
@@ -21,14 +24,23 @@ from lowlight_kedro.sensor.noise import NoiseModel
 EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the restored light around a site, unbalanced, at the exposure of the result; 1 = white
 AROUND = 9  # pixels, side of the square whose mean sorts a site by brightness: noise that was kept must not sort it
 SATURATED = 0.98  # of white: such sites say "at least", and have no residual
+FAR = 6.0  # standard deviations; Gaussian noise is beyond them at one of 5e8 sites
 LEAST_SITES = 100  # of a cell of the table; fewer tell nothing
 LOUD, RELATED = 1.2, 0.1  # times the expected mean square, and correlation, above which a verdict speaks
+
+
+def defective(r: NDArray) -> NDArray[np.bool_]:
+    """Where |r| (H, W) is above FAR at a site and at one of its eight neighbours at most: hot or dead photosites; a star is wider."""
+    from scipy.ndimage import convolve
+
+    far = np.abs(r) > FAR
+    return far & (convolve(far.astype(np.uint8), np.ones((3, 3), np.uint8), mode="constant") <= 2)
 
 
 def standardised(
     signal: NDArray, light: NDArray, cfa: Cfa, white_balance: tuple[float, float, float], ratio: float, noise: NoiseModel
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """r (H, W), s, and where a site was measured.
+    """r (H, W), s, and where a site was measured: neither saturated nor defective.
 
     Args:
         signal: (H, W), 0 = black, 1 = white of the recorded exposure.
@@ -37,7 +49,8 @@ def standardised(
     """
     expected = recorded(light, cfa, white_balance).astype(np.float64) / ratio
     s = np.sqrt(np.asarray(noise.variance(expected), np.float64))
-    return (signal - expected) / s, s, (signal < SATURATED) & (expected < SATURATED)
+    r = (signal - expected) / s
+    return r, s, (signal < SATURATED) & (expected < SATURATED) & ~defective(r)
 
 
 def _neighbour_sums(r: NDArray, where: NDArray, inside: NDArray, step: int) -> tuple[float, int]:

@@ -62,7 +62,7 @@ def shown_frames(scores: pd.DataFrame, names: Collection[str]) -> list[str]:
 
 
 def write_report(
-    title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame,
+    title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame | None,
     scores: pd.DataFrame, frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
 ) -> tuple[str, str]:  # fmt: skip
     """The page, and its tables for LaTeX; pictures of frames that are not among the scores, as of an older run, are not shown.
@@ -100,5 +100,4 @@ def report_methods(
 ) -> tuple[str, str]:  # fmt: skip
     """`write_report` of several methods on the same frames."""
     title = f"Methods side by side: {', '.join(dict.fromkeys(scores['method']))}"
-    none = pd.DataFrame(columns=["frame", "kind", "at", "value"])
-    return write_report(title, summary, differences, residuals, none, scores, frames, parameters)
+    return write_report(title, summary, differences, residuals, None, scores, frames, parameters)
