@@ -22,6 +22,7 @@ from lowlight_kedro.sensor.calibration.record import noise_from_calibrations
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 from lowlight_kedro.sensor.render import camera_to_srgb
 from tests.conftest import SHARED, make_frame
+from tests.datasets.test_three_values import x3f
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
@@ -250,22 +251,6 @@ def test_a_minolta_keeps_its_tiff_in_a_block(tmp_path):
     )
     (tmp_path / "a.mrw").write_bytes(b"\0MRM" + struct.pack(">I", len(blocks)) + blocks)
     assert read_tags(tmp_path / "a.mrw").camera == "Min"
-
-
-def x3f(properties, jpeg=b""):
-    """A Sigma file of a header, properties, if any a JPEG, and the list of both."""
-    texts, places = "", b""
-    for pair in properties.items():
-        for word in pair:
-            places += struct.pack("<I", len(texts))
-            texts += word + "\0"
-    told = b"SECp" + struct.pack("<5I", 0x20000, len(properties), 0, 0, len(texts)) + places + texts.encode("utf-16-le")
-    sections, body = [(b"PROP", told)] + ([(b"IMA2", b"SECi" + bytes(24) + jpeg)] if jpeg else []), b"FOVb" + bytes(36)
-    listed = b"SECd" + struct.pack("<2I", 0x20000, len(sections))
-    for kind, content in sections:
-        listed += struct.pack("<2I4s", len(body), len(content), kind)
-        body += content
-    return body + listed + struct.pack("<I", len(body))
 
 
 def test_a_sigma_tells_its_name_in_its_jpeg_or_its_properties(tmp_path):

@@ -1,4 +1,4 @@
-"""Black level of every photosite: LibRaw's four numbers, or the file's own tags where these tell more.
+"""Black level of every photosite, and both levels of three values a pixel: LibRaw's numbers, or the file's own tags where these tell more.
 
 LibRaw keeps whole numbers, shows four of them, and averages the DNG's levels per row and column. A spatial pattern
 that is no 2x2 (X-Trans, 4x4) and fractions of a DN are lost there; a dark frame amplified 300 times shows both as a cast.
@@ -15,15 +15,18 @@ from lowlight_kedro.datasets.tags import (
     BLACK_DELTA_V,
     BLACK_LEVEL,
     BLACK_REPEAT,
+    COMPRESSION,
     DNG_VERSION,
     FUJI_BLACK,
     SAMPLE_FORMAT,
+    WHITE_LEVEL,
     Directory,
     Tags,
 )
 from lowlight_kedro.sensor.cfa import tile_pattern
 
 FLOAT = 3  # SampleFormat; LibRaw rescales such a DNG to whole numbers, so its tags no longer apply
+LOSSY = 34892  # Compression: JPEG of 8 bits, whose curve (MapPolynomial) LibRaw applies, so its levels no longer apply either
 
 
 def colours(raw: Any, period: int) -> NDArray[np.uint8]:
@@ -98,6 +101,24 @@ def black_of_planes(raw: Any, tags: Tags) -> NDArray[np.float32]:
         values = np.asarray(raw.black_level_per_channel[:3], float)
     planes = values.reshape(-1, 3).mean(axis=0) if values.size % 3 == 0 else np.repeat(values, 3)
     return planes[:, None, None].astype(np.float32)
+
+
+def one_white(raw: Any, tags: Tags, values: NDArray[np.uint16], black: NDArray) -> tuple[NDArray[np.uint16], float, NDArray[np.float64]]:
+    """Three values a pixel with one white level, and the factors (3,) that take LibRaw's white balance back to the file's own.
+
+    A linear DNG may have a white level for each channel. The channels are stretched to the greatest of them here. LibRaw keeps the values,
+    takes the greatest range above the first black for all, and puts what is wrong then into its white balance.
+    """
+    directory = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) or {}
+    told = np.asarray(directory.get(WHITE_LEVEL, ()), float)
+    other = directory.get(SAMPLE_FORMAT, (1,))[0] == FLOAT or directory.get(COMPRESSION, (1,))[0] == LOSSY
+    if tags.find(DNG_VERSION) is None or other or told.size not in (1, 3) or told.min() <= black.max():
+        return values, float(raw.white_level), np.ones(3)
+    whites = np.broadcast_to(told, 3)[:, None, None]
+    span, white = whites - black, whites.max()
+    if np.ptp(whites):
+        values = np.clip(np.rint(black + (values - black) * ((white - black) / span)), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return values, float(white), (span / span.max()).ravel()
 
 
 def black_level(raw: Any, tags: Tags, period: int) -> NDArray[np.float32]:

@@ -116,7 +116,8 @@ def source_colour(frame: Frame, path: Path | None) -> Colour:
     """The colours of `frame` as its file at `path` tells them: a DNG's own tags, else LibRaw's matrix, else `frame`'s."""
     tags = Tags(()) if path is None else read_tags(path)
     is_dng = tags.find(DNG_VERSION) is not None
-    calibrations = _of_dng(tags) if is_dng or path is None else _of_libraw(path)
+    finished = np.array_equal(frame.camera_to_srgb, np.eye(3))  # sRGB: what LibRaw's table says of the camera is no longer true
+    calibrations = _of_dng(tags) if is_dng or path is None else () if finished else _of_libraw(path)
     named = tags.find(UNIQUE_CAMERA)
     exposures = [_numbers(tags, number, 1) for number in BASELINE_EXPOSURES]
     return Colour(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours
+from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours, one_white
 from lowlight_kedro.datasets.containers import finished_kind
 from lowlight_kedro.datasets.opcodes import Area, heard_of
 from lowlight_kedro.datasets.tags import (
@@ -45,6 +45,7 @@ PHOTOSITES_PER_BYTE = 64  # a lossless code spends at least 1/8 bit on a photosi
 LIBRAW_LINES = ("Unexpected end of file", "data corrupted at")
 BLANK = (16, 128)  # rows and columns in the last corner, 0 only where decoding stopped: a sensor has noise
 BALANCE_LIMITS = (0.05, 20.0)  # of red and blue over green; lamps lie within 0.3 and 5
+BALANCED = ("nikon", "sony")  # makers whose small raws LibRaw gives balanced as shot (its as_shot_wb_applied, which rawpy does not show)
 ASPECT_LIMITS = (0.25, 4.0)  # of photosites; the cameras with such sensors lie within 0.5 and 2
 _stderr = threading.Lock()
 
@@ -216,10 +217,10 @@ def read_header(path: Path) -> dict[str, Any]:
         }
 
 
-def _white_balance(raw: Any) -> tuple[tuple[float, float, float], bool]:
-    """Multipliers of R, G, B, green = 1, as shot, else daylight, else 1; and whether they are as shot."""
+def _white_balance(raw: Any, ranges: NDArray) -> tuple[tuple[float, float, float], bool]:
+    """Multipliers of R, G, B, green = 1, as shot, else daylight, else 1; and whether they are as shot. `ranges`: see `one_white`."""
     for as_shot, multipliers in ((True, raw.camera_whitebalance), (False, raw.daylight_whitebalance)):
-        red, green, blue = (float(value) for value in multipliers[:3])
+        red, green, blue = (float(value) for value in np.asarray(multipliers[:3]) * ranges)
         if green > 0 and all(BALANCE_LIMITS[0] <= value / green <= BALANCE_LIMITS[1] for value in (red, blue)):
             return (red / green, 1.0, blue / green), as_shot
     return (1.0, 1.0, 1.0), False
@@ -251,8 +252,13 @@ def _default_crop(raw: Any, tags: Tags) -> tuple[int, int, int, int] | None:
 
 
 def _noise_profile(tags: Tags) -> tuple[tuple[float, float], ...] | None:
-    """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing or impossible."""
+    """DNG NoiseProfile, one (slope, offset) for all or for each of R, G, B; None where missing, impossible, or of floating-point values.
+
+    LibRaw scales those by the greatest of them where it lies above white, and does not tell.
+    """
     values = tags.find(NOISE_PROFILE) or ()
+    if tags.picture.get(SAMPLE_FORMAT, (1,))[:1] == (FLOAT,):
+        return None
     if len(values) not in (2, 6) or not all(np.isfinite(values)) or min(values) < 0:
         return None
     return tuple(zip(values[::2], values[1::2], strict=True))
@@ -283,13 +289,21 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
     """
     with _opened(path, unpack=True) as (raw, tags):
         (values, cfa), (exposure_s, iso) = _values(raw), _shot(raw, tags)
-        black = black_of_planes(raw, tags) if cfa == UNFILTERED else black_level(raw, tags, len(cfa))
-        (balance, as_shot), matrix = _white_balance(raw), _matrix(raw, tags)
-        as_shot = as_shot and not (matrix is None and balance == (1.0, 1.0, 1.0))  # LibRaw's default, where it knows nothing
+        if cfa == UNFILTERED:
+            black = black_of_planes(raw, tags)
+            values, white_level, ranges = one_white(raw, tags, values, black)
+        else:
+            black, white_level, ranges = black_level(raw, tags, len(cfa)), float(raw.white_level), np.ones(3)
+        (balance, as_shot), matrix = _white_balance(raw, ranges), _matrix(raw, tags)
+        maker = tags.camera.casefold().partition(" ")[0]
+        if cfa == UNFILTERED and maker in BALANCED and tags.find(DNG_VERSION) is None:
+            balance, as_shot = (1.0, 1.0, 1.0), True
+            matrix = np.eye(3, dtype=np.float32) if maker == "nikon" else matrix  # in sRGB too
+        as_shot = as_shot and not (matrix is None and np.allclose(balance, 1))  # LibRaw's default, where it knows nothing
         heard = heard_of(tags, values, Area.of(tags, raw.sizes))
         frame = checked(Frame(
             mosaic_dn=values, cfa=cfa, black_level=black,
-            white_level=float(raw.white_level), white_balance=balance, camera=tags.camera,
+            white_level=white_level, white_balance=balance, camera=tags.camera,
             camera_to_srgb=np.eye(3, dtype=np.float32) if matrix is None else matrix, noise_profile=_noise_profile(tags),
             orientation=_orientation(raw), exposure_s=exposure_s, iso=iso, default_crop=_default_crop(raw, tags),
             pixel_aspect=_pixel_aspect(raw), denoised=tags.number(NOISE_REDUCED) > 0,

@@ -18,7 +18,7 @@ from lowlight_kedro.datasets.colour_tags import Colour, source_colour
 from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
-from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, OPCODE_LISTS
+from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, OPCODE_LISTS, WHITE_LEVEL
 from lowlight_kedro.evaluation.page import jpeg
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import fraction_outside, render, resized, square
@@ -33,7 +33,7 @@ PREVIEW, PREVIEW_BYTES = 1600, 1_000_000  # pixels along the longer side of the 
 BEND = (HIGHEST - (CODES - 1)) / (CODES - 1) ** 2
 TILE = 256  # pixels; LibRaw and dcraw read lossless JPEG in tiles, not in strips
 JPEG, PREDICTOR = 7, 1  # Compression; the value to the left, the only predictor that darktable's decoder knows
-WHITE_LEVEL, EXPOSURE, NEUTRAL, LINEARIZATION = 50717, 50730, 50728, 50712
+EXPOSURE, NEUTRAL, LINEARIZATION = 50730, 50728, 50712
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import CFA_PHOTOMETRIC
 from lowlight_kedro.datasets.exif import append_directories
-from lowlight_kedro.datasets.linear_dng import HIGHEST, WHITE_LEVEL, LinearPicture, area_tags, file_tags, write_preview
-from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT
+from lowlight_kedro.datasets.linear_dng import HIGHEST, LinearPicture, area_tags, file_tags, write_preview
+from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, WHITE_LEVEL
 from lowlight_kedro.sensor.cfa import sample
 from lowlight_kedro.sensor.frame import Frame, normalise
 

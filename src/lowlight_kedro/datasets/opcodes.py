@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.tags import ACTIVE_AREA, OPCODE_LISTS, Tags
+from lowlight_kedro.datasets.black import LOSSY
+from lowlight_kedro.datasets.tags import ACTIVE_AREA, COMPRESSION, OPCODE_LISTS, Tags
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.frame import LensCorrections, between
 
-CONSTANT, LIST, GAIN_MAP = 4, 5, 9
+CONSTANT, LIST, MAP_POLYNOMIAL, GAIN_MAP = 4, 5, 8, 9
 NAMES = {
     1: "WarpRectilinear", 2: "WarpFisheye", 3: "FixVignetteRadial", CONSTANT: "FixBadPixelsConstant", LIST: "FixBadPixelsList",
-    6: "TrimBounds", 7: "MapTable", 8: "MapPolynomial", GAIN_MAP: "GainMap", 10: "DeltaPerRow", 11: "DeltaPerColumn", 12: "ScalePerRow",
-    13: "ScalePerColumn", 14: "WarpRectilinear2",
+    6: "TrimBounds", 7: "MapTable", MAP_POLYNOMIAL: "MapPolynomial", GAIN_MAP: "GainMap", 10: "DeltaPerRow", 11: "DeltaPerColumn",
+    12: "ScalePerRow", 13: "ScalePerColumn", 14: "WarpRectilinear2",
 }  # fmt: skip
 VERSION, OPTIONAL = 0x01030000, 1  # DNG 1.3, which brought opcodes; the flag of one that a reader may leave out
 GAIN_HEAD = ">10I4dI"  # area, first plane and their number, pitches, points, spacing, origin, planes of the map
@@ -152,8 +153,8 @@ def _multiplied(data: bytes, gains: NDArray[np.float32], area: Area) -> None:
         gains[number][np.ix_(rows - area.down, columns - area.right)] *= between(between(one, at[0], 0), at[1], 1)
 
 
-def _heard(number: int, data: bytes, mosaic: NDArray[np.uint16], area: Area, heard: Heard) -> Iterator[str]:
-    """Hear lists 1 and 2; what else they ask for, and why one is unusable."""
+def _heard(number: int, data: bytes, mosaic: NDArray[np.uint16], area: Area, heard: Heard, done: set[tuple[int, int]]) -> Iterator[str]:
+    """Hear lists 1 and 2; what else they ask for that is not `done`, {(list, opcode)}, and why one is unusable."""
     try:
         for opcode in opcodes(data):
             if number == 1 and opcode.number in (LIST, CONSTANT) and mosaic.ndim == 2:
@@ -166,7 +167,7 @@ def _heard(number: int, data: bytes, mosaic: NDArray[np.uint16], area: Area, hea
             elif number == 2 and opcode.number == GAIN_MAP:
                 heard.shading = np.ones(mosaic.shape, np.float32) if heard.shading is None else heard.shading
                 _multiplied(opcode.data, heard.shading.reshape(-1, *mosaic.shape[-2:]), area)
-            else:
+            elif (number, opcode.number) not in done:
                 yield f"{opcode.name} not done"
     except ValueError as error:
         if number == 2:
@@ -187,13 +188,14 @@ def _lens(data: bytes) -> LensCorrections | None:
 
 def heard_of(tags: Tags, mosaic: NDArray[np.uint16], area: Area) -> Heard:
     """What the opcode lists of a file say of its visible photosites `mosaic`, (H, W) or (3, H, W)."""
-    heard = Heard()
+    heard, lossy = Heard(), tags.picture.get(COMPRESSION, (1,))[:1] == (LOSSY,)
+    done = {(2, MAP_POLYNOMIAL)} if lossy else set()
     for number, tag in enumerate(OPCODE_LISTS, start=1):
         value = tags.find(tag)
         if not isinstance(value, tuple) or not all(isinstance(one, int) and 0 <= one < 256 for one in value):
             continue
         if number < 3:
-            heard.undone |= dict.fromkeys(_heard(number, bytes(value), mosaic, area, heard))
+            heard.undone |= dict.fromkeys(_heard(number, bytes(value), mosaic, area, heard, done))
             continue
         try:
             heard.lens = _lens(bytes(value))

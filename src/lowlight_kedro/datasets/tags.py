@@ -20,7 +20,7 @@ BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK = 50713, 507
 F_NUMBER, UNIQUE_CAMERA, ANALOG_BALANCE, NOISE_REDUCED = 33437, 50708, 50727, 50935
 COLOR_MATRICES, CAMERA_CALIBRATIONS, ILLUMINANTS, FORWARD_MATRICES = (50721, 50722), (50723, 50724), (50778, 50779), (50964, 50965)
 BASELINE_EXPOSURES = (50730, 51109)  # BaselineExposure, BaselineExposureOffset
-DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE = 50719, 50720
+DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, WHITE_LEVEL = 50719, 50720, 50717
 SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC = 254, 259, 262
 OPCODE_LISTS = (51008, 51009, 51022)  # done with the stored values, with linear photosites, after demosaicing
 STRIPS, TILES = (273, 279), (324, 325)  # offsets and byte counts of the image's data
@@ -30,7 +30,7 @@ NUMBERS = {
     MAKE, MODEL, EXPOSURE_TIME, TAKEN_AT, FOCAL_LENGTH, WIDTH, HEIGHT, SAMPLE_FORMAT, DNG_VERSION, ACTIVE_AREA, NOISE_PROFILE,
     BLACK_REPEAT, BLACK_LEVEL, BLACK_DELTA_H, BLACK_DELTA_V, FUJI_BLACK, *ISO_SOURCES, *SUB_DIRECTORIES, *STRIPS, *TILES,
     DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, F_NUMBER, UNIQUE_CAMERA, ANALOG_BALANCE, *COLOR_MATRICES, *CAMERA_CALIBRATIONS,
-    *ILLUMINANTS, *FORWARD_MATRICES, *BASELINE_EXPOSURES, NOISE_REDUCED, SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC, *OPCODE_LISTS,
+    *ILLUMINANTS, *FORWARD_MATRICES, *BASELINE_EXPOSURES, NOISE_REDUCED, SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC, *OPCODE_LISTS, WHITE_LEVEL,
 }  # fmt: skip
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
 MAX_DIRECTORIES, MAX_ENTRIES, MAX_BYTES = 32, 1024, 1 << 20  # more than any camera writes
@@ -69,10 +69,11 @@ class Tags:
 
     @property
     def camera(self) -> str:
-        """Maker and model, the model alone where it begins with a word of the maker's name, or UNKNOWN_CAMERA."""
+        """Maker and model, the model alone where it begins with a word of the maker's name; else a DNG's own name, or UNKNOWN_CAMERA."""
         words = [value for value in map(self.find, (MAKE, MODEL)) if isinstance(value, str) and value]
         repeats = len(words) == 2 and words[1].casefold().split()[0] in words[0].casefold().split()
-        return words[1] if repeats else " ".join(words) or UNKNOWN_CAMERA
+        unique = self.find(UNIQUE_CAMERA)
+        return words[1] if repeats else " ".join(words) or (isinstance(unique, str) and unique) or UNKNOWN_CAMERA
 
     @property
     def iso(self) -> float:
