@@ -4,7 +4,8 @@ The scenes are those of benchmarks/scenes.py: parts of photographs that training
 long tails, row noise and rounding. To each exposure one addition is made, in DN of 14 bits, and the frame is restored with the same
 noise model as before: nobody tells the restoration what was added. The table shows the PSNR of the frame without additions, and by how
 much each addition changes it, in dB, linear / sRGB, mean over the scenes; in brackets the scene that loses most in sRGB. With
-`--darks N` the same sensor takes N darks before, and the frame is restored with them.
+`--darks N` the same sensor takes N darks before, and the frame is restored with them. With `--masked N` the sensor has N columns at its
+left that see no light, which tell its black level and its rows.
 
     python benchmarks/artefacts.py --photographs FOLDER --layouts bayer xtrans --settings x100
 """
@@ -27,7 +28,8 @@ import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings
 from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
-from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.frame import Frame, crop
+from lowlight_kedro.sensor.masked import Area, with_masked
 
 Draws = np.random.Generator
 
@@ -137,13 +139,21 @@ def recorded(signal: NDArray, shot: Shot, name: str, seed: int, exposure: int) -
     )  # fmt: skip
 
 
-def dark_map(shot: Shot, name: str, seed: int, count: int) -> DarkMap | None:
+def beside_masked(sensor: Frame, columns: int) -> Frame:
+    """The picture beside so many masked columns of a sensor, with what they tell."""
+    height, width = sensor.shape
+    return with_masked(crop(sensor, 0, columns, height, width - columns), sensor.mosaic_dn, Area(0, columns, height, width),
+                       [Area(0, 0, height, columns)])  # fmt: skip
+
+
+def dark_map(shot: Shot, name: str, seed: int, count: int, masked: int) -> DarkMap | None:
     """What `count` darks of the same sensor tell; None where they cannot be used."""
     nothing_seen = np.zeros(shot.signal.shape)
     darks = [
         recorded(shot.noise.sample(nothing_seen, np.random.default_rng([seed, 100 + number])), shot, name, seed, 1 + number)
         for number in range(count)
     ]
+    darks = [beside_masked(dark, masked) for dark in darks] if masked else darks
     try:
         return measure_dark_map([partial(replace, dark) for dark in darks], [str(number) for number in range(count)])[0]
     except ValueError:  # its noise is cut off at black
@@ -160,13 +170,17 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def measured(scenes: list[Scene], prior: LoadedPrior, setting: str, layout: str, options: argparse.Namespace) -> Iterator[dict]:
     """PSNR of every scene without and with each addition, without and with darks."""
     for number, scene in enumerate(scenes):
-        shot = shoot(scene, SETTINGS[setting], layout, number, full=True)
+        whole = replace(scene, light=np.pad(scene.light, ((0, 0), (0, 0), (options.masked, 0))))
+        shot = shoot(whole, SETTINGS[setting], layout, number, full=True)
+        truth = shot.truth[..., options.masked :]
         for name, darks in product(["nothing", *options.additions], options.darks):
-            frame, known = recorded(shot.signal, shot, name, number, 0), dark_map(shot, name, number, darks) if darks else None
+            frame = recorded(shot.signal, shot, name, number, 0)
+            known = dark_map(shot, name, number, darks, options.masked) if darks else None
+            frame = beside_masked(frame, options.masked) if options.masked else frame
             begin = time.perf_counter()
             out = ll.restore(frame, prior, noise=shot.noise, ratio=shot.ratio, settings=settings_of(options), darks=known)
             seconds = time.perf_counter() - begin
-            figures = figures_of(out.light, shot.truth, scene)
+            figures = figures_of(out.light, truth, scene)
             yield {
                 "setting": setting, "layout": layout, "added": name, "darks": darks, "scene": scene.name, "linear": figures["psnr_linear"],
                 "srgb": figures["psnr_srgb"], "defects": out.record["defects"], "seconds": seconds,
@@ -203,6 +217,7 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=["bayer", "xtrans"], choices=[name for name, cfa in LAYOUTS.items() if cfa])
     parser.add_argument("--additions", nargs="+", default=[name for name in ADDITIONS if name != "nothing"], choices=ADDITIONS)
     parser.add_argument("--darks", type=int, nargs="+", default=[0, 4], help="numbers of darks; 0 is without")
+    parser.add_argument("--masked", type=int, default=0, help="masked columns, whole periods of the colour filters; 0 is without")
     parser.add_argument("--refreshes", type=int, default=1)
     parser.add_argument("--off", nargs="*", default=[], choices=["defects", "rows", "saturation"], help="of inference.measurement")
     parser.add_argument("--lines", action="store_true", help="inference.measurement.lines")

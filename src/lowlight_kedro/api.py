@@ -47,6 +47,7 @@ from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
 from lowlight_kedro.sensor.dark_signal import DarkSignal, choose_darks, dark_signal, known
 from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn, shaded
+from lowlight_kedro.sensor.masked import noise_beside
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
 from lowlight_kedro.sensor.render import render
@@ -261,6 +262,7 @@ def _exposure(
         if not isinstance(raw, Frame):
             raise ValueError("an array needs its noise: gain and read_noise, in its own units (Var = gain * signal + read_noise^2)")
         noise, source = noise_of(raw)
+    noise = noise_beside(noise, raw) if isinstance(raw, Frame) else noise
     dark = None if darks is None else _dark_of(raw, darks, noise)
     if dark is not None:
         signal = dark.taken_off(signal)

@@ -1,5 +1,6 @@
 """The law: whatever the levels and wherever the active area begins, `normalise` gives back the light that was written."""
 
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from lowlight_kedro.datasets.decoding import RawReadError, read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, tile_pattern
 from lowlight_kedro.sensor.frame import normalise
-from tests.conftest import CFAS, PHASES, make_frame
+from tests.conftest import CFAS, PHASES, SHARED, make_frame
 
 SHAPE = {2: (128, 160), 6: (498, 516)}  # LibRaw takes no smaller X-Trans
 WHITE = 4095.0
@@ -112,3 +113,58 @@ def test_the_nikons_green_saturates_at_its_tag_and_red_above(bracket):
     frame = read_frame(bracket / "sample3.dng")
     assert (frame.white_level, frame.white_from) == (3840, "tag")
     assert normalise(frame).max() == pytest.approx(4095 / 3840)
+
+
+def masked_columns(rng, height, columns=32, level=3.0):
+    return np.rint(rng.normal(200 + level, 3, (height, columns))).astype(np.uint16)
+
+
+def with_noise(rng, shape):
+    """A dim frame whose header says 200."""
+    frame = make_frame(rng, BAYER_RGGB, shape)
+    dim = np.rint(rng.normal(230, 4, shape)).astype(np.uint16)
+    return replace(frame, mosaic_dn=dim, black_level=np.full((2, 2), 200, np.float32), white_level=WHITE)
+
+
+def test_masked_areas_of_a_dng_tell_the_black_level(rng, tmp_path):
+    frame = with_noise(rng, SHAPE[2])
+    write_dng(tmp_path / "a.dng", frame, border=(4, 32, 0, 0), masked_left=masked_columns(rng, 128))
+    read = read_frame(tmp_path / "a.dng")
+    np.testing.assert_array_equal(read.mosaic_dn, frame.mosaic_dn)
+    assert read.black_level.mean() == pytest.approx(203, abs=0.2)
+    assert read.masked.sites == pytest.approx(32 * 128, rel=0.1)
+
+
+def test_a_border_of_a_dng_that_does_not_call_itself_masked_is_not_asked(rng, tmp_path):
+    frame = with_noise(rng, SHAPE[2])
+    whole = np.hstack([masked_columns(rng, 128), frame.mosaic_dn])
+    write_dng(tmp_path / "a.dng", replace(frame, mosaic_dn=whole))
+    data = (tmp_path / "a.dng").read_bytes()
+    area = struct.pack("<4I", 0, 0, 128, 192)
+    assert data.count(area) == 1
+    (tmp_path / "a.dng").write_bytes(data.replace(area, struct.pack("<4I", 0, 32, 128, 192)))
+    read = read_frame(tmp_path / "a.dng")
+    assert read.shape == (128, 160)
+    assert read.masked is None
+    assert (read.black_level == 200).all()
+
+
+@pytest.mark.parametrize("area", [(0, 0, 128, 64), (0, 0, 500, 32), (4, 32, 4, 20)], ids=["in the picture", "outside", "empty"])
+def test_masked_areas_that_cannot_be_are_told(area, rng, tmp_path):
+    write_dng(tmp_path / "a.dng", with_noise(rng, SHAPE[2]), border=(4, 32, 0, 0), masked_left=masked_columns(rng, 128))
+    data, told = (tmp_path / "a.dng").read_bytes(), struct.pack("<4I", 4, 0, 132, 32)
+    assert data.count(told) == 1
+    (tmp_path / "a.dng").write_bytes(data.replace(told, struct.pack("<4I", *area)))
+    read = read_frame(tmp_path / "a.dng")
+    assert read.masked is None
+    assert read.undone == (f"MaskedAreas unusable: {area} does not lie beside the picture (4, 32, 132, 192) inside of 132 x 192",)
+
+
+def test_the_borders_of_a_real_canon_agree_with_its_black_level_and_on_offsets_of_its_rows():
+    """LibRaw says 32; the left border 31.96, the right one 32.11, so 32 stays; rows of 0.1 DN stand in both."""
+    path = SHARED / "raw_faults" / "Canon_PowerShot_S40_CRW_0117.CRW"
+    if not path.is_file():
+        pytest.skip(f"the Canon S40 is not at {path}; set LOWLIGHT_TEST_DATA to its parent folder")
+    read = read_frame(path)
+    assert read.black_level.mean() == pytest.approx(32, abs=1e-3)
+    assert read.masked.rows == pytest.approx(0.10, abs=0.02)

@@ -18,12 +18,14 @@ from lowlight_kedro.datasets.tags import (
     COMPRESSION,
     DNG_VERSION,
     FUJI_BLACK,
+    MASKED_AREAS,
     SAMPLE_FORMAT,
     WHITE_LEVEL,
     Directory,
     Tags,
 )
 from lowlight_kedro.sensor.cfa import tile_pattern
+from lowlight_kedro.sensor.masked import Area, beside
 
 FLOAT = 3  # SampleFormat; LibRaw rescales such a DNG to whole numbers, so its tags no longer apply
 LOSSY = 34892  # Compression: JPEG of 8 bits, whose curve (MapPolynomial) LibRaw applies, so its levels no longer apply either
@@ -134,3 +136,31 @@ def black_level(raw: Any, tags: Tags, period: int) -> NDArray[np.float32]:
     if all(period % side == 0 for side in pattern.shape):
         pattern = tile_pattern(pattern, (period, period))
     return pattern.astype(np.float32)
+
+
+def visible_area(sizes: Any) -> Area:
+    """Where the picture lies on the sensor, by LibRaw's `sizes`."""
+    return Area(sizes.top_margin, sizes.left_margin, sizes.top_margin + sizes.height, sizes.left_margin + sizes.width)
+
+
+def masked_areas(raw: Any, tags: Tags) -> tuple[list[Area], str]:
+    """Where photosites lie that see no light: by MaskedAreas of a DNG, of other raws all that lies beside the picture.
+
+    The second is what is wrong with the tag, in words, or empty.
+    """
+    (height, width), visible = raw.raw_image.shape, visible_area(raw.sizes)
+    if not tags.find(DNG_VERSION):
+        return beside((height, width), visible), ""
+    directory = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) or {}
+    told, levels = directory.get(MASKED_AREAS, ()), directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT
+    if not told or not levels:
+        return [], ""
+    if len(told) % 4:
+        return [], f"MaskedAreas unusable: it holds {len(told)} numbers, expected four for each area"
+    areas = [Area(*map(int, told[at : at + 4])) for at in range(0, len(told), 4)]
+    for area in areas:
+        inside = 0 <= area.top < area.bottom <= height and 0 <= area.left < area.right <= width
+        apart = area.bottom <= visible.top or area.top >= visible.bottom or area.right <= visible.left or area.left >= visible.right
+        if not (inside and apart):
+            return [], f"MaskedAreas unusable: {tuple(area)} does not lie beside the picture {tuple(visible)} inside of {height} x {width}"
+    return areas, ""

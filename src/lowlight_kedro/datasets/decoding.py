@@ -6,13 +6,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours, one_white
+from lowlight_kedro.datasets.black import FLOAT, black_level, black_of_planes, colours, masked_areas, one_white, visible_area
 from lowlight_kedro.datasets.containers import finished_kind
 from lowlight_kedro.datasets.opcodes import Area, heard_of
 from lowlight_kedro.datasets.tags import (
@@ -35,6 +36,7 @@ from lowlight_kedro.datasets.tags import (
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, from_colours
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, checked, with_white
 from lowlight_kedro.sensor.levels import WhiteFrom, measured_white
+from lowlight_kedro.sensor.masked import with_masked
 from lowlight_kedro.sensor.render import camera_to_srgb
 
 NO_COLOUR = "it is monochrome or has more than three colours; Bayer, X-Trans and three values a pixel can be used"
@@ -277,6 +279,13 @@ def _values(raw: Any) -> tuple[NDArray[np.uint16], Cfa]:
     return visible.copy(), from_colours(colours(raw, 12))
 
 
+def _by_masked_sites(frame: Frame, raw: Any, tags: Tags) -> Frame:
+    """The frame with the black level that its masked photosites tell, if it has any that look like it."""
+    areas, wrong = masked_areas(raw, tags)
+    frame = with_masked(frame, raw.raw_image, visible_area(raw.sizes), areas)
+    return replace(frame, undone=(*frame.undone, wrong)) if wrong else frame
+
+
 def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
     """Decode the visible area of a Bayer or X-Trans raw, or of one with three values a pixel (linear DNG, sRAW).
 
@@ -310,6 +319,7 @@ def read_frame(path: Path, white: WhiteFrom = "measured") -> Frame:
             defects=heard.defects, shading=heard.shading, lens=heard.lens, undone=tuple(heard.undone),
             guessed=(*([] if as_shot else ["white balance"]), *(["colour matrix"] if matrix is None else [])),
         ))  # fmt: skip
+        frame = frame if cfa == UNFILTERED else _by_masked_sites(frame, raw, tags)
     if white == "tag" or cfa == UNFILTERED:
         return frame
     return with_white(frame, *measured_white(frame.mosaic_dn, frame.cfa, frame.white_level))

@@ -14,7 +14,7 @@ from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import TIME_FORMAT, of_frame
 from lowlight_kedro.datasets.opcodes import bad_pixels_list, gain_maps
-from lowlight_kedro.datasets.tags import MAX_BYTES, OPCODE_LISTS, TAKEN_AT, Tags
+from lowlight_kedro.datasets.tags import MASKED_AREAS, MAX_BYTES, OPCODE_LISTS, TAKEN_AT, Tags
 from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
 
@@ -99,9 +99,10 @@ def write_dng(
     border: tuple[int, int, int, int] = (0, 0, 0, 0),
     row_black: Sequence[float] | None = None,
     column_black: Sequence[float] | None = None,
+    masked_left: NDArray[np.uint16] | None = None,
     taken_at: str | None = None,
 ) -> None:
-    """Write `frame` atomically; all that it says but `white_from` becomes a tag.
+    """Write `frame` atomically; all that it says but `white_from` and `masked` becomes a tag.
 
     The colour matrix is the one with which white-balanced camera RGB is linear sRGB where
     `frame.camera_to_srgb` is the identity; white is D65 (CalibrationIlluminant1 = 21).
@@ -112,6 +113,7 @@ def write_dng(
         border: masked photosites (value 0) at the top, left, bottom and right, outside ActiveArea.
         row_black: DN that the black level of each row has beyond the pattern (BlackLevelDeltaV).
         column_black: the same of each column (BlackLevelDeltaH).
+        masked_left: masked photosites in place of those 0 at the left (H, border[1]), told as such (MaskedAreas).
         taken_at: start of the exposure, ISO 8601.
 
     Raises:
@@ -130,6 +132,9 @@ def write_dng(
     stamp = datetime.fromisoformat(taken_at).strftime(TIME_FORMAT) if taken_at else None
     metadata = of_frame(frame, Tags(({TAKEN_AT: stamp},) if stamp else ()))
     mosaic = np.pad(frame.mosaic_dn, ((top, bottom), (left, right)))
+    if masked_left is not None:
+        mosaic[top : top + rows, :left] = masked_left
+        tags.append((MASKED_AREAS, "I", 4, (top, 0, top + rows, left), True))
     with atomic_path(path) as temporary:
         with tifffile.TiffWriter(temporary, byteorder="<") as writer:
             writer.write(mosaic, photometric=CFA_PHOTOMETRIC, extratags=first_tags(metadata) + tags, software=False, metadata=None)

@@ -62,12 +62,21 @@ def _noise(record: Mapping[str, Any]) -> list[Fact]:
     if {"gain", "read_noise"} <= noise.keys():
         black, grey = (f"{100 * noise_at(signal, noise, ratio):.2g} %" for signal in (0, GREY))
         facts.append(("Before", f"noise of {black} of white in black, {grey} in middle grey, when brightened"))
-    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values)), *_darks(record), *_residual(record)]
+    return [*facts, ("Numbers, 1 = white of the raw", ", ".join(values)), *_masked(record), *_darks(record), *_residual(record)]
 
 
 def _residual(record: Mapping[str, Any]) -> list[Fact]:
     verdict = (record.get("residual") or {}).get("verdict")
     return [("What was taken away", "noise, as it was told" if verdict == "good" else verdict)] if verdict else []
+
+
+def _masked(record: Mapping[str, Any]) -> list[Fact]:
+    masked = record.get("masked")
+    if not masked:
+        return []
+    level = " / ".join(f"{value:+.2f}" for value in masked["black"])
+    rows = f"; rows apart by {masked['rows']:.2f} DN, taken off" if masked["rows"] else ""
+    return [("Black level", f"by {masked['sites']} masked photosites: {level} DN above that of the file in red, green, blue{rows}")]
 
 
 def _darks(record: Mapping[str, Any]) -> list[Fact]:
@@ -139,7 +148,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         told.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
     if "denoised before" in record.get("notes", ()):
         told.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
-    undone = [note for note in record.get("notes", ()) if note.endswith("not done") or note.startswith("OpcodeList")]
+    undone = [note for note in record.get("notes", ()) if note.endswith("not done") or " unusable: " in note]
     if undone:
         told.append(f"The file asks for more than is done here: {', '.join(undone)}.")
     return told

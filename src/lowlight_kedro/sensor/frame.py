@@ -32,6 +32,25 @@ class LensCorrections:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """What photosites that see no light told of a frame, DN; see `sensor.masked`.
+
+    Attributes:
+        sites: how many they are.
+        black: level of R, G, B above that of the file, already part of the frame's `black_level`.
+        black_std: what is not known of it.
+        rows: standard deviation of the offsets of the rows, already part of `black_level`; 0: none is clear.
+        rows_std: standard deviation of what is left of them; None: that of the noise model.
+    """
+
+    sites: int
+    black: tuple[float, ...]
+    black_std: float
+    rows: float
+    rows_std: float | None
+
+
+@dataclass(frozen=True)
 class Frame:
     """The visible area of one raw file, in digital numbers (DN), with what is needed to read it.
 
@@ -58,6 +77,7 @@ class Frame:
         shading: gains (H, W), or (3, H, W), by which the file wants the signal multiplied (GainMap of a DNG): the light is signal *
             shading, and so is its noise. None: 1.
         lens: corrections of the whole demosaiced picture; None: the file tells none.
+        masked: what masked photosites told of the black level; None: there are none, or they are not believed.
         undone: what the file asks to be done with its photosites and is not, in words.
         guessed: which of "white balance" and "colour matrix" the file does not tell and nobody knows of its camera.
     """
@@ -81,6 +101,7 @@ class Frame:
     defects: NDArray[np.bool_] | None = None
     shading: NDArray[np.float32] | None = None
     lens: LensCorrections | None = None
+    masked: Masked | None = None
     undone: tuple[str, ...] = ()
 
     @property

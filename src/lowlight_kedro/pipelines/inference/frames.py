@@ -22,6 +22,7 @@ from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimat
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.dark_signal import Darks, DarkSignal, choose_darks, dark_signal
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn, shaded
+from lowlight_kedro.sensor.masked import noise_beside
 from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.noise_sources import ASSUMED
 
@@ -108,6 +109,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
     noise, source, passed_over = shared.sensor.noise_model(
         frame.noise_known_as, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
     )
+    noise = noise_beside(noise, frame)
     dark, told = _dark_of(whole, noise, shared.darks)
     if dark is not None:
         dark = dark.part(*part_of(whole, *options.crop)) if options.crop else dark
@@ -116,7 +118,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
     facts = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
         "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
-        "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None,
+        "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None, "masked": frame.masked and vars(frame.masked),
     }  # fmt: skip
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std)
     return frame, exposure, facts | told
