@@ -29,7 +29,7 @@ from lowlight_kedro.api import LoadedPrior, Settings
 from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
 from lowlight_kedro.sensor.frame import Frame, crop
-from lowlight_kedro.sensor.masked import Area, with_masked
+from lowlight_kedro.sensor.masked import Rectangle, with_masked
 
 Draws = np.random.Generator
 
@@ -142,8 +142,8 @@ def recorded(signal: NDArray, shot: Shot, name: str, seed: int, exposure: int) -
 def beside_masked(sensor: Frame, columns: int) -> Frame:
     """The picture beside so many masked columns of a sensor, with what they tell."""
     height, width = sensor.shape
-    return with_masked(crop(sensor, 0, columns, height, width - columns), sensor.mosaic_dn, Area(0, columns, height, width),
-                       [Area(0, 0, height, columns)])  # fmt: skip
+    return with_masked(crop(sensor, 0, columns, height, width - columns), sensor.mosaic_dn, Rectangle(0, columns, height, width),
+                       [Rectangle(0, 0, height, columns)])  # fmt: skip
 
 
 def dark_map(shot: Shot, name: str, seed: int, count: int, masked: int) -> DarkMap | None:

@@ -7,13 +7,13 @@ import pytest
 
 from lowlight_kedro.sensor.cfa import tile_pattern
 from lowlight_kedro.sensor.frame import crop, normalise
-from lowlight_kedro.sensor.masked import Area, beside, masked_black, noise_beside, with_masked
+from lowlight_kedro.sensor.masked import Rectangle, beside, masked_black, noise_beside, with_masked
 from lowlight_kedro.sensor.noise import CameraNoise
 from tests.conftest import CFAS, make_frame
 
 SHAPE, LEFT, RIGHT, TOP = (240, 252), 26, 14, 5  # left: no whole period
 READ = 6.0
-VISIBLE = Area(TOP, LEFT, TOP + SHAPE[0], LEFT + SHAPE[1])
+VISIBLE = Rectangle(TOP, LEFT, TOP + SHAPE[0], LEFT + SHAPE[1])
 SENSOR = SHAPE[0] + TOP, LEFT + SHAPE[1] + RIGHT
 
 

@@ -25,7 +25,7 @@ from lowlight_kedro.datasets.tags import (
     Tags,
 )
 from lowlight_kedro.sensor.cfa import tile_pattern
-from lowlight_kedro.sensor.masked import Area, beside
+from lowlight_kedro.sensor.masked import Rectangle, beside
 
 FLOAT = 3  # SampleFormat; LibRaw rescales such a DNG to whole numbers, so its tags no longer apply
 LOSSY = 34892  # Compression: JPEG of 8 bits, whose curve (MapPolynomial) LibRaw applies, so its levels no longer apply either
@@ -138,12 +138,12 @@ def black_level(raw: Any, tags: Tags, period: int) -> NDArray[np.float32]:
     return pattern.astype(np.float32)
 
 
-def visible_area(sizes: Any) -> Area:
+def visible_area(sizes: Any) -> Rectangle:
     """Where the picture lies on the sensor, by LibRaw's `sizes`."""
-    return Area(sizes.top_margin, sizes.left_margin, sizes.top_margin + sizes.height, sizes.left_margin + sizes.width)
+    return Rectangle(sizes.top_margin, sizes.left_margin, sizes.top_margin + sizes.height, sizes.left_margin + sizes.width)
 
 
-def masked_areas(raw: Any, tags: Tags) -> tuple[list[Area], str]:
+def masked_areas(raw: Any, tags: Tags) -> tuple[list[Rectangle], str]:
     """Where photosites lie that see no light: by MaskedAreas of a DNG, of other raws all that lies beside the picture.
 
     The second is what is wrong with the tag, in words, or empty.
@@ -157,7 +157,7 @@ def masked_areas(raw: Any, tags: Tags) -> tuple[list[Area], str]:
         return [], ""
     if len(told) % 4:
         return [], f"MaskedAreas unusable: it holds {len(told)} numbers, expected four for each area"
-    areas = [Area(*map(int, told[at : at + 4])) for at in range(0, len(told), 4)]
+    areas = [Rectangle(*map(int, told[at : at + 4])) for at in range(0, len(told), 4)]
     for area in areas:
         inside = 0 <= area.top < area.bottom <= height and 0 <= area.left < area.right <= width
         apart = area.bottom <= visible.top or area.top >= visible.bottom or area.right <= visible.left or area.left >= visible.right

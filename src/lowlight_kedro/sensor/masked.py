@@ -30,7 +30,7 @@ DARKEST = 0.01  # fraction of the picture's sites that is its darkest
 SURE = 3.0  # standard errors by which the picture contradicts the rows of its masked sites
 
 
-class Area(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle of the sensor: first row and column, and those after the last."""
 
     top: int
@@ -56,20 +56,25 @@ class Band:
     width: int
 
 
-def beside(shape: tuple[int, int], visible: Area) -> list[Area]:
+def beside(shape: tuple[int, int], visible: Rectangle) -> list[Rectangle]:
     """What lies left and right of the visible area, and above and below it, on a sensor of a shape."""
     top, left, bottom, right = visible
-    return [Area(top, 0, bottom, left), Area(top, right, bottom, shape[1]), Area(0, left, top, right), Area(bottom, left, shape[0], right)]
+    return [
+        Rectangle(top, 0, bottom, left),
+        Rectangle(top, right, bottom, shape[1]),
+        Rectangle(0, left, top, right),
+        Rectangle(bottom, left, shape[0], right),
+    ]
 
 
-def _channels(area: Area, visible: Area, cfa: Cfa) -> NDArray[np.int_]:
+def _channels(area: Rectangle, visible: Rectangle, cfa: Cfa) -> NDArray[np.int_]:
     """The channel of each site of an area (h, w), the pattern beginning with the visible area."""
     period = len(cfa)
     rows, columns = np.arange(area.top, area.bottom) - visible.top, np.arange(area.left, area.right) - visible.left
     return np.asarray(cfa)[np.ix_(rows % period, columns % period)]
 
 
-def _excess(sensor_dn: NDArray, area: Area, visible: Area, black: NDArray) -> NDArray[np.float64]:
+def _excess(sensor_dn: NDArray, area: Rectangle, visible: Rectangle, black: NDArray) -> NDArray[np.float64]:
     """DN above the header's black (h, w); `black` (p, q) begins with the visible area."""
     rows, columns = np.arange(area.top, area.bottom) - visible.top, np.arange(area.left, area.right) - visible.left
     return sensor_dn[area.top : area.bottom, area.left : area.right] - black[np.ix_(rows % len(black), columns % black.shape[1])]
@@ -89,7 +94,7 @@ def _even(values: NDArray, keep: NDArray[np.bool_], std: float) -> NDArray[np.bo
     return np.asarray((np.abs(means - middle) < FLAT * usual) & (count > len(values) / 2))
 
 
-def _band(sensor_dn: NDArray, area: Area, frame: Frame, visible: Area, darkest: float) -> Band | None:
+def _band(sensor_dn: NDArray, area: Rectangle, frame: Frame, visible: Rectangle, darkest: float) -> Band | None:
     """What an area shows, if it looks like black: noise around a level close to the header's, the same in most of its lines."""
     if min(area.bottom - area.top, area.right - area.left) < LEAST_LINES:
         return None
@@ -180,7 +185,9 @@ def _contradicts(frame: Frame, rows: NDArray) -> bool:
     return follows + SURE * error < 0.5
 
 
-def masked_black(sensor_dn: NDArray, frame: Frame, visible: Area, areas: Sequence[Area]) -> tuple[Masked, NDArray, NDArray] | None:
+def masked_black(
+    sensor_dn: NDArray, frame: Frame, visible: Rectangle, areas: Sequence[Rectangle]
+) -> tuple[Masked, NDArray, NDArray] | None:
     """What the masked sites tell: facts, level by channel (3,) and offsets of the rows (H,), DN above the header's black.
 
     None where none of the areas looks like black, or the header has a level for every row, or none at all (it was subtracted).
@@ -207,7 +214,7 @@ def masked_black(sensor_dn: NDArray, frame: Frame, visible: Area, areas: Sequenc
     return facts, black, rows
 
 
-def with_masked(frame: Frame, sensor_dn: NDArray, visible: Area, areas: Sequence[Area]) -> Frame:
+def with_masked(frame: Frame, sensor_dn: NDArray, visible: Rectangle, areas: Sequence[Rectangle]) -> Frame:
     """`frame` with the black level that its masked sites tell, by channel and row; itself where they tell none."""
     told = masked_black(sensor_dn, frame, visible, areas)
     if told is None:
