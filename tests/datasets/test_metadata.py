@@ -16,8 +16,9 @@ from lowlight_kedro.datasets.icc import linear_profile, srgb_profile
 from lowlight_kedro.datasets.image import ImageDataset, Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
 from lowlight_kedro.datasets.maker_notes import DNG_PRIVATE, MAKER_NOTE, NOTE_SAFETY, NOTES, NOTES_IN_DNG, kept_in_dng
-from lowlight_kedro.datasets.metadata import Metadata, _packet, fractions, of_frame, read_metadata, short, text
+from lowlight_kedro.datasets.metadata import Metadata, fractions, of_frame, read_metadata, short, text
 from lowlight_kedro.datasets.tags import DNG_VERSION, Entry, read_tags
+from lowlight_kedro.datasets.xmp import PACKET, whole_packet
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 from lowlight_kedro.sensor.render import camera_to_srgb
@@ -241,7 +242,13 @@ def test_a_packet_is_read_in_time_that_grows_as_it_does():
     """Editors leave room behind a packet; a pattern that began anew at every blank of it took seconds."""
     steps, room = b'darktable:history="no"', b" " * 900_000
     packet = b'<rdf:RDF xmlns:rdf="r" xmlns:darktable="d"><rdf:Description %b a="b"/>%b</rdf:RDF>'
-    assert _packet(packet % (steps, room)) == packet % (b"", room)
+    assert whole_packet(packet % (steps, room)) == PACKET % (packet % (b"", room))
+
+
+def test_a_sidecar_is_wrapped_as_a_packet_once():
+    packet = whole_packet(b'\xef\xbb\xbf<?xml version="1.0" encoding="UTF-8"?>\n' + XMP)
+    assert packet == PACKET % XMP
+    assert whole_packet(packet) == packet
 
 
 def test_a_minolta_keeps_its_tiff_in_a_block(tmp_path):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from lowlight_kedro.datasets.tags import (
     directories,
     read_tags,
 )
+from lowlight_kedro.datasets.xmp import LARGEST_PACKET, packet_of
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA, Frame
 from lowlight_kedro.version import __version__
 
@@ -54,10 +54,9 @@ LEFT_OUT = {
     EXIF_VERSION,
 }  # CFAPattern, sizes, interoperability, padding; the version is that of what is written
 LARGEST = 32_768  # bytes of one value; longer ones are a program's own data
-LARGEST_XMP = 1 << 20
 EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # from LibRaw's flip
 TIME_FORMAT = "%Y:%m:%d %H:%M:%S"
-DARKTABLES_STEPS = re.compile(rb'<darktable:(\w+)[^>]*?(?:/>|>.*?</darktable:\1>)|(?<=\s)darktable:\w+\s*=\s*"[^"]*"', re.DOTALL)
+GPS_VERSION = Entry(0, 1, 4, bytes((2, 3, 0, 0)))
 Numbered = dict[int, Entry]
 
 
@@ -175,39 +174,6 @@ def _gps_is_wrong(gps: Numbered) -> str | None:
     return None
 
 
-def _packet(data: bytes) -> bytes:
-    """An XMP packet that is whole, without the steps that darktable took with the raw: they are not for a restored file.
-
-    Raises:
-        ValueError: it is not.
-    """
-    trimmed = data.strip(b"\0 \r\n\t")
-    if len(data) > LARGEST_XMP or not trimmed:
-        raise ValueError(f"it has {len(data)} bytes")
-    try:
-        root = ElementTree.fromstring(trimmed)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"it is no XML: {error}") from error
-    if not root.tag.endswith(("}xmpmeta", "}RDF", "}xapmeta")):
-        raise ValueError(f"it begins with {root.tag}")
-    return DARKTABLES_STEPS.sub(b"", trimmed)
-
-
-def _xmp(path: Path, embedded: bytes) -> tuple[bytes, list[str]]:
-    """The packet of a sidecar beside the raw, which was written last, else the embedded one; and what is wrong with them."""
-    lost: list[str] = []
-    for place in (path.with_suffix(path.suffix + ".xmp"), path.with_suffix(".xmp"), path.with_suffix(".XMP")):
-        if place.is_file():
-            try:
-                return _packet(place.read_bytes()), lost
-            except (ValueError, OSError) as error:
-                lost.append(f"the XMP of {place.name} ({error})")
-    try:
-        return (_packet(embedded), lost) if embedded.strip(b"\0 ") else (b"", lost)
-    except ValueError as error:
-        return b"", [*lost, f"its XMP ({error})"]
-
-
 def _too_long(number: int, role: str) -> str:
     """What to tell of a value that was not even read."""
     return NOTES if number == MAKER_NOTE else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
@@ -218,7 +184,7 @@ def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str], str]:
     found: dict[str, Numbered] = {"main": {}, "exif": {}, "gps": {}}
     xmp, torn, lost, order = b"", 0, list[str](), "<"
     with path.open("rb") as file, suppress(struct.error, OverflowError, ValueError):
-        xmp = cr3_xmp(file, LARGEST_XMP + 1)
+        xmp = cr3_xmp(file, LARGEST_PACKET + 1)
         notes = cr3_notes(file, MAX_BYTES)
         if notes:
             found["exif"][MAKER_NOTE] = Entry(MAKER_NOTE, 7, len(notes) - 8, notes[8:], 8)
@@ -290,16 +256,17 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     """
     found, embedded, lost, order = _read(path)
     own = of_frame(frame, read_tags(path))
-    xmp, wrong = _xmp(path, embedded)
+    xmp, wrong = packet_of(path, embedded)
     lost += wrong
     notes = kept_in_dng(found["main"], found["exif"], order)
     if (MAKER_NOTE in found["exif"] or not found["main"]) and NOTES not in lost:  # a CRW holds its notes in a format of its own
         lost.append(NOTES_IN_DNG if notes else NOTES)
     main = {number: entry for number, entry in found["main"].items() if number in MAIN}
     exif = {number: entry for number, entry in found["exif"].items() if number not in LEFT_OUT}
-    gps, problem = found["gps"], _gps_is_wrong(found["gps"])
+    gps, problem = {0: GPS_VERSION} | found["gps"], _gps_is_wrong(found["gps"])
     if problem:
         lost.append(problem)
+    if problem or not found["gps"]:
         gps = {}
     told = {} if LENS_MODEL in exif else {entry.number: entry for entry in _by_libraw(path, exif)}
     artist = {ARTIST: told.pop(ARTIST)} if ARTIST in told else {}
