@@ -33,7 +33,7 @@ def test_planes_of_a_mosaic_come_back_in_their_places():
 
 
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("shape", [(3, 65, 96), (64, 96)], ids=["rgb", "bayer"])
+@pytest.mark.parametrize("shape", [(3, 33, 48), (48, 64)], ids=["rgb", "bayer"])
 def test_each_takes_away_most_of_the_noise_of_a_soft_picture(name, shape):
     if name in NEEDS and find_spec(NEEDS[name]) is None:
         pytest.skip(f"the package {NEEDS[name]} is not installed: pip install lowlight-kedro[baselines]")
@@ -50,7 +50,7 @@ def test_each_takes_away_most_of_the_noise_of_a_soft_picture(name, shape):
 )
 @pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS], ids=["bayer", "xtrans"])
 def test_strips_of_demosaicnet_are_the_whole(cfa, monkeypatch):
-    light = np.random.default_rng(0).uniform(0.1, 0.9, (3, 300, 48)).astype(np.float32)
+    light = np.random.default_rng(0).uniform(0.1, 0.9, (3, 300, 24)).astype(np.float32)
     mosaic = sample(light, cfa)
     parts = demosaicnet(mosaic, cfa)
     monkeypatch.setattr("lowlight_kedro.evaluation.baselines.demosaicnet.STRIP", 600)

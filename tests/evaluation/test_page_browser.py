@@ -37,7 +37,7 @@ def test_the_divider_follows_every_drag(browser, tmp_path):
     for pixels in (120, -150, 120, -150, 200, -100):
         before = float(slider.get_property("value"))
         half = pixels // 2
-        hand = ActionChains(browser).move_to_element(divider).click_and_hold()
+        hand = ActionChains(browser, duration=40).move_to_element(divider).click_and_hold()
         hand.move_by_offset(half, 3).move_by_offset(pixels - half, -3).release().perform()
         moved = (float(slider.get_property("value")) - before) / 100 * stage.size["width"]
         assert moved == pytest.approx(pixels, abs=12)  # whole per cent

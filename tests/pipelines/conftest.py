@@ -44,7 +44,12 @@ def write_raws(folder: Path, scenes=SCENES) -> None:
             write_dng(folder / "Sony" / kind / f"{scene}_00_{seconds:g}s.dng", frame)
 
 
-DRAWN = ("training_curves", "evaluation_figure", "restored_sheet")  # matplotlib takes as long as all the rest of a small run
+DRAWN = (
+    "training_curves",
+    "evaluation_figure",
+    "uncertainty_figure",
+    "restored_sheet",
+)  # matplotlib takes as long as all the rest of a small run
 
 
 @dataclass(frozen=True)

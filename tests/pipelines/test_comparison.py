@@ -26,8 +26,7 @@ SMALL = {"select": {"splits": ["val"]}}
 
 
 def test_every_method_is_measured_as_evaluation_measures_it(project):
-    project.run("inference", "evaluation", inference=SMALL)
-    project.run("comparison", inference=SMALL, comparison={"methods": METHODS | BASELINES})
+    project.run("inference", "evaluation", "comparison", inference=SMALL, comparison={"methods": METHODS | BASELINES})
     table = pd.read_csv(project.data / "08_reporting/methods.csv").set_index("method")
     alone = pd.read_csv(project.data / "08_reporting/evaluation.csv").iloc[0]
     assert list(table.index) == ["scaled", *METHODS, *BASELINES]
@@ -44,6 +43,10 @@ def test_every_method_is_measured_as_evaluation_measures_it(project):
     assert set(scores["protocol"]) == {"linear_rgb", "sid_raw"}
     both = scores.query("protocol == 'linear_rgb' and metric == 'psnr_srgb'").set_index("method")["value"]
     assert both["noise_map"] == pytest.approx(table.loc["noise_map", "psnr_srgb"])
+    between = pd.read_csv(project.data / "08_reporting/method_differences.csv").query("protocol == 'linear_rgb' and metric == 'psnr_srgb'")
+    of_dps = between.set_index(["method", "against"])["difference"]
+    assert of_dps["dps", "noise_map"] == pytest.approx(table.loc["dps", "psnr_srgb"] - table.loc["noise_map", "psnr_srgb"])
+    assert ("scaled", "noise_map") not in of_dps
     assert set(pd.read_csv(project.data / "08_reporting/method_residuals.csv")["method"]) == set(METHODS | BASELINES)
     assert "Methods side by side: scaled, noise_map" in (project.data / "08_reporting/methods.html").read_text(encoding="utf-8")
 

@@ -100,6 +100,12 @@ def test_published_lists_win_over_the_numbering_and_name_the_pairs():
     assert alone == []
 
 
+def test_what_a_list_names_and_the_folder_lacks_is_known():
+    there = {"Sony/short/00001_00_0.04s", "Sony/long/00001_00_10s"}
+    assert scenes.listed_without_file(LISTS, there) == {"Sony_test_list.txt": ["Sony/short/00002_00_0.1s"]}
+    assert scenes.listed_without_file(LISTS, there | {"Sony/short/00002_00_0.1s"}) == {}
+
+
 def test_without_lists_the_digit_decides():
     table = scenes.LAYOUTS["sid"](headers(*SID, ("Sony/long/10003_00_10s", 1)), RULES)
     assert table["split"].tolist() == ["train"] * 5 + ["val"] * 2 + ["test"]

@@ -162,9 +162,15 @@ def picture_of(raw: Callable[[], Frame]) -> Callable[[], NDArray] | None:
 
 
 def summarise_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means with intervals by scene, over all frames and by stratum; and differences to the input on the same frames."""
+    """Means with intervals by scene, over all frames and by stratum; and differences on the same frames: to the input, and of several
+    methods to the first of them.
+    """
     if scores["scene"].nunique() < 2:
         logger.warning("one scene only: means have no interval, for frames of one scene are no independent trials")
     # Fractions of the frame that was still differ by frame: one protocol all the same.
     scores = scores.assign(region=scores["region"].where(scores["protocol"] != "linear_rgb", "still and unsaturated"))
-    return summarised(scores), differences(scores, INPUT)
+    methods = [name for name in scores["method"].unique() if name != INPUT]
+    tables = [differences(scores, INPUT)]
+    if len(methods) > 1:
+        tables.append(differences(scores[scores["method"] != INPUT], methods[0]))
+    return summarised(scores), pd.concat(tables, ignore_index=True)

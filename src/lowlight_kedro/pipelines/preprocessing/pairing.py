@@ -52,6 +52,9 @@ def index_frames(
         raise ValueError(f"none of the {len(raw_frames)} raws is readable; the first: {unreadable[0]['reason']}")
     layout = choose("layout", scenes.LAYOUTS, options.layout)
     frames = layout(pd.DataFrame(rows), scenes.LayoutRules(options.scene_pattern, options.burst_gap_s, pair_lists))
+    if options.layout == "sid":
+        for name, missing in scenes.listed_without_file(pair_lists, set(frames["frame"])).items():
+            logger.warning("%s: %d of its short exposures are not among the readable raws; the first: %s", name, len(missing), missing[0])
     split = options.split
     frames["split"] = [
         split.scenes.get(scene) or published or scenes.split_of(scene, split.rule, split.fractions, {})
@@ -63,6 +66,8 @@ def index_frames(
 def pair_frames(frames: pd.DataFrame, options: PreprocessingOptions) -> tuple[pd.DataFrame, Problems]:
     """Pairs of short and long exposures by name and header; short exposures without a partner are listed."""
     pairs, unmatched = scenes.pair(frames)
+    if not (frames["data_type"] == "short").any():
+        logger.info("no pairs: layout %s takes none of the %d raws for a short exposure (docs/data_sets.md)", options.layout, len(frames))
     pairs, excluded = scenes.exclude(pairs, dict(zip(frames["frame"], frames["path"], strict=True)), options.pairing.exclude)
     for problem in unmatched + excluded:
         logger.warning("not paired: %s: %s", problem["file"], problem["reason"])

@@ -5,7 +5,7 @@ ELD (Wei et al. 2020): camera/scene-N/IMG_0001 to IMG_0016, all for testing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -41,6 +41,12 @@ def listed_pairs(lists: Mapping[str, str]) -> dict[str, tuple[str, str]]:
             if pairs.setdefault(short, (long, split)) != (long, split):
                 raise ValueError(f"{name}, line {number}: {short} stands in two lists with different pair or split; keep one")
     return pairs
+
+
+def listed_without_file(lists: Mapping[str, str], frames: Collection[str]) -> dict[str, list[str]]:
+    """Short exposures that a list names and that are not among `frames`, by list."""
+    missing = {name: [short for short in listed_pairs({name: text}) if short not in frames] for name, text in lists.items()}
+    return {name: shorts for name, shorts in missing.items() if shorts}
 
 
 def sid(frames: pd.DataFrame, rules: LayoutRules) -> pd.DataFrame:
