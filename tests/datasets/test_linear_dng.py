@@ -189,9 +189,8 @@ def test_libraw_shows_it_as_it_shows_the_mosaic(orientation, rng, tmp_path):
     np.testing.assert_allclose(linear, mosaic, atol=8e-4)
 
 
-@pytest.mark.parametrize(("name", "ratio"), [("sample1", 1.0), ("sample2", 4.0)])
-def test_libraw_shows_a_real_raw_as_it_shows_its_mosaic(bracket, tmp_path, name, ratio):
-    source = bracket / f"{name}.dng"
+def test_libraw_shows_a_real_raw_as_it_shows_its_mosaic(bracket, tmp_path):
+    source, ratio = bracket / "sample2.dng", 4.0
     frame = read_frame(source, "tag")
     light = superpixel(balanced(normalise(frame), frame.cfa, frame.white_balance), frame.cfa) * np.float32(ratio)
     saved(tmp_path / "a.dng", LinearPicture(light, frame, ratio, source))
