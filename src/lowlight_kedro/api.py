@@ -225,6 +225,24 @@ def noise_of(frame: Frame) -> tuple[NoiseModel, str]:
     return PoissonGaussian(values["gain"], values["read_noise"]), source
 
 
+def _maps_of(darks: Sequence[Frame]) -> list[DarkMap]:
+    """A map for each exposure time.
+
+    Raises:
+        ValueError: a dark cannot be used.
+    """
+    by_time: dict[str, dict[str, Frame]] = {}
+    for number, dark in enumerate(darks):
+        by_time.setdefault(f"{dark.exposure_s:g}", {})[str(number)] = dark
+    maps, left_out = list[DarkMap](), list[str]()
+    for frames in by_time.values():
+        one, reasons = measure_dark_map([partial(replace, dark) for dark in frames.values()], list(frames))
+        maps, left_out = [*maps, one], left_out + reasons
+    if left_out:
+        raise ValueError("; ".join(left_out))
+    return maps
+
+
 def _dark_of(raw: Frame | NDArray, darks: Sequence[Frame] | DarkMap, noise: NoiseModel) -> DarkSignal:
     """What a frame shows without light.
 
@@ -233,14 +251,11 @@ def _dark_of(raw: Frame | NDArray, darks: Sequence[Frame] | DarkMap, noise: Nois
     """
     if not isinstance(raw, Frame):
         raise ValueError("darks are for frames of `read_raw`; take them off an array yourself")
-    if not isinstance(darks, DarkMap):
-        darks, left_out = measure_dark_map([partial(replace, dark) for dark in darks], [str(number) for number in range(len(darks))])
-        if left_out:
-            raise ValueError("; ".join(left_out))
-    chosen = choose_darks([known(darks)], raw.noise_known_as, raw.iso, raw.exposure_s, raw.shape)
+    maps = [darks] if isinstance(darks, DarkMap) else _maps_of(darks)
+    chosen = choose_darks([known(one) for one in maps], raw.noise_known_as, raw.iso, raw.exposure_s, raw.shape)
     if chosen.darks is None:
         raise ValueError(f"no darks fit: {chosen.why}")
-    return dark_signal(darks, raw, noise)
+    return dark_signal(chosen.darks.map, raw, noise)
 
 
 def _exposure(

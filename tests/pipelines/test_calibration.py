@@ -53,7 +53,12 @@ def test_flats_and_darks_give_the_camera_back_and_inference_uses_it(calibrated):
     assert used["noise_from"].startswith("calibration of Acme One from flats, ISO 800 (good: ")
     assert used["noise"]["gain"] == pytest.approx(entry["gain_dn"] / RANGE)
     assert used["noise_not_from"] == []
-    assert used["darks"] == {"frames": [f"{number}.dng" for number in range(4)], "exposure_s": 0.1, "sites": used["darks"]["sites"]}
+    assert used["darks"] == {
+        "frames": [f"{number}.dng" for number in range(4)],
+        "exposure_s": 0.1,
+        "times_s": [],
+        "sites": used["darks"]["sites"],
+    }
     with np.load(calibrated.data / "03_primary/calibrations/Acme_One_iso800_0.1s_192x192.npz") as dark_map:
         assert (dark_map["camera"], dark_map["count"], dark_map["shape"].tolist()) == ("Acme One", 4, [192, 192])
         assert np.abs(dark_map["black"]).max() < 1

@@ -180,7 +180,7 @@ def test_darks_whose_noise_was_cut_off_and_darks_of_another_size_are_left_out():
     assert "dark c is left out: it has 100 x 204 photosites, the others 192 x 204" in left_out[1]
 
 
-def test_darks_fit_by_camera_size_and_iso_and_the_nearest_time_is_taken():
+def test_darks_fit_by_camera_size_and_iso_and_several_times_make_a_line():
     rng = np.random.default_rng(11)
     short, long = (known(measured(np.zeros(SHAPE), 1, rng, exposure_s=seconds)) for seconds in (2.0, 30.0))
 
@@ -189,8 +189,12 @@ def test_darks_fit_by_camera_size_and_iso_and_the_nearest_time_is_taken():
 
     assert choice().darks is long
     assert choice().warned == ""
-    assert choice(seconds=3.0).darks is short
-    assert "exposed for 2 s, the frame for 3 s" in choice(seconds=3.0).warned
+    alone = choose_darks([short], "acme one", 1600.0, 3.0, SHAPE)
+    assert alone.darks is short
+    assert "exposed for 2 s, the frame for 3 s" in alone.warned
+    assert choice(seconds=3.0).darks.exposure_s == 3.0
+    assert choice(seconds=3.0).warned == ""
+    assert "exposed for 60 s, its darks between 2 s and 30 s" in choice(seconds=60.0).warned
     assert choice(seconds=np.nan).darks is not None
     refusals = {
         "darks are of Acme One, the frame is of Zenit": {"camera": "Zenit"},

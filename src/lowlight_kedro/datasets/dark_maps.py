@@ -37,7 +37,8 @@ def read_dark_map(path: Path) -> DarkMap:
         DatasetError: the file is no map.
     """
     values = _fields(path, NAMES)
-    return DarkMap(**values | {"shape": tuple(map(int, values["shape"])), "frames": tuple(map(str, values["frames"]))})
+    texts = {"frames": tuple(map(str, values["frames"])), "times_s": tuple(map(float, values["times_s"]))}
+    return DarkMap(**values | {"shape": tuple(map(int, values["shape"]))} | texts)
 
 
 class DarkMapDataset(AbstractDataset[DarkMap, DarkMap]):

@@ -84,7 +84,10 @@ def _darks(record: Mapping[str, Any]) -> list[Fact]:
     if not darks:
         return []
     count = len(darks["frames"])
-    taken = f"taken off, as {count} dark frame{'s' if count > 1 else ''} of {seconds(darks['exposure_s'])} told it"
+    of = seconds(darks["exposure_s"])
+    if darks.get("times_s"):
+        of = f"{' and '.join(map(seconds, (darks['times_s'][0], darks['times_s'][-1])))}, by a line for {of},"
+    taken = f"taken off, as {count} dark frame{'s' if count > 1 else ''} of {of} told it"
     return [("What the sensor shows without light", f"{taken}; {darks['sites']} hot or restless photosites")]
 
 

@@ -39,12 +39,14 @@ class DarkMap:
         black: (p, q), a level for each channel on the pattern of the colour filters.
         rows, columns: (H,), (W,) offsets.
         glow: (H // BLOCK, W // BLOCK) means of blocks, beside rows and columns.
-        shared_std: what is not known of all this: standard deviation of one site.
+        parts_std: what is not known of black, rows, columns and glow, (4,): standard deviation of one site.
         sites: (K,) places in the flattened frame of hot, cold and restless sites.
         excess: (K,) what they show beside all that.
         excess_std: (K,) what is not known of it.
         restless_std: (K,) noise of one exposure there beyond that of other sites.
+        site_std: what is not known of a site that is not listed.
         frames: names of the darks.
+        times_s: their exposure times, where they are several (`dark_line`); empty: `exposure_s`.
     """
 
     camera: str
@@ -56,12 +58,19 @@ class DarkMap:
     rows: NDArray[np.float32]
     columns: NDArray[np.float32]
     glow: NDArray[np.float32]
-    shared_std: float
+    parts_std: NDArray[np.float64]
     sites: NDArray[np.int64]
     excess: NDArray[np.float32]
     excess_std: NDArray[np.float32]
     restless_std: NDArray[np.float32]
+    site_std: float
     frames: tuple[str, ...] = ()
+    times_s: tuple[float, ...] = ()
+
+    @property
+    def shared_std(self) -> float:
+        """What is not known of black, rows, columns and glow together: standard deviation of one site."""
+        return float(np.sqrt(np.square(self.parts_std).sum()))
 
     def shared(self, rows: slice) -> NDArray[np.float32]:
         """What black, rows, columns and glow show together in some rows, (h, W)."""
@@ -173,7 +182,7 @@ def _means(surveys: Sequence[Survey]) -> dict[str, Any]:
     return {
         "black": black.astype(np.float32), "rows": rows.astype(np.float32),
         "columns": idct(kept, norm="ortho").astype(np.float32), "glow": idctn(glow, norm="ortho").astype(np.float32),
-        "shared_std": float(np.sqrt(row_error + column_error + glow_error + black_error)),
+        "parts_std": np.sqrt([black_error, row_error, column_error, glow_error]),
     }  # fmt: skip
 
 
@@ -255,8 +264,9 @@ def measure_dark_map(darks: Sequence[Callable[[], Frame]], names: Sequence[str])
     nothing: Any = np.zeros(0, np.float32)
     shared = DarkMap(
         about.camera, about.iso, about.exposure_s, about.shape, count, **_means(surveys),
-        sites=nothing.astype(np.int64), excess=nothing, excess_std=nothing, restless_std=nothing, frames=tuple(found),
+        sites=nothing.astype(np.int64), excess=nothing, excess_std=nothing, restless_std=nothing, site_std=0.0, frames=tuple(found),
     )  # fmt: skip
     mean, squares = _accumulated((dark() for dark, name in zip(darks, names, strict=True) if name in found), shared)
     variance = np.mean([one.variance for one in surveys], axis=0).astype(np.float32)
-    return replace(shared, **_sites(mean, squares, variance, count)), left_out
+    site_std = float(np.sqrt(np.median(variance) / count))
+    return replace(shared, **_sites(mean, squares, variance, count), site_std=site_std), left_out

@@ -1,18 +1,20 @@
 """What darks tell of one exposure: which of them fit it, what to take off its photosites, and what that adds to their noise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.sensor.dark_line import dark_map_at
 from lowlight_kedro.sensor.dark_map import STRIP, DarkMap
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA, Frame, range_dn
 from lowlight_kedro.sensor.noise import NoiseModel
 
 SAME_ISO, SAME_TIME = 1.01, 1.1  # ratios up to which two are the same
+LEVER = 1.5  # ratio of exposure times from which on a line goes through their darks
 WARMTH = 0.05  # of a dark current, by which it differs between darks and frame: the sensor warms up
 UNSCALED = 0.5  # of what scaling to another exposure time changes, that it is not known by
 
@@ -85,8 +87,48 @@ def _why_not(known: Sequence[Darks], camera: str, iso: float, shape: tuple[int, 
     return f"of ISO {', '.join(f'{iso:g}' for iso in sorted({one.iso for one in fitting}))}, the frame has ISO {iso:g}"
 
 
+def _map_or_why(darks: Darks) -> DarkMap | str:
+    try:
+        return darks.map
+    except ValueError as error:
+        return str(error)
+
+
+def _map_by_line(darks: Sequence[Darks], exposure_s: float) -> DarkMap:
+    """The line through those that can be used; the map of one time where no others are left.
+
+    Raises:
+        ValueError: none can be used.
+    """
+    tried = [_map_or_why(one) for one in darks]
+    maps = [one for one in tried if isinstance(one, DarkMap)]
+    if not maps:
+        raise ValueError("; ".join(map(str, tried)))
+    return dark_map_at(maps, exposure_s) if len({one.exposure_s for one in maps}) > 1 else maps[0]
+
+
+def _digest_of(darks: Sequence[Darks]) -> str:
+    return " ".join(one.digest() for one in darks)
+
+
+def _by_line(near: Sequence[Darks], exposure_s: float) -> Choice | None:
+    """Darks of several times for a frame of another; None where they are of one time, or times are not told."""
+    several = [one for one in near if np.isfinite(one.exposure_s)]
+    times = sorted(one.exposure_s for one in several)
+    if not times or times[-1] < LEVER * times[0] or not np.isfinite(exposure_s):
+        return None
+    best = min(several, key=lambda one: _apart(one, exposure_s))
+    line = replace(
+        best, exposure_s=exposure_s, measure=partial(_map_by_line, several, exposure_s), digest=partial(_digest_of, several)
+    )  # fmt: skip
+    within = times[0] / SAME_TIME <= exposure_s <= times[-1] * SAME_TIME
+    told = " and ".join(_time(time) for time in (times[0], times[-1]))
+    outside = f"the frame was exposed for {_time(exposure_s)}, its darks between {told}: their glow and hot sites are carried on by a line"
+    return Choice(line, warned="" if within else outside)
+
+
 def choose_darks(known: Sequence[Darks], camera: str, iso: float, exposure_s: float, shape: tuple[int, int]) -> Choice:
-    """Those of an exposure's camera, size and ISO; of several the nearest in exposure time."""
+    """Those of an exposure's camera, size and ISO: of its time, else several times by a line, else of another time, scaled."""
     if not known:
         return Choice()
     near = [one for one in known if one.fit(camera, iso, shape)]
@@ -96,6 +138,9 @@ def choose_darks(known: Sequence[Darks], camera: str, iso: float, exposure_s: fl
     best = min(near, key=lambda one: _apart(one, exposure_s))
     if _apart(best, exposure_s) <= np.log(SAME_TIME):
         return Choice(best)
+    by_line = _by_line(near, exposure_s)
+    if by_line is not None:
+        return by_line
     warned = f"the darks were exposed for {_time(best.exposure_s)}, the frame for {_time(exposure_s)}: their glow and hot sites are scaled"
     return Choice(best, warned=warned)
 

@@ -33,8 +33,12 @@ def _tell_left_out(record: Mapping[str, Any]) -> None:
 
 
 def _map_of(raws: Sequence[RawFile]) -> DarkMap:
-    """The map of these darks; those that are left out are told."""
-    measured = _measured(raws)
+    """The map of these darks; those that are left out are told, also where none is left: darks of another time may do."""
+    try:
+        measured = _measured(raws)
+    except ValueError as error:
+        logger.warning("%s", error)
+        raise
     _tell_left_out(measured["record"])
     return measured["map"]  # type: ignore[no-any-return]
 

@@ -91,7 +91,12 @@ def _dark_of(frame: Frame, noise: NoiseModel, known: Sequence[Darks]) -> tuple[D
         dark = dark_signal(dark_map, frame, noise)
     except ValueError as error:
         return None, {"darks": None, "darks_warning": f"restored without darks: {error}"}
-    told = {"frames": list(dark_map.frames), "exposure_s": dark_map.exposure_s, "sites": len(dark_map.sites)}
+    told = {
+        "frames": list(dark_map.frames),
+        "exposure_s": dark_map.exposure_s,
+        "times_s": list(dark_map.times_s),
+        "sites": len(dark_map.sites),
+    }
     return dark, {"darks": told, "darks_warning": choice.warned or None}
 
 
