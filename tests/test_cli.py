@@ -408,3 +408,12 @@ def test_raws_are_listed_before_what_takes_long_to_import(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "no such file" in done.stderr
     assert done.stdout.endswith("False\n")
+
+
+def test_who_reads_only_the_first_line_sees_no_traceback():
+    """`lowlight doctor | head -1`."""
+    command = [sys.executable, "-m", "lowlight_kedro.command.arguments", "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("lowlight")
+        process.stdout.close()
+        assert process.stderr.read() == ""

@@ -1,6 +1,8 @@
 """What `lowlight` is told. Nothing heavy is imported here: --help and wrong options are answered at once."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from lowlight_kedro.version import __version__
@@ -106,9 +108,7 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script."""
-    told = parser().parse_args(arguments)
+def _run(told: argparse.Namespace) -> int:
     if told.command == "doctor":
         from lowlight_kedro.command.doctor import doctor
 
@@ -116,6 +116,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lowlight_kedro.command.restore import restore
 
     return restore(told)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script."""
+    told = parser().parse_args(arguments)
+    try:
+        status = _run(told)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who read our lines has seen enough, as `head` has; what Python still holds of them goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":
