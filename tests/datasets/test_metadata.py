@@ -185,12 +185,15 @@ def test_maker_notes_go_into_the_dng_with_the_place_that_their_offsets_count_fro
     assert (again.notes[DNG_PRIVATE].data, again.lost) == (kept, ())
 
 
-def test_of_a_dng_notes_are_kept_as_it_allows():
+def test_of_a_dng_notes_are_kept_as_it_allows(tmp_path):
     note, private = Entry(MAKER_NOTE, 7, 5, b"notes", 90), Entry(DNG_PRIVATE, 1, 4, b"Acme")
     safe, unsafe, dng = short(NOTE_SAFETY, 1), short(NOTE_SAFETY, 0), Entry(DNG_VERSION, 1, 4, bytes(4))
     assert kept_in_dng(numbered([dng, private, safe]), numbered([note]), "<") == numbered([private, note, safe])
     assert kept_in_dng(numbered([dng, private, unsafe]), numbered([note]), "<") == numbered([private])
     assert kept_in_dng(numbered([dng, private]), {}, "<") == numbered([private])
+    large = [(DNG_VERSION, "B", 4, bytes((1, 4, 0, 0)), True), (DNG_PRIVATE, "B", 2_000_000, bytes(2_000_000), True)]
+    tifffile.imwrite(tmp_path / "a.dng", np.zeros((64, 64), np.uint16), extratags=large, metadata=None)
+    assert read_metadata(tmp_path / "a.dng", make_frame(np.random.default_rng(0))).lost == (NOTES,)
     for main in ([dng], [private]):  # another raw means something else by that number
         (kept,) = kept_in_dng(numbered(main), numbered([note]), ">").values()
         assert kept.data == b"Adobe\0MakN" + struct.pack(">I", 11) + b"MM" + struct.pack(">I", 90) + b"notes"

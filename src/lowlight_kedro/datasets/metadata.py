@@ -17,7 +17,7 @@ import numpy as np
 
 from lowlight_kedro.datasets.containers import cr3_notes, cr3_xmp, structures
 from lowlight_kedro.datasets.decoding import without_libraws_lines
-from lowlight_kedro.datasets.maker_notes import MAKER_NOTE, NOTES, NOTES_IN_DNG, kept_in_dng
+from lowlight_kedro.datasets.maker_notes import DNG_PRIVATE, MAKER_NOTE, NOTES, NOTES_IN_DNG, kept_in_dng
 from lowlight_kedro.datasets.tags import (
     F_NUMBER,
     FOCAL_LENGTH,
@@ -176,7 +176,7 @@ def _gps_is_wrong(gps: Numbered) -> str | None:
 
 def _too_long(number: int, role: str) -> str:
     """What to tell of a value that was not even read."""
-    return NOTES if number == MAKER_NOTE else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
+    return NOTES if number in (MAKER_NOTE, DNG_PRIVATE) else f"tag {number} of its {role} directory, more than {MAX_BYTES} bytes"
 
 
 def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str], str]:
@@ -192,7 +192,8 @@ def _read(path: Path) -> tuple[dict[str, Numbered], bytes, list[str], str]:
             for read in directories(file, at):
                 if read.role in found:
                     torn, order = torn + read.torn, read.order if read.role == "exif" else order
-                    lost += [_too_long(number, read.role) for number in read.too_long if read.role != "main" or number in MAIN]
+                    missed = [number for number in read.too_long if read.role != "main" or number in {*MAIN, DNG_PRIVATE}]
+                    lost += [_too_long(number, read.role) for number in missed]
                     for entry in read.entries:
                         found[read.role].setdefault(entry.number, _little(entry, read.order))
     if torn:
@@ -272,7 +273,7 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
     artist = {ARTIST: told.pop(ARTIST)} if ARTIST in told else {}
     carried = {entry.number: entry for entry in _lens(found, xmp)} | told | _small(exif, lost, "EXIF")
     main = artist | _small(main, lost, "first") | dict(own.main)
-    return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(lost), notes)
+    return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(dict.fromkeys(lost)), notes)
 
 
 def of_restored(source: Path | None, frame: Frame, ratio: float, metadata: Metadata | None = None) -> Metadata:
