@@ -36,6 +36,7 @@ from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expec
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.lattice import without_lattice
 from lowlight_kedro.restoration.observation import Exposure, Observation
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
 from lowlight_kedro.restoration.symmetries import SYMMETRIES
@@ -362,6 +363,8 @@ def restore_exposure(
         settings.estimate, observation, counted.denoiser, guidance, name=name, seed=settings.seed, refreshes=settings.refreshes,
         sampling=settings.sampling, probing=settings.probing, parts=counted.parts,
     )  # fmt: skip
+    if settings.estimate == "mean" and result.std is not None and exposure.cfa != UNFILTERED:
+        result = replace(result, light=without_lattice(result.light, result.std))
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
