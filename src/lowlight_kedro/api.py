@@ -33,10 +33,10 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
+from lowlight_kedro.restoration.faint import without_faint_detail
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
-from lowlight_kedro.restoration.lattice import without_lattice
 from lowlight_kedro.restoration.observation import Exposure, Observation
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
 from lowlight_kedro.restoration.symmetries import SYMMETRIES
@@ -364,7 +364,7 @@ def restore_exposure(
         sampling=settings.sampling, probing=settings.probing, parts=counted.parts,
     )  # fmt: skip
     if settings.estimate == "mean" and result.std is not None and exposure.cfa != UNFILTERED:
-        result = replace(result, light=without_lattice(result.light, result.std))
+        result = replace(result, light=without_faint_detail(result.light, result.std))
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
