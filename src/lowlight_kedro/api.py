@@ -33,7 +33,6 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
-from lowlight_kedro.restoration.faint import without_faint_detail
 from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
@@ -363,8 +362,6 @@ def restore_exposure(
         settings.estimate, observation, counted.denoiser, guidance, name=name, seed=settings.seed, refreshes=settings.refreshes,
         sampling=settings.sampling, probing=settings.probing, parts=counted.parts,
     )  # fmt: skip
-    if settings.estimate == "mean" and result.std is not None and exposure.cfa != UNFILTERED:
-        result = replace(result, light=without_faint_detail(result.light, result.std))
     facts = {
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,

@@ -18,6 +18,7 @@ from lowlight_kedro.diffusion.order import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.plugins import choose
+from lowlight_kedro.restoration.faint import without_faint_detail
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
 from lowlight_kedro.restoration.measurement import Measurement, smoothed
@@ -30,6 +31,7 @@ from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 __all__ = ["Exposure", "Solution", "Structure", "draw", "light_of", "mean", "posterior_mean", "posterior_sample"]
 
+OF_THE_PRIOR = "the prior"  # which tells its own standard deviation
 LOCAL_REACH = 4  # pixels around a site whose measured values give the first estimate of its noise
 
 
@@ -260,7 +262,7 @@ def _probed(
         return None, "none: this guidance does not know the posterior mean; estimate mean_of_k takes it from its draws"
     centre = answer.x if kind == "mean" else posterior.mean()
     if posterior.std is not None and _tells_std(posterior, probing):
-        return light_std(posterior.std(centre), scaling), "the prior"
+        return light_std(posterior.std(centre), scaling), OF_THE_PRIOR
     std = response_std(
         partial(mean_of, denoiser, guidance), answer.measurement, centre, probes=probing.probes, spacing=probing.spacing,
         reach=probing.reach, step=probing.step, generator=generator,
@@ -310,5 +312,12 @@ def estimate(
         return Estimate(light, std, f"{sampling.draws} draws")
     answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
     told = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
-    remains = remains_of(answer.measurement, answer.x, observation.gains) if kind == "mean" else None
-    return Estimate(light_of(answer.x, observation), *told, remains)
+    light = light_of(answer.x, observation)
+    if kind != "mean":
+        return Estimate(light, *told)
+    own = guidance(denoiser, answer.measurement).std
+    if own is not None:
+        std = told[0] if told[1] == OF_THE_PRIOR else None
+        std = light_std(own(answer.x), observation.scaling) if std is None else std
+        light = without_faint_detail(light, std)
+    return Estimate(light, *told, remains_of(answer.measurement, answer.x, observation.gains))
