@@ -317,7 +317,7 @@ def estimate(
         return Estimate(light, *told)
     own = guidance(denoiser, answer.measurement).std
     if own is not None:
-        std = told[0] if told[1] == OF_THE_PRIOR else None
-        std = light_std(own(answer.x), observation.scaling) if std is None else std
+        known = told[0] if told[1] == OF_THE_PRIOR else None
+        std = light_std(own(answer.x), observation.scaling) if known is None else known
         light = without_faint_detail(light, std)
     return Estimate(light, *told, remains_of(answer.measurement, answer.x, observation.gains))
