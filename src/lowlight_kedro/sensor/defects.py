@@ -13,6 +13,13 @@ TEXTURE = 2.0  # and by so many times what these neighbours differ among themsel
 SPREAD = 0.35  # of its excess, in the four sites beside it: a point of light of FWHM 1.3 pixels shows 0.76, a defect nothing
 SURE = 2.0  # standard deviations of that sum by which it must be less
 CLUTTERED = 4.0  # times what nine in ten sites within REACH, of all colours, differ from their own neighbours at most
+RANGE, OF_MEDIAN = 2.85, 1.2  # of eight draws, in standard deviations; variance of a site about the median of eight others
+EDGES = np.array([3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 8.0, 20.0])  # standard deviations between which warm sites are counted
+CLEAR, MORE, OFTEN = 4.5, 3.0, 2.0  # and from which on they must be more than those below: by so many standard errors, so many times
+LIKELY = 0.7  # to be the sensor's own, from which on a site counts as not measured
+POINT, THREE = 0.5, 0.37  # of the excess, in four and in the darkest three of the sites beside a point of light of FWHM 1.3, on a green site
+PAIRED = 10.0  # standard deviations from which on the brightest of the four does not count, because it may be a defect too
+LEAST_ALONE, MOST_ALONE = 0.5, 0.95  # fraction of what stands out that is no light: below it nothing is believed, and one is never sure
 STRIP = 252  # rows at a time, whole periods of Bayer and X-Trans
 
 
@@ -45,16 +52,58 @@ def outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]:
         noise: of `signal`.
     """
     found = np.zeros(signal.shape, bool)
+    stands = tuple(np.empty(signal.shape, np.float32) for _ in range(3))
     beyond = -(-2 * REACH // len(cfa)) * len(cfa)  # rows that a strip looks at besides, whole periods
     for top in range(0, len(signal), STRIP):
         first = max(top - beyond, 0)
-        part = _outliers(signal[first : top + STRIP + beyond], cfa, noise)
-        found[top : top + STRIP] = part[top - first : top - first + STRIP]
+        parts = _outliers(signal[first : top + STRIP + beyond], cfa, noise)
+        for whole, part in zip((found, *stands), parts, strict=True):
+            whole[top : top + STRIP] = part[top - first : top - first + STRIP]
+    return found | warm(*stands)
+
+
+def warm(excess: NDArray, beside: NDArray, brightest: NDArray) -> NDArray[np.bool_]:
+    """Sites (H, W) that are more likely too bright by themselves than noise or light, as far as the frame shows that it has such sites.
+
+    Noise, and detail that the neighbours miss, have two sides, a dark current has one: at an excess of u standard deviations, sites above
+    are warm by the fraction by which they are more than those at -u (a local false discovery rate, Efron 2004, its null the frame's other
+    side). What lies beside those that stand out shows on average how many of them are points of light, and with that, what lies beside
+    one site tells whether it is (Bayes' rule).
+
+    Args:
+        excess: over the median of the neighbours of the same colour, in units of what is expected of it (H, W).
+        beside: sum over the four sites beside, in units of the noise of one (H, W).
+        brightest: of these four, in the same units (H, W).
+    """
+    high = excess > CLEAR
+    above, below = int(high.sum()), int((excess < -CLEAR).sum())
+    if above - below <= MORE * np.sqrt(above + below) or above < OFTEN * below:
+        return np.zeros(excess.shape, bool)
+    alone = min(1 - float(np.median(beside[high] / np.minimum(excess[high], EDGES[-1]))) / POINT, MOST_ALONE)
+    if alone < LEAST_ALONE:
+        return np.zeros(excess.shape, bool)
+    counts = [np.histogram(np.minimum(side, EDGES[-1]), EDGES)[0] for side in (excess, -excess)]
+    rate = np.maximum.accumulate(np.maximum(1 - (counts[1] + 1) / (counts[0] + 1), 0))
+    rows, columns = np.nonzero(excess >= EDGES[0])
+    seen = np.minimum(excess[rows, columns], EDGES[-1])
+    light = _light(seen, beside[rows, columns], brightest[rows, columns])
+    known = rate[np.minimum(np.searchsorted(EDGES, seen, "right"), len(rate)) - 1]
+    likely = known * alone / (alone + (1 - alone) * light)
+    found = np.zeros(excess.shape, bool)
+    found[rows, columns] = likely > LIKELY
     return found
 
 
-def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]:
-    """`outliers` of some rows that begin with the pattern."""
+def _light(excess: NDArray, beside: NDArray, brightest: NDArray) -> NDArray:
+    """Likelihood of what lies beside a point of light over that of what lies beside a defect."""
+    sites = np.where(excess < PAIRED, 4, 3)
+    expected = np.where(excess < PAIRED, POINT, THREE) * excess
+    shown = np.where(excess < PAIRED, beside, beside - brightest)
+    return np.exp(np.minimum(expected * (shown - expected / 2) / sites, 50))
+
+
+def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.bool_], NDArray, NDArray, NDArray]:
+    """Hot and dead sites of some rows that begin with the pattern; then what `warm` asks for: excess, beside, brightest."""
     shape, period = signal.shape, len(cfa)
     padded = np.pad(signal, REACH, mode="reflect")
     median, high, low = (np.empty(shape, np.float32) for _ in range(3))
@@ -65,12 +114,15 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> NDArray[np.bool_]
             median[place], high[place], low[place] = ordered[len(ordered) // 2], ordered[-1], ordered[0]
     spread = np.sqrt(noise.variance(np.maximum(median, 0))).astype(np.float32)
     rest, sides = np.pad(signal - median, REACH, mode="reflect"), [(-1, 0), (1, 0), (0, -1), (0, 1)]
-    beside = sum(_shifted(rest, offset, shape) for offset in sides)
+    each = [_shifted(rest, offset, shape) for offset in sides]
+    beside = sum(each)
     doubt = np.sqrt(sum(_shifted(np.pad(spread, REACH, mode="reflect"), offset, shape) ** 2 for offset in sides))
     above, below, least = signal - high, low - signal, OUTLYING * spread + TEXTURE * (high - low)
     hot = (above > least) & (beside + SURE * doubt < SPREAD * above)
     dead = (below > least) & (-beside + SURE * doubt < SPREAD * below) & (low < 1)  # blown neighbours do not tell how far they stand above
-    return _out_of_clutter(hot | dead, np.maximum(above, below), rest)
+    texture = np.maximum(np.square((high - low) / RANGE) - np.square(spread), 0)
+    excess = (signal - median) / np.sqrt(OF_MEDIAN * np.square(spread) + texture)
+    return _out_of_clutter(hot | dead, np.maximum(above, below), rest), excess, beside / spread, np.maximum.reduce(each) / spread
 
 
 def _out_of_clutter(found: NDArray[np.bool_], excess: NDArray, rest: NDArray) -> NDArray[np.bool_]:
