@@ -12,9 +12,8 @@ from lowlight_kedro.sensor.render import resized
 if TYPE_CHECKING:  # slow to import, and most frames need none
     from matplotlib.figure import Figure
 
-DRAWN = (
-    600  # pixels of an image's longer side in a figure, where it has 400: whole frames would take a GB each, and figures lie for a while
-)
+# Pixels of an image's longer side in a figure, where it has 400. Of whole frames a figure would hold a GB, and figures lie for a while.
+DRAWN = 600
 MOST_BARS = 40  # frames with bars of their own; four hundred would be wider than a picture may be
 
 
