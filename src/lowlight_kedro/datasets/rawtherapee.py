@@ -65,9 +65,9 @@ class Denoising:
     """Settings of directional pyramid denoising; none with luminance 0. `shalbi` is more aggressive than `shal`."""
 
     method: str = "RGB"
-    aggressiveness: str = "shal"
-    luminance: int = 90
-    chrominance: int = 30
+    aggressiveness: str = "shalbi"
+    luminance: int = 60
+    chrominance: int = 20
 
     def profile(self, ratio: float) -> str:
         """The text of a `.pp3` file."""

@@ -142,8 +142,9 @@ def score_figure(summary: pd.DataFrame) -> "Figure | None":
         axis.set_axis_off()
     for axis, (keys, part) in zip(axes.flat, panels, strict=False):
         places = list(dict.fromkeys(part["of"]))
+        count = part["method"].nunique()
         for number_of, (method, rows) in enumerate(part.groupby("method", sort=False)):
-            x = [places.index(value) + 0.08 * (number_of - (part["method"].nunique() - 1) / 2) for value in rows["of"]]
+            x = [places.index(value) + min(0.08, 0.8 / count) * (number_of - (count - 1) / 2) for value in rows["of"]]
             error = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy()))
             axis.errorbar(x, rows["mean"], error, fmt="o-", capsize=3, markersize=4, label=method)
         axis.set_xticks(range(len(places)), ["all frames" if place == "all" else f"x{place}" for place in places])
