@@ -36,8 +36,8 @@ def of_jpeg(metadata: Metadata, height: int, width: int) -> Metadata:
     """With what Exif 2.32 wants of every JPEG besides: sizes, 72 pixels an inch, and the order of its components."""
     first = [fractions(282, [72], 1), fractions(283, [72], 1), short(296, 2), short(531, 1)]
     sizes = [Entry(number, 4, 1, struct.pack("<I", side)) for number, side in ((40962, width), (40963, height))]
-    kinds = [Entry(37121, 7, 4, bytes((1, 2, 3, 0))), Entry(40960, 7, 4, b"0100")]
-    added = [{entry.number: entry for entry in entries} for entries in (first, [*sizes, *kinds])]
+    order = Entry(37121, 7, 4, bytes((1, 2, 3, 0)))
+    added = [{entry.number: entry for entry in entries} for entries in (first, [*sizes, order])]
     return replace(metadata, main=dict(metadata.main) | added[0], exif=dict(metadata.exif) | added[1])
 
 

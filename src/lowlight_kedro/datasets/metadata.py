@@ -38,7 +38,7 @@ from lowlight_kedro.version import __version__
 
 ORIENTATION, DESCRIPTION, XMP, EXIF_POINTER, GPS_POINTER, IPTC = 274, 270, 700, 34665, 34853, 33723
 LENS_MODEL, LENS_SPECIFICATION, BODY_SERIAL, SOFTWARE, COLOUR_SPACE = 42036, 42034, 42033, 305, 40961
-DNG_SERIAL, DNG_LENS_INFO, ARTIST, EXIF_VERSION = 50735, 50736, 315, 36864
+DNG_SERIAL, DNG_LENS_INFO, ARTIST, EXIF_VERSION, FLASHPIX_VERSION, UNCALIBRATED = 50735, 50736, 315, 36864, 40960, 65535
 # Of the first directory: ModifyDate, Artist, Rating (2), Copyright, IPTC, TimeZoneOffset, ImageNumber, Windows' texts, DNG's own.
 MAIN = {DESCRIPTION, 306, ARTIST, 18246, 18249, 33432, IPTC, 34858, 37393, *range(40091, 40096), DNG_SERIAL, DNG_LENS_INFO}
 LEFT_OUT = {
@@ -138,6 +138,8 @@ def _told_by_frame(frame: Frame, tags: Tags) -> Iterator[Entry]:
     if tags.taken_at:
         yield text(TAKEN_AT, datetime.fromisoformat(tags.taken_at).strftime(TIME_FORMAT))
     yield Entry(EXIF_VERSION, 7, 4, b"0232")
+    yield Entry(FLASHPIX_VERSION, 7, 4, b"0100")  # Exif wants it
+    yield short(COLOUR_SPACE, UNCALIBRATED)
 
 
 def names(frame: Frame, tags: Tags) -> Iterator[Entry]:
