@@ -100,6 +100,12 @@ def test_names_that_would_be_taken_for_something_else_are_refused(name):
         ComparisonOptions(methods={name: METHODS["dps"]})
 
 
+def test_null_takes_a_method_out_and_one_must_be_left():
+    assert list(ComparisonOptions(methods={"dps": None, "mine": METHODS["dps"]}).methods) == ["mine"]
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        ComparisonOptions(methods={"dps": None})
+
+
 @pytest.mark.parametrize(("method", "message"), [
     ({"baseline": "bm4d"}, "unknown baseline 'bm4d': none of nlm, bm3d, ffdnet, rawtherapee, rawtherapee:plain, demosaicnet, and"),
     ({"baseline": "lmmse+nlm"}, "unknown denoiser 'lmmse'"),

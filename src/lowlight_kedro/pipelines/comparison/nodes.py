@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lowlight_kedro.bounds import Count
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
@@ -66,10 +66,15 @@ class Method(Options):
         })  # fmt: skip
 
 
+def _without_null(methods: Any) -> Any:
+    """So that `--params comparison.methods.dps=null` takes one out: what is named there is merged with the file."""
+    return {name: method for name, method in methods.items() if method is not None} if isinstance(methods, dict) else methods
+
+
 class ComparisonOptions(Options):
     """All of `params:comparison`."""
 
-    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    methods: Annotated[dict[Name, Method], BeforeValidator(_without_null), Field(min_length=1)]
 
 
 logger = logging.getLogger(__name__)
