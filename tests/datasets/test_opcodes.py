@@ -12,13 +12,13 @@ from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
 from lowlight_kedro.datasets.opcodes import Area, bad_pixels_list, gain_maps, heard_of
-from lowlight_kedro.datasets.tags import OPCODE_LISTS, Tags, read_tags
+from lowlight_kedro.datasets.tags import MAX_BYTES, OPCODE_LISTS, Tags, read_tags
 from lowlight_kedro.evaluation.page_facts import warnings
 from lowlight_kedro.restoration.settings import Probing, Structure
 from lowlight_kedro.sensor.cfa import XTRANS
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.interpolation import bilinear
-from lowlight_kedro.sensor.frame import crop
+from lowlight_kedro.sensor.frame import LensCorrections, crop
 from tests.conftest import make_frame
 
 MOSAIC = np.arange(24 * 30, dtype=np.uint16).reshape(24, 30)
@@ -74,11 +74,8 @@ def test_a_list_of_bad_pixels_comes_back_from_a_file_and_counts_as_not_measured(
 def test_points_and_rectangles_count_from_the_corner_of_the_image_and_may_lie_outside():
     found, undone = told(a_list((5, bad([(5, 7), (1, 1), (400, 2)], [(6, 8, 8, 11), (0, 0, 3, 3)]))), top=2, left=3)
     expected = np.zeros(MOSAIC.shape, bool)
-    expected[3, 4] = expected[4:6, 5:8] = expected[0, 0] = False
-    expected[3, 4] = True
-    expected[4:6, 5:8] = True
-    np.testing.assert_array_equal(found[1:], expected[1:])
-    assert not found[0, 1:].any()  # of the rectangle that ends at row 3, column 3 nothing but the corner is visible
+    expected[3, 4] = expected[4:6, 5:8] = True  # of the rectangle that ends at row 3, column 3 nothing is visible
+    np.testing.assert_array_equal(found, expected)
     assert undone == ()
 
 
@@ -185,6 +182,15 @@ def test_corrections_of_the_lens_are_carried_into_the_files_for_editors_byte_by_
     torn = heard(b"", b"", lens[:-1])
     assert torn.lens is None
     assert tuple(torn.undone) == ("OpcodeList3 unusable: its number 2 of 2 is cut short",)
+
+
+def test_a_list_that_is_too_long_to_be_read_is_told(tmp_path, rng):
+    frame = make_frame(rng, shape=(48, 60))
+    write_dng(tmp_path / "a.dng", frame.__class__(**vars(frame) | {"lens": LensCorrections(("GainMap",), bytes(MAX_BYTES + 1), bytes(4))}))
+    read = read_frame(tmp_path / "a.dng")
+    assert read.lens is None
+    assert read.undone == ("OpcodeList3 unusable: it has more than 1048576 bytes",)
+    assert "more than is done here: OpcodeList3 unusable" in " ".join(warnings({"notes": read.undone}))
 
 
 @pytest.mark.parametrize("data", [

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.black import LOSSY
-from lowlight_kedro.datasets.tags import ACTIVE_AREA, COMPRESSION, OPCODE_LISTS, Tags
+from lowlight_kedro.datasets.tags import ACTIVE_AREA, COMPRESSION, MAX_BYTES, OPCODE_LISTS, Tags
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.frame import LensCorrections, between
 
@@ -191,6 +191,8 @@ def heard_of(tags: Tags, mosaic: NDArray[np.uint16], area: Area) -> Heard:
     heard, lossy = Heard(), tags.picture.get(COMPRESSION, (1,))[:1] == (LOSSY,)
     done = {(2, MAP_POLYNOMIAL)} if lossy else set()
     for number, tag in enumerate(OPCODE_LISTS, start=1):
+        if tag in tags.too_long:
+            heard.undone[f"OpcodeList{number} unusable: it has more than {MAX_BYTES} bytes"] = None
         value = tags.find(tag)
         if not isinstance(value, tuple) or not all(isinstance(one, int) and 0 <= one < 256 for one in value):
             continue

@@ -42,9 +42,10 @@ Directory = dict[int, Any]
 
 @dataclass(frozen=True)
 class Tags:
-    """The directories of one file, each `{number: text or tuple of numbers}`."""
+    """The directories of one file, each `{number: text or tuple of numbers}`; `too_long`: whose values were not read."""
 
     directories: tuple[Directory, ...]
+    too_long: frozenset[int] = frozenset()
 
     def find(self, number: int) -> Any:
         """The value of a tag in the first directory that has it, else None."""
@@ -183,10 +184,12 @@ def read_tags(path: Path) -> Tags:
     Raises:
         OSError: the file cannot be opened or read.
     """
-    found: list[Directory] = []
+    found, too_long = list[Directory](), set[int]()
     with path.open("rb") as file, suppress(struct.error, OverflowError, ValueError):
         for at in structures(file):
-            found += map(_directory, directories(file, at))
+            for read in directories(file, at):
+                found.append(_directory(read))
+                too_long.update(read.too_long)
         names = () if found else names_without_tiff(file)
         found += [dict(zip((MAKE, MODEL), names, strict=False))] if names else []
-    return Tags(tuple(found))
+    return Tags(tuple(found), frozenset(too_long))
