@@ -10,8 +10,10 @@ import yaml
 
 import lowlight_kedro as ll
 from lowlight_kedro.api import Settings, _Counted
+from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.pipelines.inference.model import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import Posterior
 from lowlight_kedro.restoration.settings import Probing, Sampling
@@ -97,6 +99,15 @@ def test_the_guidance_of_the_contributors_page_works(mosaic, prior):
     settings = Settings(estimate="sample", sampling=Sampling("heun", 5, 0.05, 3.0, 2), probing=QUICK.probing)
     out = ll.restore(mosaic, prior, cfa="RGGB", **NOISE, ratio=10, guidance=names["mine"], settings=settings)
     assert out.light.mean() == pytest.approx(10 * mosaic.mean(), rel=0.05)
+
+
+def test_the_network_of_the_contributors_page_is_one():
+    names = {}
+    exec((ROOT / "CONTRIBUTING.md").read_text().split("```python")[2].split("```")[0], names)
+    built = configured("network", {"plain": names["PlainNet"]}, "plain", {"width": 5})()
+    x = torch.randn(2, 3, 9, 7)
+    assert Denoiser(built, 0.5)(x, torch.tensor(0.3)).shape == x.shape
+    assert x.shape[-1] % built.multiple == 0
 
 
 def test_progress_rises_to_one_and_the_record_counts(mosaic, prior):

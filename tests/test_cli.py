@@ -213,6 +213,24 @@ def test_without_room_for_all_nothing_begins(photos, capfd, monkeypatch):
     assert not list((photos / "full").rglob("IMG_0001_*"))
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--strenght", "0.5"], "unknown option --strenght; did you mean --strength?"),
+        (["--nothing-like-it"], "unknown option --nothing-like-it\n"),
+        (["--ratio", "abc"], "must be a number, got 'abc'"),
+        (["--workers", "1.5"], "must be a whole number, got '1.5'"),
+        (["--crop", "0", "-8", "64", "64"], "must be at least 0, got -8"),
+    ],
+)
+def test_a_wrong_option_is_told_with_what_may_have_been_meant(options, reason, capsys):
+    with pytest.raises(SystemExit):
+        main(["restore", "a.dng", *options])
+    told = capsys.readouterr().err
+    assert reason in told
+    assert "usage: lowlight restore" in told
+
+
 @pytest.mark.parametrize(("asked", "reason"), [("jpg", "got jpg"), (",", "got none"), ("dng,png", "choose some of dng, jpeg, page")])
 def test_unknown_files_are_told_with_those_there_are(asked, reason, capsys):
     with pytest.raises(SystemExit):

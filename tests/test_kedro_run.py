@@ -1,7 +1,11 @@
 """`kedro run` of this project: what `--params` and `--config` may say, machine and tracker beside an environment, errors as sentences."""
 
+import re
+from dataclasses import replace
+
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -12,6 +16,8 @@ from lowlight_kedro.cli import read_params, run, sentence, split_items, told
 from lowlight_kedro.hooks import KnownNames
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.options import Choice
+from lowlight_kedro.pipelines.training.options import TrainingOptions
+from lowlight_kedro.pipelines.training.work import settled
 from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
 from tests.conftest import ROOT
 
@@ -173,3 +179,25 @@ def test_options_of_a_dotted_plug_in_are_given_by_its_name_or_as_params_nest_the
     assert Choice(name=name, options={name: {"a": 1}}).chosen == {"a": 1}
     assert Choice(name=name, options=params(f"options.{name}.a=1")["options"]).chosen == {"a": 1}
     assert Choice(name=name, options={}).chosen == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"), [("demoo", "did you mean demo? There are: a40, "), ("nosuch", "no environment 'nosuch' in conf/; There are")]
+)
+def test_an_environment_that_is_not_there_is_told_with_those_that_are(wanted, reason, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(click.UsageError, match=re.escape(reason)):
+        told(lambda **options: None)(env=wanted)
+    told(lambda **options: None)(env="demo")
+
+
+@pytest.mark.parametrize(("flags", "chosen", "warned"), [("avx512_bf16", "bf16", False), ("avx2", "fp32", True)])
+def test_a_training_takes_bf16_where_the_device_has_it_and_warns_of_what_is_emulated(flags, chosen, warned, tmp_path, monkeypatch, caplog):
+    options = TrainingOptions.model_validate(session("photographs").params["training"])
+    assert options.compute.precision == "auto"
+    monkeypatch.setattr("lowlight_kedro.device.PROCESSOR", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    assert settled(options, torch.device("cpu")).compute.precision == chosen
+    asked = options.model_copy(update={"compute": replace(options.compute, precision="bf16")})
+    assert settled(asked, torch.device("cpu")).compute.precision == "bf16"
+    assert ("emulates it" in caplog.text) == warned

@@ -1,9 +1,11 @@
 """`kedro run` of this project: lists in `--params`, dotted names in `--config` files, and errors as sentences."""
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -96,6 +98,16 @@ def sentence(error: Exception) -> str:
     return text
 
 
+def _require_environment(options: Mapping[str, Any]) -> None:
+    wanted, folder = options.get("env"), Path(options.get("conf_source") or "conf")
+    if wanted is None or not folder.is_dir() or (folder / wanted).is_dir():
+        return
+    known = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+    near = difflib.get_close_matches(wanted, known, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise click.UsageError(f"no environment {wanted!r} in {folder}/; {meant}There are: {', '.join(known)}")
+
+
 def told(callback: Callable[..., Any]) -> Callable[..., Any]:
     """`callback` whose foreseen errors are sentences; a fault of the program keeps its traceback."""
 
@@ -106,6 +118,7 @@ def told(callback: Callable[..., Any]) -> Callable[..., Any]:
                 "--async is for nodes that return all they make at once; those of this project save results one by one. Run without it; "
                 "files are worked on side by side with --params executor.name=processes"
             )
+        _require_environment(options)
         try:
             return callback(*arguments, **options)
         except (ValueError, DatasetError, OSError, ParameterValidationError, OmegaConfBaseException) as error:

@@ -34,7 +34,8 @@ def choose(kind: str, table: Mapping[str, T], name: str) -> T:
         try:
             return getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+            hint = "; a module must be installed, or its folder be in PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+            raise ValueError(f"{kind} {name!r} cannot be imported: {error}{hint}") from error
     valid = ", ".join(sorted({*table, *installed}))
     raise ValueError(f"unknown {kind} {name!r}; choose one of: {valid}, or a dotted path package.module.thing")
 
@@ -110,5 +111,6 @@ def configured(kind: str, table: Mapping[str, T], name: str, options: Mapping[st
     own = [option for option, parameter in known.items() if parameter.kind is Parameter.KEYWORD_ONLY]
     wrong = [option for option in options if option not in own]
     if wrong and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
-        raise ValueError(f"{kind} {name!r} has no option {', '.join(map(repr, wrong))}; its options: {', '.join(own) or 'none'}")
+        rule = "" if set(wrong).isdisjoint(known) else " (options are the keyword-only arguments, those after `*`)"
+        raise ValueError(f"{kind} {name!r} has no option {', '.join(map(repr, wrong))}; its options: {', '.join(own) or 'none'}{rule}")
     return partial(plugin, **options)

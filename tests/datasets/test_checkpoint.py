@@ -198,7 +198,7 @@ def test_what_is_no_checkpoint_is_refused_with_file_reason_and_fix(tmp_path, kin
     message = str(raised.value)
     assert message.startswith(f"{path}: not a safetensors checkpoint of lowlight_kedro (")
     assert words in message
-    assert "remove the file, or put back a whole one" in message
+    assert "name a prior" in message
     assert os.listdir(tmp_path) == ["state.safetensors"]
     assert path.read_bytes() == content
 

@@ -1,6 +1,7 @@
 """Tiles from photographs: clean light in camera colours, each tile under an exposure of its own."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,16 @@ def test_without_a_single_tile_it_is_said():
     record = _cut_photograph("a", Source(np.full((96, 128, 3), 255, np.uint8)), PhotographOptions(**OPTIONS))["record"]
     with pytest.raises(ValueError, match=r"zero tiles: .*photographs\.min_std"):
         describe_photographs({"a": {"record": lambda: record}}, PhotographOptions(**OPTIONS))
+
+
+def test_without_a_photograph_for_validation_it_is_said_how_to_name_one(caplog):
+    for splits, told in (({}, '--params "photographs.splits={a: val}"'), ({"b": "val"}, "")):
+        options = PhotographOptions(**OPTIONS | {"splits": splits})
+        records = {name: _cut_photograph(name, Source(photograph()), options)["record"] for name in ("a", "b")}
+        describe_photographs({name: {"record": partial(dict, record)} for name, record in records.items()}, options)
+        assert told in caplog.text
+        assert bool(caplog.text) == bool(told)
+        caplog.clear()
 
 
 def test_photographs_of_several_folders_do_not_share_their_tiles():

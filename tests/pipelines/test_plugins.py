@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from lowlight_kedro.plugins import choose, code_of
+from lowlight_kedro.plugins import choose, code_of, configured
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 
 OUTSIDE = '''
@@ -71,8 +71,13 @@ def test_entry_points_are_found(monkeypatch):
 
 
 def test_a_dotted_path_that_does_not_exist_says_so():
-    with pytest.raises(ValueError, match=r"sampler 'no\.such\.thing' cannot be imported"):
+    with pytest.raises(ValueError, match=r"sampler 'no\.such\.thing' cannot be imported.*; a module must be installed"):
         choose("sampler", {}, "no.such.thing")
+
+
+def test_an_argument_that_is_no_option_because_it_is_not_keyword_only_is_told_so():
+    with pytest.raises(ValueError, match=r"no option 'width'; its options: none \(options are the keyword-only arguments"):
+        configured("network", {"net": lambda width=3: width}, "net", {"width": 5})
 
 
 def test_an_edited_plug_in_is_other_code_and_the_packages_own_are_none(outside, tmp_path):

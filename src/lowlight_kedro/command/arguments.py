@@ -1,9 +1,11 @@
 """What `lowlight` is told. Nothing heavy is imported here: --help and wrong options are answered at once."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lowlight_kedro.version import __version__
 
@@ -19,7 +21,7 @@ For each raw, as --files says:
   tiff    NAME_restored.tif    sRGB, 16 bits
   linear  NAME_linear.tif      white-balanced linear camera RGB, 16 bits, for measurements
   cfa     NAME_cfa.dng         the mosaic without its noise, for the editor's own demosaicer
-  std     details/NAME_std.tif its standard deviation
+  std     details/NAME_std.tif standard deviation of `linear`
   defects details/NAME_defects.csv  where photosites were taken for defects
 and in details/ always a record of how it was made.
 Exit status: 0 all restored, 1 some not, 2 wrong use, 130 stopped by Ctrl-C (the same command goes on)."""
@@ -32,8 +34,15 @@ FILES = {  # to parts of `restored`
 LEAST_PREVIEW = 16  # as inference.display.preview_side
 
 
+def _number(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a {'whole ' if kind is int else ''}number, got {text!r}") from None
+
+
 def _within(low: float, high: float, text: str) -> float:
-    value = float(text)
+    value: float = _number(float, text)
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"must lie in [{low:g}, {high:g}], got {text}")
     return value
@@ -51,7 +60,7 @@ def positive(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    value = int(text)
+    value: int = _number(int, text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
@@ -68,9 +77,17 @@ def parts(text: str) -> list[str]:
 
 def pixels(text: str) -> int:
     """A side of a picture."""
-    value = int(text)
+    value: int = _number(int, text)
     if value < LEAST_PREVIEW:
         raise argparse.ArgumentTypeError(f"must be at least {LEAST_PREVIEW}, got {text}")
+    return value
+
+
+def place(text: str) -> int:
+    """A whole number from 0."""
+    value: int = _number(int, text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
 
 
@@ -88,24 +105,38 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument("--files", type=parts, metavar="LIST", help=f"what is written, of {','.join(FILES)} (default: dng,jpeg,page)")
     restore.add_argument("--preview", type=pixels, metavar="PIXELS", help="longer side of the jpeg (default: all pixels of the sensor)")
     restore.add_argument("--ratio", type=positive, metavar="R", help="how many times brighter (default: to a mean brightness of 0.1)")
+    restore.add_argument("--crop", type=place, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="a part of the frame only, pixels")
     restore.add_argument("--estimate", choices=("mean", "sample", "mean_of_k"), default="mean",
-                         help="the posterior's mean (least error), one draw (with grain), or a mean of 8 draws; default: mean")  # fmt: skip
+                         help="the posterior's mean (least error), one draw (noisy to see), mean of 8 draws; default: mean")  # fmt: skip
     restore.add_argument("--strength", type=fraction, default=1.0, metavar="S", help="0: the input, scaled; 1: all noise removed (default)")
     restore.add_argument("--symmetries", type=int, choices=(1, 2, 4, 8), default=1,
-                         help="mirrored and turned copies to average over: so many times the time, up to 0.4 dB; default: 1")  # fmt: skip
+                         help="mirrored and turned copies to average over: N times slower, up to 0.4 dB better; default: 1")  # fmt: skip
     restore.add_argument(
         "--prior", metavar="FILE", help="a prior of your own, 06_models/prior.safetensors of a training (default: the package's)"
     )
-    restore.add_argument("--calibrations", metavar="DIR", help="noise of your cameras as `kedro run --pipelines calibration` measured it")
+    restore.add_argument("--calibrations", metavar="DIR", help="noise of your cameras: what `kedro run --pipelines calibration` wrote")
     restore.add_argument(
         "--darks", metavar="DIR", help="raws taken with the lens cap on, same camera and ISO: repairs hot sites, glow, columns"
     )
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: auto")
     restore.add_argument("--workers", type=count, default=1, metavar="N", help="files at once, each in a process (default: 1)")
-    restore.add_argument("--overwrite", action="store_true", help="do again what is there; without it, finished files are left alone")
-    restore.add_argument("--verbose", action="store_true", help="show the log, and where an error arose")
+    restore.add_argument("--overwrite", action="store_true", help="redo finished files; without it they are left alone")
+    restore.add_argument("--verbose", action="store_true", help="show the log, and the full traceback of an error")
+    restore.set_defaults(parser=restore)
     commands.add_parser("doctor", help="tell what is installed and usable")
     return whole
+
+
+def told_by(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; a wrong option ends the program with what may have been meant."""
+    whole = parser()
+    told, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        asked: argparse.ArgumentParser = getattr(told, "parser", whole)
+        known = [option for action in asked._actions for option in action.option_strings]  # noqa: SLF001  # argparse tells them nowhere else
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        asked.error(f"unknown option {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""))
+    return told
 
 
 def _run(told: argparse.Namespace) -> int:
@@ -120,7 +151,7 @@ def _run(told: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script."""
-    told = parser().parse_args(arguments)
+    told = told_by(arguments)
     try:
         status = _run(told)
         sys.stdout.flush()

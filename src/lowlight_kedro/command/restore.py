@@ -36,6 +36,8 @@ def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
     }  # fmt: skip
     if told.files is not None:
         inference["files"] = told.files
+    if told.crop is not None:
+        inference["crop"] = told.crop
     if told.preview is not None:
         inference["display"] = {"preview_side": told.preview}
     if told.ratio is not None:

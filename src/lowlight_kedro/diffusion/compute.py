@@ -33,7 +33,8 @@ class Compute:
     """`params:training.compute`: changes speed, memory and rounding, never what is computed.
 
     Attributes:
-        precision: `fp32`, or `bf16`: autocast of the network; preconditioning, loss, weights, EMA and Adam stay in fp32.
+        precision: `fp32`, or `bf16`: autocast of the network; preconditioning, loss, weights, EMA and Adam stay in fp32. `auto`: see
+            `settled`.
         tf32: products of fp32 matrices and convolutions on a GPU are rounded to 10 bits of mantissa. cudnn_benchmark:
             convolution algorithms are chosen by trial. Both only while training, see `gpu_arithmetic`.
         channels_last: NHWC memory. checkpointing: blocks are computed again in the backward pass, see `checkpoint_blocks`.
@@ -41,7 +42,7 @@ class Compute:
         limits: of `batch_gpu: auto`.
     """
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     tf32: bool = False
     cudnn_benchmark: bool = True
     channels_last: bool = False

@@ -67,7 +67,7 @@ def _noise(record: Mapping[str, Any]) -> list[Fact]:
 
 def _residual(record: Mapping[str, Any]) -> list[Fact]:
     verdict = (record.get("residual") or {}).get("verdict")
-    return [("What was taken away", "noise, as it was told" if verdict == "good" else verdict)] if verdict else []
+    return [("What was taken away", "only noise, as the noise model says" if verdict == "good" else verdict)] if verdict else []
 
 
 def _masked(record: Mapping[str, Any]) -> list[Fact]:
@@ -107,7 +107,7 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
     if record.get("saturated_fraction") is not None:
         facts.append(("Blown in the raw", fraction(record["saturated_fraction"]) + " of its photosites"))
     if clipped:
-        facts.append(("Clipped in the linear TIFF", f"below black {fraction(clipped['below'])}, above white {fraction(clipped['above'])}"))
+        facts.append(("Clipped in the linear TIFF", f"{fraction(clipped['below'])} below black, {fraction(clipped['above'])} above white"))
     return facts
 
 

@@ -33,7 +33,7 @@ class Remains:
         if self.columns > STANDS_OUT:
             told.append("columns of the sensor stand out: take dark frames")
         if self.rows > STANDS_OUT:
-            told.append("rows of the sensor stand out: take dark frames, or set inference.measurement.lines")
+            told.append("rows of the sensor stand out: take dark frames")
         if self.mean_square > LOUD:
             told.append(f"{self.mean_square:.1f} times the noise that was told was taken away: calibrate it, if it is not detail")
         return "; ".join(told) or "good"

@@ -11,7 +11,7 @@ from lowlight_kedro.sensor.calibration.record import noise_from_calibrations, no
 from lowlight_kedro.sensor.cameras import Table, noise_from_table, normalised
 
 GIVEN = "parameters sensor.noise.gain and read_noise"
-ASSUMED = "assumption, nothing tells this camera's: calibrate it for a better result"
+ASSUMED = "assumption (camera unknown): calibrate it for a better result"
 Values = dict[str, float]
 
 

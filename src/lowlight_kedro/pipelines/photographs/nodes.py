@@ -1,6 +1,7 @@
 """Nodes of the photographs pipeline, and its parameters."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from functools import partial
@@ -23,6 +24,8 @@ from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, 
 from lowlight_kedro.sensor.scenes.pairs import split_of
 
 Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
+
+logger = logging.getLogger(__name__)
 
 
 class PointOptions(Options):
@@ -122,6 +125,11 @@ def describe_photographs(
             f"photographs.min_std={options.min_std}{reason}"
         )
     splits = {str(split): sorted(group["frame"].unique()) for split, group in index.groupby("split")}
+    if "val" not in splits:
+        logger.warning(
+            "none of the %d photographs is for validation, so a training will show no validation figures; add photographs, or name one by "
+            '--params "photographs.splits={%s: val}"', len(photograph_tiles), splits["train"][0] if "train" in splits else "NAME",
+        )  # fmt: skip
     made_by = {"photographs": options.model_dump(mode="json")}
     metadata = {"version": 1, "tile_size": options.size, "made_by": made_by, "pairs": [], "files": files}
     return metadata, index, {"tiles": len(index), "photographs": splits, "skipped": failed}

@@ -49,7 +49,8 @@ def index_frames(
     """
     rows, unreadable = read_headers(raw_frames)
     if not rows:
-        raise ValueError(f"none of the {len(raw_frames)} raws is readable; the first: {unreadable[0]['reason']}")
+        reason = unreadable[0]["reason"]
+        raise ValueError(reason if len(raw_frames) == 1 else f"none of the {len(raw_frames)} raws is readable; the first: {reason}")
     layout = choose("layout", scenes.LAYOUTS, options.layout)
     frames = layout(pd.DataFrame(rows), scenes.LayoutRules(options.scene_pattern, options.burst_gap_s, pair_lists))
     if options.layout == "sid":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
+from lowlight_kedro.device import choose_precision, computes_in_bf16
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
@@ -170,12 +172,23 @@ def _tell_change(earlier: Checkpoint, options: TrainingOptions) -> None:
         logger.warning("the training at hand (%s) goes on with other parameters than it had: %s", earlier.source, "; ".join(changed))
 
 
+def settled(options: TrainingOptions, device: torch.device) -> TrainingOptions:
+    """With `precision: auto` as bf16 where the device computes in it, else fp32; bf16 that is only emulated is warned of."""
+    wanted = options.compute.precision
+    chosen = choose_precision(wanted, device)
+    if chosen == "bf16" and not computes_in_bf16(device):
+        logger.warning("this device has no bf16 and emulates it, tens of times slower: set training.compute.precision to auto or fp32")
+    if wanted == "auto":
+        logger.info("precision: auto takes %s on %s", chosen, device)
+    return options.model_copy(update={"compute": replace(options.compute, precision=chosen)})
+
+
 def train_rank(
     train_tiles: EDMPTDataset, val_tiles: EDMPTDataset | None, dropped: list[str], description: dict[str, Any],
     earlier_state: Checkpoint | None, initial_prior: Checkpoint | None, options: TrainingOptions, *, seat: Seat,
 ) -> Generator[tuple[Checkpoint, list[dict[str, float]]], None, None]:  # fmt: skip
     """The same updates on every rank, each with its share of the images; yields the state at every snapshot, and what ticks took."""
-    device, scaling = seat.device, Scaling(**description["scaling"])
+    device, scaling, options = seat.device, Scaling(**description["scaling"]), settled(options, seat.device)
     state = first_state(description, earlier_state, initial_prior, options, device, train_tiles.shape[-1])
     schedule = options.schedule(_make_ready(state, train_tiles, options, seat))
     if seat.local < seat.world:

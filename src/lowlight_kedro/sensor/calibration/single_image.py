@@ -154,7 +154,11 @@ def _estimate(fit: _Fit, step: float, clips_black: bool) -> NoiseEstimate:
     if clips_black:
         estimate = replace(estimate, verdict="poor", reason="the camera clips at black: half of the read noise is not in the frame")
     if fit.texture > TEXTURED:
-        estimate = replace(estimate, verdict="poor", reason=f"too little of the frame is smooth: texture may feign {fit.texture:.0%}")
+        estimate = replace(
+            estimate,
+            verdict="poor",
+            reason=f"too little of the frame is smooth: up to {fit.texture:.0%} of the noise may be texture",
+        )
     return judged(_span_checked(estimate))
 
 
