@@ -171,7 +171,7 @@ def test_what_the_record_tells_is_told():
     facts = ["Maker X-1", "ISO 1600", "1/100 s", "80 times as bright as the raw", "mean brightness to 0.1", *REASONS,
              "measured from this photo image (good)", "a <bad> lens", "average of 8 pictures that fit the photo", "noise_map",
              "8b5bf3557fba", "10.2 s (cpu, bf16)", "gain 0.0001, read noise 0.0004",
-             "1.19 times as bright", "below black 0.4 %, above white none", "mean 0.018"]  # fmt: skip
+             "1.19 times as bright", "0.4 % below black, none above white", "mean 0.018"]  # fmt: skip
     assert [fact for fact in facts if fact not in page.words] == []
     assert not [word for word in ("exact", "evaluation", "probe", "posterior", "scaled input") if word in page.words]
 
