@@ -204,6 +204,20 @@ def test_files_that_are_asked_for_later_are_added_and_the_others_stay(photos, ca
     assert made() == {"IMG_0001_restored.dng", "IMG_0001_record.json"}
 
 
+def test_a_part_of_a_frame_has_the_brightness_and_the_noise_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = make_frame(np.random.default_rng(0), shape=(96, 128), exposure_s=0.1, light=0.6)
+    frame.mosaic_dn[:, :64] //= 4
+    frame.mosaic_dn[:, :64] += 3 * int(frame.black_level.mean()) // 4  # a quarter of the light
+    write_dng(Path("half.dng"), frame)
+    for out, options in (("whole", []), ("part", ["--crop", "16", "0", "64", "48"])):
+        assert main(["restore", "half.dng", "--out", out, "--files", "linear", *options]) == 0
+    whole, part = (json.loads((tmp_path / out / "details/half_record.json").read_text()) for out in ("whole", "part"))
+    assert part["exposure_ratio"] == whole["exposure_ratio"]
+    assert part["noise"] == whole["noise"]
+    assert linear(tmp_path / "part/half_linear.tif").shape[-2:] == (64, 48)
+
+
 def test_without_room_for_all_nothing_begins(photos, capfd, monkeypatch):
     monkeypatch.setattr("lowlight_kedro.datasets.restored.free_bytes", lambda folder: 10_000)
     assert main(["restore", "IMG_0001.dng", "--out", "full", "--files", "linear,std"]) == 1

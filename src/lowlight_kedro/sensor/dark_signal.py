@@ -159,10 +159,6 @@ class DarkSignal:
     signal: NDArray[np.float32]
     std: NDArray[np.float32]
 
-    def part(self, rows: slice, columns: slice) -> "DarkSignal":
-        """Of a part of the frame."""
-        return DarkSignal(self.signal[rows, columns], np.ascontiguousarray(self.std[rows, columns]))
-
     def taken_off(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """A frame's signal (H, W) without it; a clipped site stays at white, because it says only "at least"."""
         return np.where(signal < 1, signal - self.signal, signal)

@@ -103,23 +103,27 @@ def _dark_of(frame: Frame, noise: NoiseModel, known: Sequence[Darks]) -> tuple[D
 def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> tuple[Frame, Exposure, dict[str, Any]]:
     """A raw ready to be restored or developed: cut, checked, with its exposure ratio and noise, less its darks; and facts for the record.
 
+    Ratio and noise are those of the whole frame, so that a part of it looks as it will in the whole.
+
     Raises:
         ValueError: it is over-exposed, or its ratio or its noise cannot be told.
     """
     whole, options = raw(), shared.options
     frame = crop(whole, *options.crop) if options.crop else whole
-    signal, added_std = normalise(frame), None
+    signal, added_std = normalise(whole), None
     saturated = saturated_fraction(signal, options.max_saturated)
-    own = {"tag": lambda: tag_estimate(frame), "image": lambda: image_estimate(frame)}
+    own = {"tag": lambda: tag_estimate(whole), "image": lambda: image_estimate(whole)}
     noise, source, passed_over = shared.sensor.noise_model(
-        frame.noise_known_as, frame.iso, range_dn(frame), shared.sensor.sources(shared.calibrations, own)
+        whole.noise_known_as, whole.iso, range_dn(whole), shared.sensor.sources(shared.calibrations, own)
     )
-    noise = noise_beside(noise, frame)
+    noise = noise_beside(noise, whole)
     dark, told = _dark_of(whole, noise, shared.darks)
     if dark is not None:
-        dark = dark.part(*part_of(whole, *options.crop)) if options.crop else dark
         signal, added_std = dark.taken_off(signal), dark.std
-    ratio, why = exposure_ratio(frame, signal, paired, options.exposure_ratio)
+    ratio, why = exposure_ratio(whole, signal, paired, options.exposure_ratio)
+    if options.crop:
+        part = (..., *part_of(whole, *options.crop))
+        signal, added_std = np.ascontiguousarray(signal[part]), None if added_std is None else np.ascontiguousarray(added_std[part])
     facts = {
         "exposure_ratio": ratio, "ratio_from": why, "noise": vars(noise), "noise_from": source, "noise_not_from": passed_over,
         "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
