@@ -18,9 +18,9 @@ from lowlight_kedro.plugins import code_of
 from lowlight_kedro.restoration.corruption import MOSAICS
 from lowlight_kedro.restoration.estimates import expected_evaluations
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
-from lowlight_kedro.restoration.guidance.posterior import capabilities
+from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, capabilities
 from lowlight_kedro.restoration.settings import Window
-from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, Cfa, masks
 from lowlight_kedro.sensor.dark_signal import Darks
 from lowlight_kedro.sensor.noise import NOISE_MODELS
 
@@ -78,9 +78,12 @@ class Restoration:
             sampling=settings.sampling, probing=settings.probing,
         )  # fmt: skip
         image, taken = torch.zeros(1, 3, TIMED_SIDE, TIMED_SIDE), []
+        level = torch.full_like(image, TIMED_LEVEL)
+        if settings.estimate == "mean":  # a mosaic's missing values are asked for twice; in a draw every value has a level
+            level[0, ~torch.from_numpy(masks(BAYER_RGGB, (TIMED_SIDE, TIMED_SIDE)))] = SIGMA_UNKNOWN
         for _ in range(2):
             begin = time.perf_counter()
-            self.prior(image, torch.full_like(image, TIMED_LEVEL))
+            self.prior(image, level)
             taken.append(time.perf_counter() - begin)
         return evaluations, evaluations * min(taken) * pixels / TIMED_SIDE**2
 

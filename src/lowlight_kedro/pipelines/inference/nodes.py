@@ -20,6 +20,8 @@ from lowlight_kedro.sensor.render import shrunk
 
 logger = logging.getLogger(__name__)
 
+LARGE = 4e6  # pixels of a frame whose mean takes so long that the time is told before
+
 Restored = dict[str, dict[str, Callable[[], Any]]]
 
 
@@ -74,8 +76,9 @@ def restore_frames(
             [settings, ratios.get(name), digest_of_fitting(darks, row)],
             parts=options.files, size=most_bytes(options.files, height, width),
         ))  # fmt: skip
-    if options.estimate != "mean" and len(selected):
-        pixels = float((selected["height"] * selected["width"]).mean())
+    pixels = float((selected["height"] * selected["width"]).mean()) if len(selected) else 0.0
+    pixels = min(pixels, options.crop[2] * options.crop[3]) if options.crop else pixels
+    if pixels > (LARGE if options.estimate == "mean" else 0):
         evaluations, seconds = shared.expected_seconds(pixels)
         logger.warning(
             "estimate %s: the network is evaluated up to %d times for a frame, here about %.0f s for %.1f megapixels",
