@@ -182,6 +182,19 @@ def test_options_of_a_dotted_plug_in_are_given_by_its_name_or_as_params_nest_the
 
 
 @pytest.mark.parametrize(
+    ("env", "command"), [("demo", "kedro run --env demo --pipelines validation"), (None, "kedro run --pipelines validation")]
+)
+def test_what_to_run_first_is_told_for_the_environment_at_hand(env, command, monkeypatch):
+    def not_validated(**options):
+        raise ValueError("run `kedro run --pipelines validation` first")
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(click.ClickException) as raised:
+        told(not_validated)(env=env)
+    assert raised.value.message == f"run `{command} validation` first"
+
+
+@pytest.mark.parametrize(
     ("wanted", "reason"), [("demoo", "did you mean demo? There are: a40, "), ("nosuch", "no environment 'nosuch' in conf/; There are")]
 )
 def test_an_environment_that_is_not_there_is_told_with_those_that_are(wanted, reason, monkeypatch):

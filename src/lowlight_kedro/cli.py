@@ -122,7 +122,8 @@ def told(callback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return callback(*arguments, **options)
         except (ValueError, DatasetError, OSError, ParameterValidationError, OmegaConfBaseException) as error:
-            raise RunError(sentence(error)) from error
+            text, env = sentence(error), options.get("env")
+            raise RunError(text.replace("kedro run --pipelines", f"kedro run --env {env} --pipelines") if env else text) from error
 
     return run_and_tell
 
