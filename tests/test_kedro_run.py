@@ -191,7 +191,7 @@ def test_what_to_run_first_is_told_for_the_environment_at_hand(env, command, mon
     monkeypatch.chdir(ROOT)
     with pytest.raises(click.ClickException) as raised:
         told(not_validated)(env=env)
-    assert raised.value.message == f"run `{command} validation` first"
+    assert raised.value.message == f"run `{command}` first"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.sensor.cameras import find_camera, noise_from_table, noise_in_dn
-from lowlight_kedro.sensor.noise import CameraNoise
+from lowlight_kedro.sensor.noise import NOISE_MODELS, CameraNoise, PoissonGaussian
 from tests.conftest import ROOT
 
 TABLE = {
@@ -127,3 +130,17 @@ def test_a_wrong_entry_is_named(wrong, message):
     entry = {"iso": [100, 400], "gain_dn": [0.1, 0.4], "read_noise_dn": [1, 2]} | wrong
     with pytest.raises(ValueError, match=message):
         SensorOptions(noise=NOISE, cameras={"Acme": entry})
+
+
+@dataclass(frozen=True)
+class Prnu(PoissonGaussian):
+    prnu: float = 0.0
+
+
+def test_a_noise_model_of_ones_own_is_given_its_own_fields_and_no_others(monkeypatch):
+    monkeypatch.setitem(NOISE_MODELS, "prnu", Prnu)
+    model, _ = model_of(options(model="prnu", gain=1e-4, read_noise=1e-3, options={"prnu": 0.02}), "unknown", 100, 1000)
+    assert model == Prnu(1e-4, 1e-3, prnu=0.02)
+    for wrong in ("gain", "prnus"):
+        with pytest.raises(ValidationError, match=f"noise model 'prnu' has no option {wrong}; its options: prnu"):
+            options(model="prnu", options={wrong: 0.02})

@@ -13,18 +13,30 @@ from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
 from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
 
+FOUND = ("gain", "read_noise", "step", "black_error")  # fields of noise models that the exposure and its sources tell
+
 
 class NoiseOptions(Options):
     """The noise model by name; `gain` and `read_noise` in units of white - black win over the table.
 
-    `black_error_dn` (no table has it) is an option of `camera`.
+    `black_error_dn` (no table has it) is an option of `camera`; `options` are further fields of a model of your own.
     """
 
     model: Annotated[str, known("noise_model", NOISE_MODELS)]
     gain: Positive | None
     read_noise: Positive | None
     black_error_dn: NotNegative
+    options: dict[str, Any] = Field(default_factory=dict)
     assumed: Assumed | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "NoiseOptions":
+        model: Any = choose("noise_model", NOISE_MODELS, self.model)
+        free = [field for field in model.__dataclass_fields__ if field not in FOUND]
+        unknown = [name for name in self.options if name not in free]
+        if unknown:
+            raise ValueError(f"noise model {self.model!r} has no option {', '.join(unknown)}; its options: {', '.join(free) or 'none'}")
+        return self
 
 
 class CameraEntry(Options):
@@ -71,5 +83,5 @@ class SensorOptions(Options):
         """
         values, source, passed_over = choose_noise(camera, iso, range_dn, sources)
         model: Any = choose("noise_model", NOISE_MODELS, self.noise.model)
-        all_known = {"step": 1 / range_dn, "black_error": self.noise.black_error_dn / range_dn, **values}
+        all_known = {"step": 1 / range_dn, "black_error": self.noise.black_error_dn / range_dn, **values, **self.noise.options}
         return model(**{key: value for key, value in all_known.items() if key in model.__dataclass_fields__}), source, passed_over
