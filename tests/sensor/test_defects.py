@@ -135,3 +135,14 @@ def test_noise_with_long_tails_on_both_sides_has_no_warm_sites():
     assert not warm(excess, beside, beside / 2).any()
     assert not warm(np.where(excess > 0, 1.15 * excess, excess), beside, beside / 2).any()  # one side is 1.5 times as frequent
     assert warm(np.abs(excess), beside, beside / 2).any()
+
+
+@pytest.mark.parametrize("photons", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("read_noise", [0.5, 1.5])
+def test_few_photons_are_no_warm_sites(photons, read_noise):
+    """Counts far above their mean are more likely than counts as far below; units of one photon's signal."""
+    gain, rng = 1e-2, np.random.default_rng(9)
+    noise = PoissonGaussian(gain, gain * read_noise)
+    dark_to_light = np.linspace(0.2, 1.8, SHAPE[1], dtype=np.float32) * np.ones(SHAPE, np.float32)
+    found = outliers(noise.sample(gain * photons * dark_to_light, rng).astype(np.float32), BAYER_RGGB, noise)
+    assert found.mean() < 1e-4

@@ -20,6 +20,7 @@ LIKELY = 0.7  # to be the sensor's own, from which on a site counts as not measu
 POINT, THREE = 0.5, 0.37  # of the excess, in four and in the darkest three of the sites beside a star of FWHM 1.3, on a green site
 PAIRED = 10.0  # standard deviations from which on the brightest of the four does not count, because it may be a defect too
 LEAST_ALONE, MOST_ALONE = 0.5, 0.95  # fraction of what stands out that is no light: below it nothing is believed, and one is never sure
+SYMMETRIC = 1e-3  # skewness that makes no difference
 STRIP = 252  # rows at a time, whole periods of Bayer and X-Trans
 
 
@@ -121,8 +122,22 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.
     hot = (above > least) & (beside + SURE * doubt < SPREAD * above)
     dead = (below > least) & (-beside + SURE * doubt < SPREAD * below) & (low < 1)  # blown neighbours do not tell how far they stand above
     texture = np.maximum(np.square((high - low) / RANGE) - np.square(spread), 0)
-    excess = (signal - median) / np.sqrt(OF_MEDIAN * np.square(spread) + texture)
+    excess = _normal_excess(signal, median, noise) / np.sqrt(OF_MEDIAN + texture / np.square(spread))
     return _out_of_clutter(hot | dead, np.maximum(above, below), rest), excess, beside / spread, np.maximum.reduce(each) / spread
+
+
+def _normal_excess(signal: NDArray, median: NDArray, noise: NoiseModel) -> NDArray:
+    """signal - median as a standard normal variable has it: of few photons, many are no rare chance.
+
+    Poisson noise of gain g has the third cumulant g^2 s at signal s, its gamma distribution of the same skewness becomes normal by a cube
+    root (Wilson and Hilferty 1931). The median of few counts lies below their mean, so s is taken a photon above it.
+    """
+    dark, bright = (float(noise.variance(np.asarray(level))) for level in (0.0, 1.0))
+    gain = max(bright - dark, 0.0)
+    level = np.maximum(median, 0) + gain
+    skewness = np.maximum(gain**2 * level / noise.variance(level) ** 1.5, SYMMETRIC)
+    straight = (signal - median) / np.sqrt(noise.variance(level))
+    return 6 / skewness * (np.cbrt(np.maximum(1 + skewness * straight / 2, 0)) - 1 + skewness**2 / 36)
 
 
 def _out_of_clutter(found: NDArray[np.bool_], excess: NDArray, rest: NDArray) -> NDArray[np.bool_]:
