@@ -426,7 +426,7 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path):
         [sys.executable, "-m", "lowlight_kedro", "--env", "photographs", "--pipelines", "validation"], cwd=tmp_path, capture_output=True,
         text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=False,
     )  # fmt: skip
-    wanted_first = "there is no data/photographs/03_primary/metadata.json; run `kedro run --pipelines photographs` first"
+    wanted_first = "there is no data/photographs/03_primary/metadata.json; run `kedro run --env photographs --pipelines photographs` first"
     assert (run.returncode, wanted_first in run.stderr.replace("\n", " ").replace(str(tmp_path) + "/", "")) == (1, True), run.stderr
 
 

@@ -19,7 +19,7 @@ def _refusal(path: Path, error: Exception) -> str:
     reason = "the file is empty" if not size else f"no {error} in its header" if isinstance(error, KeyError) else str(error)
     return (
         f"{path}: not a safetensors checkpoint of lowlight_kedro ({reason}; {size} bytes); "
-        "name a prior, as 06_models/prior.safetensors of a training is; in place of a damaged one a snapshot will do (start_from)"
+        "name a prior (06_models/prior.safetensors of a training, or a snapshot of it); remove the file if it is a damaged state"
     )
 
 
