@@ -25,7 +25,7 @@ from lowlight_kedro.restoration.placement import (
 from lowlight_kedro.restoration.symmetries import Symmetric
 
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
-PROBE = 128  # side of the window on which the memory of an evaluation is measured, pixels
+PROBE = 64  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
 STRIP_PIXELS = 2**19  # at a time, for what is told of a frame in strips
 SECOND = 0.3  # of the time of an evaluation, where there are second opinions
