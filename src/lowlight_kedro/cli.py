@@ -1,6 +1,5 @@
 """`kedro run` of this project: lists in `--params`, dotted names in `--config` files, and errors as sentences."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -15,6 +14,8 @@ from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from lowlight_kedro.plugins import did_you_mean
 
 OPENING, CLOSING, QUOTES = "[{(", "]})", "\"'"
 PARAMS_HELP = """Parameters that win over the configuration: name=value, several separated by commas. Values are YAML:
@@ -103,9 +104,8 @@ def _require_environment(options: Mapping[str, Any]) -> None:
     if wanted is None or not folder.is_dir() or (folder / wanted).is_dir():
         return
     known = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
-    near = difflib.get_close_matches(wanted, known, 1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise click.UsageError(f"no environment {wanted!r} in {folder}/; {meant}There are: {', '.join(known)}")
+    hint = " ".join([did_you_mean(wanted, known), "There are:"]).strip()
+    raise click.UsageError(f"no environment {wanted!r} in {folder}/; {hint} {', '.join(known)}")
 
 
 def told(callback: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 import logging
 import os
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.config_loader import ConfigLoader
+from lowlight_kedro.plugins import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -257,9 +257,8 @@ class KnownNames:
         known = loader.known_names()
         unknown = sorted(set(loader["parameters"]) - known)
         if unknown:
-            meant = get_close_matches(unknown[0], sorted(known), 1)
-            hint = f"did you mean {meant[0]}? " if meant else ""
-            raise ClickException(f"unknown parameters: {', '.join(unknown)}; {hint}The groups are {', '.join(sorted(known))}")
+            hint = " ".join([did_you_mean(unknown[0], known), "The groups are"]).strip()
+            raise ClickException(f"unknown parameters: {', '.join(unknown)}; {hint} {', '.join(sorted(known))}")
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:

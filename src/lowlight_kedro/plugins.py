@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -13,6 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """A question with the known name that is most like a wrong one; empty where none is."""
+    near = get_close_matches(wrong, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def choose(kind: str, table: Mapping[str, T], name: str) -> T:

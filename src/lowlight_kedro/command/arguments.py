@@ -1,12 +1,12 @@
 """What `lowlight` is told. Nothing heavy is imported here: --help and wrong options are answered at once."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lowlight_kedro.plugins import did_you_mean
 from lowlight_kedro.version import __version__
 
 EXAMPLES = """examples:
@@ -58,12 +58,16 @@ def positive(text: str) -> float:
     return _within(1e-6, 1e6, text)
 
 
+def _at_least(least: int, text: str) -> int:
+    value: int = _number(int, text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+    return value
+
+
 def count(text: str) -> int:
     """A whole number from 1."""
-    value: int = _number(int, text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+    return _at_least(1, text)
 
 
 def parts(text: str) -> list[str]:
@@ -77,18 +81,12 @@ def parts(text: str) -> list[str]:
 
 def pixels(text: str) -> int:
     """A side of a picture."""
-    value: int = _number(int, text)
-    if value < LEAST_PREVIEW:
-        raise argparse.ArgumentTypeError(f"must be at least {LEAST_PREVIEW}, got {text}")
-    return value
+    return _at_least(LEAST_PREVIEW, text)
 
 
 def place(text: str) -> int:
     """A whole number from 0."""
-    value: int = _number(int, text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return value
+    return _at_least(0, text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -134,8 +132,7 @@ def told_by(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         asked: argparse.ArgumentParser = getattr(told, "parser", whole)
         known = [option for action in asked._actions for option in action.option_strings]  # noqa: SLF001  # argparse tells them nowhere else
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
-        asked.error(f"unknown option {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""))
+        asked.error("; ".join(filter(None, [f"unknown option {unknown[0]}", did_you_mean(unknown[0].split("=")[0], known)])))
     return told
 
 
