@@ -43,7 +43,7 @@ from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
-from lowlight_kedro.sensor.dark_signal import DarkSignal, choose_darks, dark_signal, known
+from lowlight_kedro.sensor.dark_signal import DarkSignal, alike, choose_darks, dark_signal, known
 from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn, shaded
 from lowlight_kedro.sensor.masked import noise_beside
@@ -225,17 +225,16 @@ def noise_of(frame: Frame) -> tuple[NoiseModel, str]:
 
 
 def _maps_of(darks: Sequence[Frame]) -> list[DarkMap]:
-    """A map for each exposure time.
+    """A map for each set of darks that are alike.
 
     Raises:
         ValueError: a dark cannot be used.
     """
-    by_time: dict[str, dict[str, Frame]] = {}
-    for number, dark in enumerate(darks):
-        by_time.setdefault(f"{dark.exposure_s:g}", {})[str(number)] = dark
+    named = {str(number): dark for number, dark in enumerate(darks)}
+    sets = alike((name, (dark.camera, dark.iso, dark.exposure_s, dark.shape)) for name, dark in named.items())
     maps, left_out = list[DarkMap](), list[str]()
-    for frames in by_time.values():
-        one, reasons = measure_dark_map([partial(replace, dark) for dark in frames.values()], list(frames))
+    for names in sets.values():
+        one, reasons = measure_dark_map([partial(replace, named[name]) for name in names], names)
         maps, left_out = [*maps, one], left_out + reasons
     if left_out:
         raise ValueError("; ".join(left_out))
@@ -250,8 +249,9 @@ def _dark_of(raw: Frame | NDArray, darks: Sequence[Frame] | DarkMap, noise: Nois
     """
     if not isinstance(raw, Frame):
         raise ValueError("darks are for frames of `read_raw`; take them off an array yourself")
-    maps = [darks] if isinstance(darks, DarkMap) else _maps_of(darks)
-    chosen = choose_darks([known(one) for one in maps], raw.noise_known_as, raw.iso, raw.exposure_s, raw.shape)
+    maps = [known(one) for one in ([darks] if isinstance(darks, DarkMap) else _maps_of(darks))]
+    strangers = [one for one in maps if not one.fit(raw.noise_known_as, raw.iso, raw.shape)]  # each was given for this frame
+    chosen = choose_darks(strangers or maps, raw.noise_known_as, raw.iso, raw.exposure_s, raw.shape)
     if chosen.darks is None:
         raise ValueError(f"no darks fit: {chosen.why}")
     return dark_signal(chosen.darks.map, raw, noise)
@@ -339,9 +339,9 @@ class _Counted:
         self._progress(min(self._done / self._total, 1.0))
 
 
-def with_defects(exposure: Exposure) -> Exposure:
-    """The same with the defects that are found in it, beside those that are known; three values a pixel show none."""
-    if exposure.cfa == UNFILTERED:
+def with_defects(exposure: Exposure, structure: Structure) -> Exposure:
+    """The same with the defects that are found in it, if they are looked for, beside those known; three values a pixel show none."""
+    if exposure.cfa == UNFILTERED or not structure.defects:
         return exposure
     found = outliers(exposure.signal, exposure.cfa, exposure.noise)
     return replace(exposure, defects=found if exposure.defects is None else found | exposure.defects)
@@ -408,7 +408,7 @@ def restore(
     noise = PoissonGaussian(gain, read_noise) if gain is not None and read_noise is not None else noise
     exposure, source, matrix = _exposure(raw, cfa, noise, white_balance, ratio, darks)
     bound = checked_guidance(guidance, prior, settings.estimate, guidance_options)
-    exposure = with_defects(exposure) if settings.structure.defects else exposure
+    exposure = with_defects(exposure, settings.structure)
     result, facts = restore_exposure(exposure, prior, bound, settings, name, progress)
     record = {"exposure_ratio": exposure.exposure_ratio, "noise": vars(exposure.noise), "noise_from": source} | facts
     return Restored(result.light, result.std, result.std_from, exposure, record, matrix)

@@ -14,7 +14,7 @@ from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.pipelines.inference.outputs import defect_table
 from lowlight_kedro.restoration.observation import Exposure
-from lowlight_kedro.restoration.settings import Probing
+from lowlight_kedro.restoration.settings import Probing, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from tests.conftest import make_frame
@@ -94,13 +94,14 @@ def test_the_places_of_defects_are_told_with_who_said_so(rng):
     signal = noise.sample(np.full((48, 48), 0.1), rng).astype(np.float32)
     signal[20, 31], told[7, 9] = 0.5, True
     exposure = Exposure(signal, BAYER_RGGB, (1.0, 1.0, 1.0), 1.0, noise, defects=told)
-    table = defect_table(with_defects(exposure), told)
+    table = defect_table(with_defects(exposure, Structure()), told)
     assert table.drop(columns="signal").to_numpy().tolist() == [[7, 9, "B", "file"], [20, 31, "G", "frame"]]
     np.testing.assert_allclose(table["signal"], signal[[7, 20], [9, 31]], atol=1e-5)
     assert defect_table(exposure, told)["row"].tolist() == [7]
     assert defect_table(replace(exposure, defects=None), None).empty
     plain = Exposure(np.stack([signal] * 3), UNFILTERED, (1.0, 1.0, 1.0), 1.0, noise)
-    assert with_defects(plain) is plain
+    assert with_defects(plain, Structure()) is plain
+    assert with_defects(exposure, Structure(defects=False)) is exposure
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(photos, tmp_path, capfd):
@@ -117,5 +118,7 @@ def test_frames_of_darks_from_python(shown):
     assert np.abs(out.light - clean).mean() < 0.3 * np.abs(without - clean).mean()
     with pytest.raises(ValueError, match="no darks fit: the darks are of test ILCE-7SM2, the frame is of Zenit"):
         ll.restore(replace(frame, camera="Zenit"), settings=QUICK, darks=darks)
+    with pytest.raises(ValueError, match="no darks fit: the darks are of Zenit, the frame is of test ILCE-7SM2"):
+        ll.restore(frame, settings=QUICK, darks=[*darks, replace(darks[0], camera="Zenit")])
     with pytest.raises(ValueError, match="dark 1 is left out: it is no dark"):
         ll.restore(frame, settings=QUICK, darks=[darks[0], shot(20, 0.6, 6000)])

@@ -1,6 +1,6 @@
 """What darks tell of one exposure: which of them fit it, what to take off its photosites, and what that adds to their noise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,7 @@ SAME_ISO, SAME_TIME = 1.01, 1.1  # ratios up to which two are the same
 LEVER = 1.5  # ratio of exposure times from which on a line goes through their darks
 WARMTH = 0.05  # of a dark current, by which it differs between darks and frame: the sensor warms up
 UNSCALED = 0.5  # of what scaling to another exposure time changes, that it is not known by
+About = tuple[str, float, float, tuple[int, int]]  # of a dark: camera, ISO, exposure time in seconds, photosites
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class Darks:
     def map(self) -> DarkMap:
         """See `measure`."""
         return self.measure()
+
+
+def alike(darks: Iterable[tuple[str, About]]) -> dict[About, list[str]]:
+    """Names of darks by what those of one map have in common; times that differ beyond six digits are the same."""
+    groups: dict[tuple[Any, ...], tuple[About, list[str]]] = {}
+    for name, about in darks:
+        camera, iso, exposure_s, shape = about
+        groups.setdefault((camera, iso, f"{exposure_s:g}", shape), (about, []))[1].append(name)
+    return dict(groups.values())
 
 
 def known(dark_map: DarkMap) -> Darks:

@@ -113,7 +113,7 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.
             place = (slice(row, None, period), slice(column, None, period))
             ordered = np.sort([_shifted(padded, offset, shape)[place] for offset in neighbours(cfa, row, column)], axis=0)
             median[place], high[place], low[place] = ordered[len(ordered) // 2], ordered[-1], ordered[0]
-    spread = np.sqrt(noise.variance(np.maximum(median, 0))).astype(np.float32)
+    spread = np.sqrt(noise.variance(_expected(median, noise))).astype(np.float32)
     rest, sides = np.pad(signal - median, REACH, mode="reflect"), [(-1, 0), (1, 0), (0, -1), (0, 1)]
     each = [_shifted(rest, offset, shape) for offset in sides]
     beside = sum(each)
@@ -126,16 +126,24 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.
     return _out_of_clutter(hot | dead, np.maximum(above, below), rest), excess, beside / spread, np.maximum.reduce(each) / spread
 
 
+def _photon(noise: NoiseModel) -> float:
+    """The signal of one photon; 0 where the noise does not grow with light."""
+    return max(float(noise.variance(np.asarray(1.0))) - float(noise.variance(np.asarray(0.0))), 0.0)
+
+
+def _expected(median: NDArray, noise: NoiseModel) -> NDArray:
+    """The light that the noise of a site is told by: the median of few counts lies below their mean, by less than a photon."""
+    return np.maximum(median, 0) + _photon(noise)
+
+
 def _normal_excess(signal: NDArray, median: NDArray, noise: NoiseModel) -> NDArray:
     """signal - median as a standard normal variable has it: of few photons, many are no rare chance.
 
     Poisson noise of gain g has the third cumulant g^2 s at signal s, its gamma distribution of the same skewness becomes normal by a cube
-    root (Wilson and Hilferty 1931). The median of few counts lies below their mean, so s is taken a photon above it.
+    root (Wilson and Hilferty 1931).
     """
-    dark, bright = (float(noise.variance(np.asarray(level))) for level in (0.0, 1.0))
-    gain = max(bright - dark, 0.0)
-    level = np.maximum(median, 0) + gain
-    skewness = np.maximum(gain**2 * level / noise.variance(level) ** 1.5, SYMMETRIC)
+    level = _expected(median, noise)
+    skewness = np.maximum(_photon(noise) ** 2 * level / noise.variance(level) ** 1.5, SYMMETRIC)
     straight = (signal - median) / np.sqrt(noise.variance(level))
     return 6 / skewness * (np.cbrt(np.maximum(1 + skewness * straight / 2, 0)) - 1 + skewness**2 / 36)
 

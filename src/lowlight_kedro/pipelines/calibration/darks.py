@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,11 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import read_headers
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
-from lowlight_kedro.sensor.dark_signal import Darks
+from lowlight_kedro.sensor.dark_signal import About, Darks, alike
 
 logger = logging.getLogger(__name__)
 
-ALIKE = ["camera", "iso", "exposure_s", "height", "width"]  # what darks of one map have in common
+ALIKE = ["camera", "iso", "exposure_s", "height", "width"]  # columns of what darks of one map have in common
 
 
 def _measured(raws: Sequence[RawFile], shared: Any = None) -> dict[str, Any]:
@@ -47,10 +47,11 @@ def _digest(raws: Sequence[RawFile]) -> str:
     return hashlib.sha256(" ".join(raw.content_hash() for raw in raws).encode()).hexdigest()
 
 
-def _alike(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """What darks have in common, and their names; those whose file does not tell its ISO are left out."""
-    for _, group in rows[rows["iso"] > 0].groupby(ALIKE, dropna=False):
-        yield group.iloc[0][ALIKE].to_dict(), group["frame"].tolist()
+def _alike(rows: pd.DataFrame) -> dict[About, list[str]]:
+    """Names by what darks of one map have in common; those whose file does not tell its ISO are left out."""
+    told = rows[rows["iso"] > 0]
+    shapes = zip(told["height"].astype(int), told["width"].astype(int), strict=True)
+    return alike(zip(told["frame"], zip(told["camera"], told["iso"], told["exposure_s"], shapes, strict=True), strict=True))
 
 
 def named_darks(raws: Mapping[str, RawFile], frames: pd.DataFrame) -> list[Darks]:
@@ -58,23 +59,23 @@ def named_darks(raws: Mapping[str, RawFile], frames: pd.DataFrame) -> list[Darks
     rows, _ = read_headers(raws)
     wanted = frames[["camera", "iso", "height", "width"]].drop_duplicates().to_dict("records")
     found = []
-    for about, names in _alike(pd.DataFrame(rows, columns=["frame", *ALIKE])):
-        group, shape = [raws[name] for name in names], (int(about["height"]), int(about["width"]))
-        darks = Darks(about["camera"], about["iso"], about["exposure_s"], shape, partial(_map_of, group), partial(_digest, group))
+    for about, names in _alike(pd.DataFrame(rows, columns=["frame", *ALIKE])).items():
+        group = [raws[name] for name in names]
+        darks = Darks(*about, measure=partial(_map_of, group), digest=partial(_digest, group))
         found.append(darks)
         if not any(darks.fit(one["camera"], one["iso"], (one["height"], one["width"])) for one in wanted):
             files = ", ".join(raw.path.name for raw in group)
-            logger.warning("darks that fit no frame: %s (%s, ISO %g, %d x %d)", files, darks.camera, darks.iso, *shape)
+            logger.warning("darks that fit no frame: %s (%s, ISO %g, %d x %d)", files, darks.camera, darks.iso, *darks.shape)
     return found
 
 
 def measure_darks(raw_frames: Mapping[str, RawFile], frames: pd.DataFrame, executor: ExecutorOptions) -> Jobs:
     """The job to measure each set of darks, the raws in folders named `darks`."""
     jobs = []
-    for about, names in _alike(frames[frames["data_type"] == "dark"]):
+    for (camera, iso, exposure_s, (height, width)), names in _alike(frames[frames["data_type"] == "dark"]).items():
         raws = [raw_frames[name] for name in names]
-        camera = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in about["camera"])
-        name = f"{camera}_iso{about['iso']:g}_{about['exposure_s']:g}s_{about['height']}x{about['width']}"
+        plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in camera)
+        name = f"{plain}_iso{iso:g}_{exposure_s:g}s_{height}x{width}"
         jobs.append(Job(name, "darks", partial(_measured, raws), raws, names))
     return Jobs(jobs, None, executor.build(), "darks", "set")
 

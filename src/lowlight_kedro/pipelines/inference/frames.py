@@ -143,7 +143,7 @@ def restore_light(
     unfamiliar = unfamiliar_mosaic(shared.checkpoint.description, frame.cfa)
     for warned in filter(None, (unfamiliar, about["darks_warning"])):
         logger.warning("%s: %s", name, warned)
-    exposure = with_defects(exposure) if options.measurement.defects else exposure
+    exposure = with_defects(exposure, options.measurement)
     result, facts = _restored(exposure, shared, name)
     result = _weakened(result, exposure, frame, options)
     record = about | {
