@@ -24,28 +24,21 @@ class WorkerError(RuntimeError):
     """A process that reads tiles for training died."""
 
 
-def _hear_no_more_deaths() -> None:
-    """torch's handler raises again at every signal of a child while its dead worker is remembered, wherever the run is by then."""
-    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
 @contextmanager
 def reading_errors() -> Iterator[None]:
-    """Around the loop: torch raises a worker's death wherever the loop happens to be, in a signal handler.
+    """Around the loop: one sentence for a worker's death, whichever way it shows.
 
     Raises:
         WorkerError: a worker of the DataLoader died. DatasetError: what a worker said of a tile, without the worker's traceback.
     """
     try:
         yield
-    except (RuntimeError, ConnectionError) as error:  # the latter where it died while it handed over its first tiles
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two where it died while it handed over tiles
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        _hear_no_more_deaths()
         raise WorkerError(
-            f"{str(error).strip()}: a process that reads tiles is gone, expected it to live as long as the run; the system kills "
-            f"when memory is short: set training.loader.workers lower (0: no such processes); {KEPT}"
+            f"a process that reads tiles is gone ({str(error).strip() or type(error).__name__}), expected it to live as long as the run; "
+            f"the system kills when memory is short: set training.loader.workers lower (0: no such processes); {KEPT}"
         ) from error
     except DatasetError as error:
         said = str(error).strip().splitlines()[-1].removeprefix("kedro.io.core.DatasetError: ")
@@ -114,6 +107,19 @@ def _copied(tiles: Tensor | None, stream: torch.cuda.Stream, device: torch.devic
         return None if tiles is None else tiles.to(device, non_blocking=True)
 
 
+def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Its batches. A worker's death is told where the next batch is asked for, at most 5 s later.
+
+    torch would also raise it from a signal handler, wherever the run is by then: while a snapshot is saved, or another error handled.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)  # torch sets no handler there
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
 def batch_source(
     tiles: EDMPTDataset, dropped: Sequence[str], batch_size: int, seed: int, loader: LoaderOptions, *,
     part: slice = ALL, device: torch.device | None = None,
@@ -140,6 +146,6 @@ def batch_source(
             kept, batch_sampler=_Order(len(kept), seed, start, batch_size, stop), collate_fn=_whole,
             num_workers=loader.workers, pin_memory=loader.pin_memory, **(with_workers if loader.workers else {}),
         )  # fmt: skip
-        return on_device(iter(read), device or torch.device("cpu"))
+        return on_device(_started(read), device or torch.device("cpu"))
 
     return batches
