@@ -120,7 +120,7 @@ def cost_of_tiles(count: int, folder: Path) -> Cost:
     import pandas as pd
 
     from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSetDataset
-    from lowlight_kedro.pipelines.preprocessing.packing import describe_files
+    from lowlight_kedro.pipelines.preprocessing.nodes import describe_files
     from lowlight_kedro.sensor import tile_checks
     from lowlight_kedro.sensor.metadata import fingerprint, tile_table
 

@@ -11,7 +11,7 @@ import yaml
 import lowlight_kedro as ll
 from lowlight_kedro.api import Settings, _Counted
 from lowlight_kedro.diffusion.denoiser import Denoiser
-from lowlight_kedro.pipelines.inference.model import Restoration
+from lowlight_kedro.pipelines.inference.frames import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.guidance import GUIDANCE

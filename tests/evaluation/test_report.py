@@ -9,7 +9,7 @@ import pytest
 from lowlight_kedro.evaluation.pictures import DRAWN, bars, comparison
 from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page, score_tables
 from lowlight_kedro.evaluation.statistics import differences, summarised
-from lowlight_kedro.pipelines.evaluation.report import MOST_SHOWN, shown_frames
+from lowlight_kedro.pipelines.evaluation.nodes import MOST_SHOWN, shown_frames
 from tests.evaluation.test_page_browser import browser  # noqa: F401  a fixture
 
 EMPTY = pd.DataFrame(columns=["frame", "kind", "at", "value"])

@@ -6,11 +6,10 @@ import pytest
 from kedro.framework.session import KedroSession
 from pydantic import ValidationError
 
-from lowlight_kedro.pipelines.comparison.baselines import develop_baseline
-from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, _tell_losses, collect_methods, evaluate_methods
-from lowlight_kedro.pipelines.inference.model import Restoration
+from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions, _tell_losses, collect_methods, develop_baseline, evaluate_methods
+from lowlight_kedro.pipelines.inference.frames import Restoration
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.pipelines.options import SensorOptions
 from lowlight_kedro.sensor.cfa import XTRANS
 from lowlight_kedro.sensor.frame import crop
 from tests.conftest import ROOT, make_frame

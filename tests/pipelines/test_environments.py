@@ -22,10 +22,9 @@ from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions
 from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.pipelines.options import ExecutorOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions
 from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.pipelines.sensor_options import SensorOptions
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
 from tests.conftest import ROOT

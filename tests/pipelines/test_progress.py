@@ -6,9 +6,17 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.pipelines.training.progress import COSTS, SMOOTHED, Progress, peak_memory_gib, recent_loss, tick_line, with_costs
+from lowlight_kedro.pipelines.training.progress import (
+    COSTS,
+    SMOOTHED,
+    Progress,
+    peak_memory_gib,
+    recent_loss,
+    tick_line,
+    training_figure,
+    with_costs,
+)
 from lowlight_kedro.pipelines.training.work import fresh_state, validator
 from tests.conftest import ROOT
 from tests.diffusion.test_training import CPU, SCALING, TILES, fresh, run, schedule

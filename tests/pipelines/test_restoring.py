@@ -11,7 +11,7 @@ import pytest
 
 from lowlight_kedro import api, device
 from lowlight_kedro.datasets.dng import write_dng
-from lowlight_kedro.pipelines.inference import frames, model
+from lowlight_kedro.pipelines.inference import frames
 from lowlight_kedro.pipelines.inference.frames import exposure_ratio, saturated_fraction
 from lowlight_kedro.pipelines.inference.options import RatioOptions
 from lowlight_kedro.restoration.settings import Sampling
@@ -140,16 +140,16 @@ def test_the_network_is_built_once_and_does_not_travel(project, monkeypatch):
 
 
 def test_a_worker_gets_no_network():
-    whole = model.Restoration(None, None, None, [])
+    whole = frames.Restoration(None, None, None, [])
     whole.__dict__["prior"] = lambda: "cannot be pickled"
     assert "prior" not in vars(pickle.loads(pickle.dumps(whole)))
 
 
 def test_a_prior_of_other_mosaics_is_told():
     trained = {"corruption": {"name": "noise_map", "options": {"mosaics": ["bayer"]}}}
-    assert model.unfamiliar_mosaic(trained, BAYER_RGGB) is None
-    assert "trained on mosaics bayer, this frame is xtrans" in model.unfamiliar_mosaic(trained, XTRANS)
-    assert model.unfamiliar_mosaic({"corruption": {"name": "uniform", "options": {}}}, XTRANS) is None
+    assert frames.unfamiliar_mosaic(trained, BAYER_RGGB) is None
+    assert "trained on mosaics bayer, this frame is xtrans" in frames.unfamiliar_mosaic(trained, XTRANS)
+    assert frames.unfamiliar_mosaic({"corruption": {"name": "uniform", "options": {}}}, XTRANS) is None
 
 
 def test_without_a_ratio_to_be_had_the_parameter_is_named(rng):

@@ -68,13 +68,12 @@ class Workshop:
 def restore_all(work: Workshop) -> list[dict[str, str]]:
     """Read the headers, restore one frame after the other, write the index; returns the files that cannot be read, with the reason."""
     from lowlight_kedro.datasets.pairs import NO_PAIRS
-    from lowlight_kedro.pipelines.calibration.darks import named_darks
+    from lowlight_kedro.pipelines.calibration.nodes import named_darks
     from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames
     from lowlight_kedro.pipelines.inference.options import InferenceOptions
-    from lowlight_kedro.pipelines.options import ExecutorOptions
+    from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions
     from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
     from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
-    from lowlight_kedro.pipelines.sensor_options import SensorOptions
 
     files, told = work.files, work.parameters
     options, raws = InferenceOptions.model_validate(told["inference"]), files.load("inference_raws")

@@ -2,8 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.calibration.darks import collect_darks, measure_darks
-from lowlight_kedro.pipelines.calibration.nodes import collect_calibrations, measure_noise, plot_calibrations
+from lowlight_kedro.pipelines.calibration.nodes import collect_calibrations, collect_darks, measure_darks, measure_noise, plot_calibrations
 from lowlight_kedro.pipelines.preprocessing.pairing import index_frames, pair_frames
 
 

@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.pipelines.comparison.nodes import collect_methods, evaluate_methods, restore_by_methods
-from lowlight_kedro.pipelines.evaluation.report import report_methods
+from lowlight_kedro.pipelines.evaluation.nodes import report_methods
 from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 

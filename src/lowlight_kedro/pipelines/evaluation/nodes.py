@@ -1,14 +1,21 @@
-"""Nodes of the evaluation pipeline, and its parameters."""
+"""Nodes of the evaluation pipeline: what is measured on each restored frame, and the report of all."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, Field
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.coverage import coverage, reference_variance, verdict
@@ -16,8 +23,8 @@ from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailable
 from lowlight_kedro.evaluation.pictures import bars, calibration_figure, comparison
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.reference import refer
+from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page
 from lowlight_kedro.jobs import no_bars
-from lowlight_kedro.pipelines.evaluation.report import report_frame
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
 from lowlight_kedro.pipelines.options import Options, checked, known
@@ -25,6 +32,9 @@ from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
+from lowlight_kedro.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 def _require_protocol(name: str) -> None:
@@ -41,8 +51,6 @@ class EvaluationOptions(Options):
     mask: bool
     picture_crop: Annotated[int, Field(ge=16)]
 
-
-logger = logging.getLogger(__name__)
 
 Lazy = dict[str, Callable[[], Any]]
 Restored = dict[str, Lazy]
@@ -212,3 +220,89 @@ def plot_evaluation(table: pd.DataFrame) -> Figure:
     """sRGB PSNR per frame, before and after."""
     before, after = (dict(zip(table["frame"], table[f"{title}_psnr_srgb"], strict=True)) for title in ("scaled", "restored"))
     return bars(before, after, ("exposure-scaled", "restored"), "PSNR (dB, sRGB, data range 1)")
+
+
+PACKAGES = ("torch", "numpy", "scikit-image", "torchmetrics", "rawpy", "kedro")
+NOISE = ("gain", "read_noise")
+MOST_SHOWN = 24  # frames whose pictures are in a report: some 10 MB, which a browser opens
+
+
+def report_frame(
+    name: str, display: Mapping[str, NDArray], captions: Mapping[str, str], record: Mapping[str, Any], std: NDArray | None = None
+) -> dict[str, Any]:
+    """What the report needs of a frame: pictures ready for the page, and the noise model that it was restored with."""
+    noise = {"camera": record.get("camera"), "ISO": record.get("iso")} | {
+        key: f"{record['noise'][key]:.4g}" for key in NOISE if key in record["noise"]
+    }
+    return frame_pictures(name, display, captions, std) | {"noise": noise | {"from": record.get("noise_from")}}
+
+
+def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as they would stand in YAML: those that a pipeline uses are typed."""
+    return {
+        group: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for group, value in parameters.items()
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Programs and machine."""
+    found = {"lowlight_kedro": __version__, "Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return found | {"machine": f"{platform.system()} {platform.machine()}"}
+
+
+def shown_frames(scores: pd.DataFrame, names: Collection[str]) -> list[str]:
+    """Frames whose pictures a report holds: all, or where there are more than MOST_SHOWN the worst and as many spread over the others.
+
+    Worst by the mean of their PSNR over methods and protocols.
+    """
+    known = scores[scores["frame"].isin(names)]
+    decibels = known["value"].where(known["metric"].str.startswith("psnr"))
+    order = decibels.groupby(known["frame"]).mean().sort_values().index.tolist()  # those without PSNR come last
+    if len(order) <= MOST_SHOWN:
+        return sorted(order)
+    worst, others = order[: MOST_SHOWN // 2], order[MOST_SHOWN // 2 :]
+    step = len(others) / (MOST_SHOWN - len(worst))
+    return worst + [others[int(step * number)] for number in range(MOST_SHOWN - len(worst))]
+
+
+def write_report(
+    title: str, summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame | None,
+    scores: pd.DataFrame, frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """The page, and its tables for LaTeX; pictures of frames that are not among the scores, as of an older run, are not shown.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    if summary.empty:
+        raise ValueError("no frame was scored, so there is nothing to report; see the warnings above and evaluation.protocols")
+    names = shown_frames(scores, frames)
+    shown, scored = [frames[name]() for name in names], scores["frame"].nunique()
+    more = f"; pictures of {len(names)} of {scored} frames, the worst and some of the others" if len(names) < scored else ""
+    report = Report(
+        title=title, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        made=f"{datetime.now():%Y-%m-%d %H:%M}, lowlight_kedro {__version__}{more}",
+        summary=summary, differences=differences, residuals=residuals, uncertainty=uncertainty, frames=shown,
+        noise=pd.DataFrame([frame["noise"] for frame in shown]).drop_duplicates(), versions=versions(),
+        parameters=yaml.safe_dump(plain(parameters), sort_keys=False, allow_unicode=True),
+    )  # fmt: skip
+    return report_page(report), latex_tables(summary)
+
+
+def report_evaluation(
+    summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, uncertainty: pd.DataFrame, scores: pd.DataFrame,
+    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """`write_report` of the frames of this evaluation."""
+    title = "Restored frames against their long exposures"
+    return write_report(title, summary, differences, residuals, uncertainty, scores, frames, parameters)
+
+
+def report_methods(
+    summary: pd.DataFrame, differences: pd.DataFrame, residuals: pd.DataFrame, scores: pd.DataFrame,
+    frames: Mapping[str, Callable[[], dict]], parameters: Mapping[str, Any],
+) -> tuple[str, str]:  # fmt: skip
+    """`write_report` of several methods on the same frames."""
+    title = f"Methods side by side: {', '.join(dict.fromkeys(scores['method']))}"
+    return write_report(title, summary, differences, residuals, None, scores, frames, parameters)

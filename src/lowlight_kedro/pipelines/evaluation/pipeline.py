@@ -2,8 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.evaluation.nodes import collect_scores, evaluate_frames, plot_evaluation, plot_uncertainty, summarise
-from lowlight_kedro.pipelines.evaluation.report import report_evaluation
+from lowlight_kedro.pipelines.evaluation.nodes import (
+    collect_scores,
+    evaluate_frames,
+    plot_evaluation,
+    plot_uncertainty,
+    report_evaluation,
+    summarise,
+)
 from lowlight_kedro.pipelines.evaluation.scores import summarise_scores
 
 

@@ -13,8 +13,7 @@ from lowlight_kedro.evaluation.page_index import Entry
 from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
-from lowlight_kedro.pipelines.options import ExecutorOptions
-from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions
 from lowlight_kedro.sensor.dark_signal import Darks, digest_of_fitting
 from lowlight_kedro.sensor.render import shrunk
 
@@ -60,8 +59,10 @@ def restore_frames(
     Raises:
         ValueError: guidance, estimate and prior do not go together.
     """
-    from lowlight_kedro.pipelines.inference.frames import restore_frame  # here, because torch takes a second to import:
-    from lowlight_kedro.pipelines.inference.model import Restoration  # the raws are listed and their headers read before
+    from lowlight_kedro.pipelines.inference.frames import (
+        Restoration,  # the raws are listed and their headers read before
+        restore_frame,  # here, because torch takes a second to import:
+    )
     from lowlight_kedro.pipelines.inference.outputs import most_bytes
 
     shared = Restoration(prior, sensor, options, calibrations, darks)

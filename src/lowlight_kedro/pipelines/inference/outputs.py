@@ -16,15 +16,37 @@ from lowlight_kedro.datasets.image import Picture
 from lowlight_kedro.datasets.linear_dng import LinearPicture
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.evaluation.page import Page
-from lowlight_kedro.evaluation.pictures import heat, heat_most
-from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
+from lowlight_kedro.evaluation.pictures import heat, heat_most, most_detailed
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import UNFILTERED
-from lowlight_kedro.sensor.frame import Frame
+from lowlight_kedro.sensor.frame import Frame, balanced
 from lowlight_kedro.sensor.highlights import faded
-from lowlight_kedro.sensor.render import display_exposure, fraction_outside, oriented, render, resized, square, square_shape
+from lowlight_kedro.sensor.render import block_means, display_exposure, fraction_outside, oriented, render, resized, square, square_shape
+
+Box = tuple[slice, slice, slice]
+
+
+def scaled_light(signal: NDArray, frame: Frame, ratio: float, demosaicer: DemosaicerOptions) -> NDArray[np.float32]:
+    """White-balanced linear RGB (3, H, W) of `ratio` times the signal, demosaiced, noise and all."""
+    light = balanced(signal * np.float32(ratio), frame.cfa, frame.white_balance, frame.shading)
+    return demosaicer.chosen(frame.cfa)(light, frame.cfa)
+
+
+def detailed_box(light: NDArray, shown_side: int, side: int) -> Box | None:
+    """Where `light` (3, H, W) holds most detail, a square of `side` pixels or less; None where all its pixels are shown.
+
+    `shown_side` are the pixels along the longer side of the picture that is shown.
+    """
+    if max(light.shape[1:]) <= shown_side:
+        return None
+    step = -(-max(light.shape[1:]) // shown_side)
+    places = most_detailed(np.sqrt(np.clip(block_means(light, step), 0, 1)), max(side // step, 2))
+    top, left = (max(min(step * place, length - side), 0) for place, length in zip(places, light.shape[1:], strict=True))
+    return slice(None), slice(top, top + side), slice(left, left + side)
+
 
 # Of each part: bytes for a pixel, and for a whole file, that it takes at most. What compresses is counted as noise that does not.
 MOST_BYTES = {

@@ -17,8 +17,8 @@ from lowlight_kedro.bounds import Count, Fraction, NotNegative, Positive
 from lowlight_kedro.datasets.photographs import Photograph
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
+from lowlight_kedro.pipelines.preprocessing.nodes import describe_files, pack_tiles
 from lowlight_kedro.pipelines.preprocessing.options import Split
-from lowlight_kedro.pipelines.preprocessing.packing import describe_files, pack_tiles
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.scenes.pairs import split_of

@@ -15,9 +15,8 @@ from lowlight_kedro.diffusion.share import require_whole_passes
 from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.training import best_row
 from lowlight_kedro.pipelines.options import Options, differences
-from lowlight_kedro.pipelines.training.curves import training_figure
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.pipelines.training.progress import with_costs
+from lowlight_kedro.pipelines.training.progress import training_figure, with_costs
 from lowlight_kedro.pipelines.training.ranks import seated, stop_requests, world_size
 from lowlight_kedro.pipelines.training.work import train_rank
 

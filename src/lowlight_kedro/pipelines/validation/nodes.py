@@ -16,8 +16,7 @@ from lowlight_kedro.datasets.stacks import decode, encode
 from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
 from lowlight_kedro.jobs import no_bars
-from lowlight_kedro.pipelines.options import Options
-from lowlight_kedro.pipelines.sensor_options import SensorOptions
+from lowlight_kedro.pipelines.options import Options, SensorOptions
 from lowlight_kedro.sensor import tile_checks
 from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, tile_files, tile_table
 from lowlight_kedro.sensor.noise_sources import Sources

@@ -1,11 +1,11 @@
-"""What a restored frame is shown beside."""
+"""What a restored frame is shown beside, and where it holds most detail."""
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from lowlight_kedro.pipelines.inference.before import detailed_box, scaled_light
 from lowlight_kedro.pipelines.inference.options import FullSizeDemosaicer
+from lowlight_kedro.pipelines.inference.outputs import detailed_box, scaled_light
 from lowlight_kedro.pipelines.preprocessing.options import DemosaicerOptions
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from tests.conftest import WHITE_BALANCE, make_frame
