@@ -14,8 +14,7 @@ import numpy as np
 import tables
 
 from lowlight_kedro.datasets.decoding import read_frame
-from lowlight_kedro.datasets.icc import linear_profile
-from lowlight_kedro.datasets.image import ImageDataset, Picture
+from lowlight_kedro.datasets.image import ImageDataset, Picture, linear_profile
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
 from lowlight_kedro.datasets.metadata import of_restored
 from lowlight_kedro.datasets.mosaic_dng import write_mosaic_dng

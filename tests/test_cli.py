@@ -22,7 +22,7 @@ from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
-from lowlight_kedro.datasets.named_raws import NamedRawsDataset, unique_names
+from lowlight_kedro.datasets.raw import NamedRawsDataset, unique_names
 from lowlight_kedro.datasets.restored import RestoredDataset
 from lowlight_kedro.executors import processes
 from lowlight_kedro.jobs import Job, Jobs, no_bars

@@ -7,7 +7,7 @@ import torch
 from kedro.io import DatasetError
 
 from lowlight_kedro.datasets.atomic import OutputError
-from lowlight_kedro.datasets.snapshots import SnapshotsDataset
+from lowlight_kedro.datasets.checkpoint import SnapshotsDataset
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.snapshots import snapshot_name
 

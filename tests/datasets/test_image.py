@@ -6,8 +6,7 @@ import tifffile
 from kedro.io import DatasetError
 from PIL import Image, ImageCms
 
-from lowlight_kedro.datasets.icc import srgb_profile
-from lowlight_kedro.datasets.image import ImageDataset
+from lowlight_kedro.datasets.image import ImageDataset, srgb_profile
 
 
 @pytest.mark.parametrize(("suffix", "levels"), [("tif", 65535), ("png", 255)])

@@ -12,10 +12,9 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from lowlight_kedro.api import noise_of
-from lowlight_kedro.datasets import colour_tags
-from lowlight_kedro.datasets.colour_tags import source_colour
+from lowlight_kedro.datasets import dng
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
-from lowlight_kedro.datasets.dng import neutral_tag, write_dng
+from lowlight_kedro.datasets.dng import neutral_tag, source_colour, write_dng
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.linear_dng import CODES, HIGHEST, Levels, LinearDngDataset, LinearPicture, fitted, linearization
 from lowlight_kedro.datasets.metadata import fractions as rational_entry
@@ -258,7 +257,7 @@ def test_impossible_matrices_are_not_carried_over(rng, tmp_path):
 
 def test_other_formats_take_libraws_matrix(bracket, monkeypatch):
     """The Nikon's DNG, without its tags: LibRaw knows the camera."""
-    monkeypatch.setattr(colour_tags, "read_tags", lambda _: Tags(()))
+    monkeypatch.setattr(dng, "read_tags", lambda _: Tags(()))
     (calibration,) = source_colour(read_frame(bracket / "sample2.dng"), bracket / "sample2.dng").calibrations
     np.testing.assert_allclose(calibration.to_camera, MATRIX, atol=1e-6)
 

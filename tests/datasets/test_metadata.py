@@ -9,16 +9,14 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, IptcImagePlugin
 
+from lowlight_kedro.datasets.carried import DNG_PRIVATE, MAKER_NOTE, NOTE_SAFETY, NOTES, NOTES_IN_DNG, PACKET, kept_in_dng, whole_packet
 from lowlight_kedro.datasets.decoding import read_header
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.exif import append_directories, blob, first_tags, left_out_of_jpeg
-from lowlight_kedro.datasets.icc import linear_profile, srgb_profile
-from lowlight_kedro.datasets.image import ImageDataset, Picture
+from lowlight_kedro.datasets.image import ImageDataset, Picture, linear_profile, srgb_profile
 from lowlight_kedro.datasets.linear_dng import LinearPicture, write_linear_dng
-from lowlight_kedro.datasets.maker_notes import DNG_PRIVATE, MAKER_NOTE, NOTE_SAFETY, NOTES, NOTES_IN_DNG, kept_in_dng
 from lowlight_kedro.datasets.metadata import Metadata, fractions, of_frame, read_metadata, short, text
 from lowlight_kedro.datasets.tags import DNG_VERSION, Entry, read_tags
-from lowlight_kedro.datasets.xmp import PACKET, whole_packet
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA
 from lowlight_kedro.sensor.render import camera_to_srgb

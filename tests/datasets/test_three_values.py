@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from imagecodecs import jpeg8_encode
 
-from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import read_frame, read_header
+from lowlight_kedro.datasets.dng import source_colour
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import normalise
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65

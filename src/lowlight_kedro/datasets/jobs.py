@@ -15,8 +15,7 @@ from kedro.io.core import parse_dataset_definition
 from kedro_datasets._typing import ImagePreview
 from tqdm import tqdm
 
-from lowlight_kedro.datasets.atomic import OutputError, local_path
-from lowlight_kedro.datasets.content import content_hash
+from lowlight_kedro.datasets.atomic import OutputError, content_hash, local_path
 from lowlight_kedro.jobs import DIGESTS, FILES, KEY, PARTS, RECORD, Job, Jobs, Outcome, no_bars
 
 logger = logging.getLogger(__name__)

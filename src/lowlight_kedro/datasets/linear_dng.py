@@ -14,8 +14,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.datasets.colour_tags import Colour, source_colour
-from lowlight_kedro.datasets.dng import neutral_tag, rationals, text_tag
+from lowlight_kedro.datasets.dng import Colour, neutral_tag, rationals, source_colour, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, OPCODE_LISTS, WHITE_LEVEL

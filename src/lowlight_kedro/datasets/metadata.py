@@ -1,6 +1,6 @@
 """What the camera noted and the photographer wrote beside a picture, carried from a raw to other files (Exif 2.32, XMP).
 
-Maker notes go into DNGs only, see `maker_notes`. Not carried: the raw's own sizes, previews and pixel layout. What is damaged or cannot be
+Maker notes go into DNGs only, see `carried`. Not carried: the raw's own sizes, previews and pixel layout. What is damaged or cannot be
 true is left out, and `lost` says so.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lowlight_kedro.datasets.carried import DNG_PRIVATE, LARGEST_PACKET, MAKER_NOTE, NOTES, NOTES_IN_DNG, kept_in_dng, packet_of
 from lowlight_kedro.datasets.containers import cr3_notes, cr3_xmp, structures
 from lowlight_kedro.datasets.decoding import without_libraws_lines
-from lowlight_kedro.datasets.maker_notes import DNG_PRIVATE, MAKER_NOTE, NOTES, NOTES_IN_DNG, kept_in_dng
 from lowlight_kedro.datasets.tags import (
     F_NUMBER,
     FOCAL_LENGTH,
@@ -32,7 +32,6 @@ from lowlight_kedro.datasets.tags import (
     directories,
     read_tags,
 )
-from lowlight_kedro.datasets.xmp import LARGEST_PACKET, packet_of
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA, Frame
 from lowlight_kedro.version import __version__
 

@@ -10,9 +10,8 @@ from kedro.io import AbstractDataset
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.datasets.colour_tags import source_colour
 from lowlight_kedro.datasets.decoding import read_frame
-from lowlight_kedro.datasets.dng import CFA_PHOTOMETRIC
+from lowlight_kedro.datasets.dng import CFA_PHOTOMETRIC, source_colour
 from lowlight_kedro.datasets.exif import append_directories
 from lowlight_kedro.datasets.linear_dng import HIGHEST, LinearPicture, area_tags, file_tags, write_preview
 from lowlight_kedro.datasets.tags import BLACK_LEVEL, BLACK_REPEAT, WHITE_LEVEL

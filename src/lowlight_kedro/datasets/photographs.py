@@ -8,8 +8,7 @@ from kedro.io import AbstractDataset, DatasetError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lowlight_kedro.datasets.atomic import local_path
-from lowlight_kedro.datasets.content import content_hash
+from lowlight_kedro.datasets.atomic import content_hash, local_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
@@ -33,7 +32,7 @@ class Photograph:
             raise DatasetError(f"{self.path}: no readable picture: {error}") from error
 
     def content_hash(self) -> str:
-        """See `content.content_hash`."""
+        """See `atomic.content_hash`."""
         return content_hash(self.path)
 
 

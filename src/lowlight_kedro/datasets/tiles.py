@@ -11,8 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.datasets.content import content_hash
+from lowlight_kedro.datasets.atomic import atomic_path, content_hash, local_path
 from lowlight_kedro.datasets.stacks import holds, open_stack, write_stack
 from lowlight_kedro.sensor.metadata import tile_files
 
@@ -92,7 +91,7 @@ class TileFile:
         return open_stack(self.path) if self.path.suffix == ".npy" else read_tile(self.path)
 
     def content_hash(self) -> str:
-        """See `content.content_hash`; of a file that cannot be read, why not: reading it will say so for its tiles alone."""
+        """See `atomic.content_hash`; of a file that cannot be read, why not: reading it will say so for its tiles alone."""
         try:
             return content_hash(self.path)
         except OSError as error:

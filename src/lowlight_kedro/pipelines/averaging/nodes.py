@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lowlight_kedro.datasets.snapshots import BEST
+from lowlight_kedro.datasets.checkpoint import BEST
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.ema import WIDEST
 from lowlight_kedro.diffusion.snapshots import reconstruct_prior

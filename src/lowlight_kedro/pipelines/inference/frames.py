@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowlight_kedro.api import LoadedPrior, Settings, checked_guidance, load_prior, restore_exposure, with_defects
-from lowlight_kedro.datasets.maker_notes import NOTES, NOTES_IN_DNG
+from lowlight_kedro.datasets.carried import NOTES, NOTES_IN_DNG
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS

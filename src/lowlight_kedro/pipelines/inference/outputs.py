@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.exif import left_out_of_jpeg
-from lowlight_kedro.datasets.icc import linear_profile
-from lowlight_kedro.datasets.image import Picture
+from lowlight_kedro.datasets.image import Picture, linear_profile
 from lowlight_kedro.datasets.linear_dng import LinearPicture
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
 from lowlight_kedro.evaluation.page import Page
