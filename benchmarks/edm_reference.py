@@ -23,8 +23,8 @@ import tables
 import torch
 from torch import Tensor, nn
 
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.draws import CORRUPTIONS, Corrupted
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling

@@ -24,10 +24,10 @@ from torch import Tensor
 from lowlight_kedro.api import load_prior
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.device import keep_freed_memory
-from lowlight_kedro.diffusion.checkpoint import Prior
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.memory import LiveBytes
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.prior import Prior
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.estimates import LOCAL_REACH, posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE

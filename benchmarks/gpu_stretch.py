@@ -37,15 +37,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lowlight_kedro.datasets.safetensors_file import KEY, read_checkpoint
-from lowlight_kedro.diffusion.assembly import separated
-from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, begin_with, identity, network_choice, pack, prior_of, unpack
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, identity, pack, unpack
 from lowlight_kedro.diffusion.compute import Compute, gpu_arithmetic, prepare
-from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.draws import Corruption, PassDraws, index_batches
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.networks.mosaic import phases
-from lowlight_kedro.diffusion.order import PassDraws, index_batches
+from lowlight_kedro.diffusion.prior import begin_with, network_choice, prior_of, separated
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 from lowlight_kedro.diffusion.training import Schedule, State, Update, train_step
 from lowlight_kedro.restoration.corruption import MOSAICS, noise_map

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
-from lowlight_kedro.diffusion.checkpoint import pack, prior_of
+from lowlight_kedro.diffusion.checkpoint import pack
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.prior import prior_of
 from lowlight_kedro.diffusion.training import State
 
 

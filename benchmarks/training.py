@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode, write_stack
 from lowlight_kedro.datasets.tiles import write_tile
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.draws import CORRUPTIONS
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.memory import parameter_count
 from lowlight_kedro.diffusion.networks import NETWORKS

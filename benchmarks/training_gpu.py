@@ -15,8 +15,8 @@ import tables
 import torch
 
 from lowlight_kedro.diffusion.compute import Compute, compile_network, gpu_arithmetic, prepare
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.draws import CORRUPTIONS
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.memory import count_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import NETWORKS

@@ -175,7 +175,7 @@ def test_what_would_fail_after_hours_stops_before_the_first_node(parameters, gro
 
 
 def test_options_of_a_dotted_plug_in_are_given_by_its_name_or_as_params_nest_them():
-    name = "lowlight_kedro.diffusion.corruption.uniform"
+    name = "lowlight_kedro.diffusion.draws.uniform"
     assert Choice(name=name, options={name: {"a": 1}}).chosen == {"a": 1}
     assert Choice(name=name, options=params(f"options.{name}.a=1")["options"]).chosen == {"a": 1}
     assert Choice(name=name, options={}).chosen == {}

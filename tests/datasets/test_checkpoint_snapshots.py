@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.datasets.checkpoint import SnapshotsDataset
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
-from lowlight_kedro.diffusion.snapshots import snapshot_name
+from lowlight_kedro.diffusion.prior import snapshot_name
 
 
 def snapshot(images, psnr=None, run="a"):

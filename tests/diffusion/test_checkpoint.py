@@ -12,20 +12,24 @@ from lowlight_kedro.diffusion.checkpoint import (
     Checkpoint,
     CheckpointMismatchError,
     NonFiniteStateError,
-    begin_with,
-    build_prior,
     digest,
     identity,
-    network_choice,
+    names_of,
     pack,
-    prior_of,
     unpack,
-    weights_of,
 )
 from lowlight_kedro.diffusion.denoiser import Denoiser
-from lowlight_kedro.diffusion.moments import names_of
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.snapshots import is_new_best, snapshot_name, snapshot_of
+from lowlight_kedro.diffusion.prior import (
+    begin_with,
+    build_prior,
+    is_new_best,
+    network_choice,
+    prior_of,
+    snapshot_name,
+    snapshot_of,
+    weights_of,
+)
 from lowlight_kedro.diffusion.training import State, better
 
 RUN = {

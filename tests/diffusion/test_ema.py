@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, begin_with, pack, prior_of, unpack, weights_of
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, pack, unpack
 from lowlight_kedro.diffusion.ema import EMAS, WIDEST, follow, gamma_of, halflife, inner_products, power, reconstruction
-from lowlight_kedro.diffusion.snapshots import reconstruct_prior, snapshot_of
+from lowlight_kedro.diffusion.prior import begin_with, prior_of, reconstruct_prior, snapshot_of, weights_of
 from tests.diffusion.test_training import fresh, run, same, states
 
 OPTIONS = {"halflife": {"kimg": 0.1, "rampup": 0.2}, "power": {"sigma_rel": [0.1, 0.2]}}

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.assembly import assembled, separated
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, build_prior
+from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.networks.experts import follows, noise_seen
 from lowlight_kedro.diffusion.networks.mosaic import light_of, phases, shown
+from lowlight_kedro.diffusion.prior import assembled, build_prior, separated
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 

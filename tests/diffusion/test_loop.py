@@ -53,7 +53,7 @@ def test_the_history_is_the_same_however_often_one_looks_and_wherever_one_stops(
 
 def batch_of(tile, plan):
     """(number of the batch with this tile, names of its tiles), as `states` makes them."""
-    from lowlight_kedro.diffusion.order import index_batches
+    from lowlight_kedro.diffusion.draws import index_batches
 
     batches = list(index_batches(len(MANY), plan.seed, 0, plan.batch_size, 40))
     number = next(number for number, batch in enumerate(batches) if tile in batch)

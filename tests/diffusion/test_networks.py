@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
+from lowlight_kedro.diffusion.networks.embedded import ADM, DDPMPP, LevelEmbedding, Residual, SelfAttention, group_norm, largest_divisor
 from lowlight_kedro.diffusion.networks.pyramid import LocalMeans, compressed
-from lowlight_kedro.diffusion.networks.residual import ADM, DDPMPP, LevelEmbedding, Residual, SelfAttention, group_norm, largest_divisor
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.cfa import XTRANS as XTRANS_CFA
 

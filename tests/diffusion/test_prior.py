@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 
 import lowlight_kedro
 from lowlight_kedro.api import load_prior
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_loss
+from lowlight_kedro.diffusion.draws import CORRUPTIONS, Draws, generator_for
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.order import Draws, generator_for
 from lowlight_kedro.diffusion.samplers import finish, heun, karras_sigmas
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import Schedule, State, train

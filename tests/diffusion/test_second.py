@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.assembly import separated, with_second
-from lowlight_kedro.diffusion.checkpoint import build_prior
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.networks.second import CLEAN, HIDDEN, Second, sites_of
+from lowlight_kedro.diffusion.networks.experts import CLEAN, HIDDEN, Second, sites_of
+from lowlight_kedro.diffusion.prior import build_prior, separated, with_second
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.windows import in_windows
 from tests.diffusion.test_experts import BLACK, CFAS, OPTIONS, QUIET, UNKNOWN, WHITE, awake, checkpoint, denoised, measured, state

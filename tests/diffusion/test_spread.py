@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.assembly import assembled, separated
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, begin_with, build_prior, pack, prior_of, unpack
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_losses
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.networks.spread import Spread, with_spread
+from lowlight_kedro.diffusion.prior import assembled, begin_with, build_prior, prior_of, separated
 from lowlight_kedro.diffusion.training import State
 from lowlight_kedro.pipelines.training.work import learn_only
 from lowlight_kedro.restoration import windows

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.draws import Draws
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.order import Draws
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import PassLoss, Share, require_whole_passes
 from lowlight_kedro.diffusion.training import Schedule, State, accumulate, train_step

@@ -3,12 +3,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, begin_with, build_prior, pack, prior_of, unpack
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS
+from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser
+from lowlight_kedro.diffusion.draws import CORRUPTIONS, index_batches
 from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.order import index_batches
+from lowlight_kedro.diffusion.prior import begin_with, build_prior, prior_of
 from lowlight_kedro.diffusion.scaling import Scaling, propose
 from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, train
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lowlight_kedro.diffusion.checkpoint import CheckpointMismatchError
-from lowlight_kedro.diffusion.snapshots import reconstruct_prior
+from lowlight_kedro.diffusion.prior import reconstruct_prior
 
 
 def test_the_width_is_chosen_after_the_training_and_without_widths_the_reason_is_told(project):

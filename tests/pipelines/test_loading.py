@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.order import index_batches
+from lowlight_kedro.diffusion.draws import index_batches
 from lowlight_kedro.pipelines.training.loading import batch_source, on_device
 from lowlight_kedro.pipelines.training.options import LoaderOptions
 

@@ -48,7 +48,7 @@ def test_one_of_each_kind_from_another_package(project, outside):
     (project.data / "06_models/training_state.safetensors").unlink()
     project.run(
         preprocessing={"demosaicer": {"bayer": "outside.demosaicer", "xtrans": "outside.demosaicer"}},
-        training={"network": {"name": "outside.network"}, "corruption": {"name": "lowlight_kedro.diffusion.corruption.uniform"}},
+        training={"network": {"name": "outside.network"}, "corruption": {"name": "lowlight_kedro.diffusion.draws.uniform"}},
         inference={"guidance": {"name": "outside.guidance"}, "estimate": "sample", "sample": {"sampler": "outside.sampler"}},
         sensor={"noise": {"model": "outside.Noise"}},
     )  # fmt: skip

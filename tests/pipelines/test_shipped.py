@@ -7,8 +7,8 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
 from lowlight_kedro.datasets.demo import read_photograph
-from lowlight_kedro.diffusion.checkpoint import build_prior
 from lowlight_kedro.diffusion.networks import built_network
+from lowlight_kedro.diffusion.prior import build_prior
 from lowlight_kedro.evaluation.metrics import measure, psnr
 from lowlight_kedro.restoration.estimates import posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.corruption import lognormal_sigma
-from lowlight_kedro.diffusion.order import Draws
+from lowlight_kedro.diffusion.draws import Draws, lognormal_sigma
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.corruption import (
     ALL_CORRUPTIONS,

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, the description as JSON in its header, so that both are one atomic write. Folders of snapshots."""
+"""Checkpoints, each one safetensors file with the description as JSON in its header, one atomic write; and folders of snapshots."""
 
 import json
 import os
@@ -132,7 +132,7 @@ class SnapshotsDataset(AbstractDataset[dict[str, Any], dict[str, Callable[[], An
         Raises:
             DatasetError: a file cannot be written; the others stay.
         """
-        from lowlight_kedro.diffusion.snapshots import is_new_best
+        from lowlight_kedro.diffusion.prior import is_new_best
 
         for name, snapshot in data.items():
             self._file(name).save(snapshot)

@@ -20,7 +20,7 @@ the run: a state with another value of any of them is refused |
 | course | what the run may change on its way, as its length and learning rate, at its newest state |
 | idle | trainable parameters without moments so far, because no gradient reached them |
 
-A prior (`prior_of`, `snapshots.snapshot_of`) holds the running mean only, `<name>` without a prefix; of further means there are
+A prior (`prior_of`, `prior.snapshot_of`) holds the running mean only, `<name>` without a prefix; of further means there are
 `<ema>.<name>`, and `emas` in the description lists them (`weights_of`). A snapshot also has `figures`, its row of the history.
 
 NaN and infinity are refused when saving, so that the last sound state stays, and when loading, because a file may be
@@ -30,7 +30,7 @@ changed by others. A file that does not fit changes nothing: all is checked befo
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,22 +38,12 @@ import torch
 from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
-from lowlight_kedro.diffusion.moments import by_name, expected_moments, idle_parameters, load_moments, moments_of
-from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import State
 
 FORMAT = 1
-PROGRESS = (
-    "images",
-    "history",
-    "losses",
-    "gradient_norms",
-    "idle",
-    "figures",
-    "best_by",
-    "emas",
-    "course",
-)  # what may change while one run goes on
+PROGRESS = (  # what may change while one run goes on
+    "images", "history", "losses", "gradient_norms", "idle", "figures", "best_by", "emas", "course",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,8 @@ def running_means(state: State) -> dict[str, Denoiser]:
     return {"ema": first[1], **dict(others)}
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -127,7 +118,7 @@ def _non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, check in checks.items() if not check]
 
 
-def _require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str, fix: str) -> None:
+def require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str, fix: str) -> None:
     """Raise where names, shapes or types differ, or where a value is not finite."""
     wrong = [
         f"{name}: checkpoint {_kind(tensors.get(name))}, network {_kind(wanted.get(name))}"
@@ -142,7 +133,6 @@ def _require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], so
 
 
 FIX_STATE = "remove it or set training.resume=false to start afresh over it; start_from may name a snapshot to begin with"
-FIX_PRIOR = "name a prior that was trained with these options of the network"
 
 
 def _models(state: State) -> dict[str, Tensor]:
@@ -209,115 +199,67 @@ def unpack(checkpoint: Checkpoint, state: State, description: Mapping[str, Any])
     _require_same_run(checkpoint, dict(description) | {"averages": list(state.averages)})
     _require_progress(checkpoint)
     description = checkpoint.description
-    moments = by_name(_part(checkpoint.tensors, "adam."), state.denoiser.network)
+    moments = by_name(part_of(checkpoint.tensors, "adam."), state.denoiser.network)
     models = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("adam.")}
     wanted = expected_moments(state, description.get("idle", [])) if description["images"] else {}
-    _require_fit(_models(state) | _prefixed("adam", wanted), models | _prefixed("adam", moments), checkpoint.source, FIX_STATE)
+    require_fit(_models(state) | _prefixed("adam", wanted), models | _prefixed("adam", moments), checkpoint.source, FIX_STATE)
     for name, model in {"weights": state.denoiser, **running_means(state)}.items():
-        model.network.load_state_dict(_part(models, f"{name}."))
+        model.network.load_state_dict(part_of(models, f"{name}."))
     load_moments(state, moments)
     state.images, state.history, state.losses = description["images"], list(description["history"]), list(description["losses"])
     state.gradient_norms = list(description.get("gradient_norms", []))
 
 
-def prior_of(checkpoint: Checkpoint) -> Checkpoint:
-    """What inference needs of a training state: the EMA weights and the description without the history."""
-    described = identity(checkpoint.description) | {"images": checkpoint.description["images"]}
-    return Checkpoint(_part(checkpoint.tensors, "ema."), described, checkpoint.source)
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # the first is a count, the others have the shape of the parameter
 
 
-def weights_of(prior: Checkpoint, ema: str = "ema") -> dict[str, Tensor]:
-    """Weights of a prior by the network's names; `ema` chooses among several running means.
-
-    Raises:
-        CheckpointMismatchError: it has no mean of that name, or it is a whole training state.
-    """
-    further = prior.description.get("emas", [])
-    if "history" in prior.description:
-        raise CheckpointMismatchError(f"{prior.source} is a training state, expected a prior; take prior.safetensors or a snapshot")
-    if ema != "ema" and ema not in further:
-        raise CheckpointMismatchError(f"{prior.source} has no running mean {ema!r}; it has {', '.join(['ema', *further])}")
-    if ema != "ema":
-        return _part(prior.tensors, f"{ema}.")
-    return {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(tuple(f"{mean}." for mean in further))}
+def names_of(network: nn.Module) -> dict[Tensor, str]:
+    """The names of the parameters, in the network's order."""
+    return {parameter: name for name, parameter in network.named_parameters()}
 
 
-def load_weights(module: nn.Module, prior: Checkpoint, *, optional: str | None = None) -> None:
-    """Copy weights of a prior by name, or leave the module as it is; stored floats may have another precision.
-
-    Args:
-        optional: a part, by how its names begin, that the prior may lack (it keeps the module's values) or the module (it is left out).
-
-    Raises:
-        CheckpointMismatchError: a name or a shape differs, or a value is not finite; the message names the first ones.
-    """
-    own, weights = module.state_dict(), weights_of(prior)
-    if optional:
-        mine, told = ({name: one for name, one in names.items() if name.startswith(optional)} for names in (own, weights))
-        weights = {name: tensor for name, tensor in weights.items() if mine or name not in told} | ({} if told else mine)
-    floats = [name for name, tensor in weights.items() if name in own and tensor.is_floating_point() and own[name].is_floating_point()]
-    weights |= {name: weights[name].to(own[name].dtype) for name in floats}
-    _require_fit(own, weights, prior.source, FIX_PRIOR)
-    module.load_state_dict(weights)
+def moments_of(state: State) -> dict[str, Tensor]:
+    """`<parameter>.<moment>` of all parameters that were updated."""
+    names = names_of(state.denoiser.network)
+    return {
+        f"{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, moments in state.optimizer.state.items()
+        for key, value in moments.items()
+    }
 
 
-def begin_with(state: State, prior: Checkpoint) -> None:
-    """Weights of a trained prior as the first ones of a new run; its running means begin there too.
-
-    A `spread` that the prior has not learned begins untrained; one that is not to be learned is left out.
-
-    Raises:
-        CheckpointMismatchError: they do not fit the network.
-    """
-    load_weights(state.denoiser.network, prior, optional="spread.")
-    for mean in running_means(state).values():
-        load_weights(mean.network, prior, optional="spread.")
+def idle_parameters(state: State) -> list[str]:
+    """Trainable parameters without moments: no gradient reached them so far."""
+    names = names_of(state.denoiser.network)
+    return [name for parameter, name in names.items() if parameter.requires_grad and parameter not in state.optimizer.state]
 
 
-@dataclass(frozen=True)
-class Prior:
-    """A trained denoiser with the units it lives in. `noise_maps`: whether it was trained on maps of sigma."""
-
-    denoiser: Denoiser
-    scaling: Scaling
-    noise_maps: bool
-
-    def __repr__(self) -> str:
-        millions = sum(weights.numel() for weights in self.denoiser.parameters()) / 1e6
-        maps = "trained on noise maps" if self.noise_maps else "trained on uniform noise"
-        return f"Prior({type(self.denoiser.network).__name__}, {millions:.2f} million parameters, {maps}, {self.scaling})"
+def expected_moments(state: State, idle: Collection[str]) -> dict[str, Tensor]:
+    """Tensors of the names, shapes and types that the moments of all but the `idle` parameters have."""
+    names = names_of(state.denoiser.network)
+    moving = {name: parameter for parameter, name in names.items() if parameter.requires_grad and name not in idle}
+    return {
+        f"{name}.{key}": torch.zeros(()) if key == "step" else parameter.detach() for name, parameter in moving.items() for key in MOMENTS
+    }
 
 
-def network_choice(prior: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """Name and options of the network of a prior.
-
-    Raises:
-        CheckpointMismatchError: the description is not that of a prior of this format.
-    """
-    description = prior.description
-    if description.get("format") != FORMAT:
-        raise CheckpointMismatchError(
-            f"{prior.source}: got format {description.get('format')!r}, expected {FORMAT}; read it with the version that wrote it"
-        )
-    try:
-        name, options = description["network"]["name"], dict(description["network"]["options"])
-        Scaling(**description["scaling"]), float(description["sigma_data"]), str(description["corruption"]["name"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointMismatchError(
-            f"{prior.source} does not describe a prior ({type(error).__name__}: {error}), expected network, scaling, sigma_data and "
-            "corruption in its header; export it again with `kedro run --pipelines training`"
-        ) from error
-    return name, options
+def by_name(moments: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Moments under the names of parameters where a file numbers them, as the first files did."""
+    names, renamed = list(names_of(network).values()), {}
+    for full, tensor in moments.items():
+        owner, _, key = full.rpartition(".")
+        numbered = owner.isdecimal() and owner not in names and int(owner) < len(names)
+        renamed[f"{names[int(owner)]}.{key}" if numbered else full] = tensor
+    return renamed
 
 
-def build_prior(checkpoint: Checkpoint, network: nn.Module) -> Prior:
-    """Weights into `network`, frozen.
-
-    Raises:
-        CheckpointMismatchError: they do not fit.
-    """
-    load_weights(network, checkpoint)
-    network_choice(checkpoint)
-    description = checkpoint.description
-    denoiser = Denoiser(network, description["sigma_data"]).requires_grad_(False).eval()
-    return Prior(denoiser, Scaling(**description["scaling"]), description["corruption"]["name"] != "uniform")
+def load_moments(state: State, moments: Mapping[str, Tensor]) -> None:
+    """Copies of `moments` (by name) into the optimiser."""
+    names = names_of(state.denoiser.network)
+    ordered = [names[parameter] for group in state.optimizer.param_groups for parameter in group["params"]]
+    stored = {
+        number: {key: moments[f"{name}.{key}"].clone() for key in MOMENTS}
+        for number, name in enumerate(ordered)
+        if f"{name}.{MOMENTS[0]}" in moments
+    }
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": stored})

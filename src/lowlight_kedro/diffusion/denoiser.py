@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
 
     @property
     def second(self) -> nn.Module | None:
-        """(D, sigma) -> D, where the network has second opinions; see `networks.second.Seconds`."""
+        """(D, sigma) -> D, where the network has second opinions; see `networks.experts.Seconds`."""
         return getattr(self.network, "second", None)
 
     @property

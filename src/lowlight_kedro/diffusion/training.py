@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from lowlight_kedro.diffusion.compute import network_precision
-from lowlight_kedro.diffusion.corruption import Corruption
 from lowlight_kedro.diffusion.denoiser import Denoiser, spread_of
+from lowlight_kedro.diffusion.draws import Corruption, Draws, augment
 from lowlight_kedro.diffusion.ema import Keep, follow
-from lowlight_kedro.diffusion.order import Draws, augment
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import PassLoss, Share
 

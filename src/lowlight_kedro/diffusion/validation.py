@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, spread_of, standard_normal
-from lowlight_kedro.diffusion.order import generator_for
+from lowlight_kedro.diffusion.draws import generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.training import State
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowlight_kedro.diffusion.corruption import CORRUPTIONS, Corrupted, Corruption, lognormal_sigma
 from lowlight_kedro.diffusion.denoiser import coefficients
-from lowlight_kedro.diffusion.order import Draws
+from lowlight_kedro.diffusion.draws import CORRUPTIONS, Corrupted, Corruption, Draws, lognormal_sigma
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, surrogate_variance
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, masks

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
-from lowlight_kedro.diffusion.order import generator_for
+from lowlight_kedro.diffusion.draws import generator_for
 from lowlight_kedro.diffusion.samplers import SAMPLERS, Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.plugins import choose

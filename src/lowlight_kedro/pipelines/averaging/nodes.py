@@ -9,7 +9,7 @@ from pydantic import Field
 from lowlight_kedro.datasets.checkpoint import BEST
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.ema import WIDEST
-from lowlight_kedro.diffusion.snapshots import reconstruct_prior
+from lowlight_kedro.diffusion.prior import reconstruct_prior
 from lowlight_kedro.pipelines.options import Options
 
 

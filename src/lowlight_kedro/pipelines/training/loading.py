@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
-from lowlight_kedro.diffusion.order import index_batches
+from lowlight_kedro.diffusion.draws import index_batches
 from lowlight_kedro.pipelines.training.options import LoaderOptions
 
 KEPT = "what the last snapshot saved is sound, the same command goes on from there"

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSet
-from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity, network_choice, prior_of
+from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity
+from lowlight_kedro.diffusion.prior import network_choice, prior_of, snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.share import require_whole_passes
-from lowlight_kedro.diffusion.snapshots import snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.training import best_row
 from lowlight_kedro.pipelines.options import Options, differences
 from lowlight_kedro.pipelines.training.options import TrainingOptions

@@ -12,11 +12,12 @@ from torch import nn
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.device import choose_precision, computes_in_bf16
-from lowlight_kedro.diffusion.checkpoint import Checkpoint, begin_with, digest, pack, unpack
+from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest, pack, unpack
 from lowlight_kedro.diffusion.compute import compile_network, gpu_arithmetic, prepare
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import fitting_pass, parameter_count, run_pass
 from lowlight_kedro.diffusion.networks import built_network
+from lowlight_kedro.diffusion.prior import begin_with
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.diffusion.share import agree
 from lowlight_kedro.diffusion.training import State, train

@@ -1,13 +1,18 @@
-"""Which image comes when, and with which randomness: a function of the seed and the image count alone.
+"""All randomness of training as a function of the seed and the image count: which image comes when, how it is cut, how it is made noisy.
 
 So a run that was killed and resumed sees what it would have seen, and how a batch is cut into passes and over ranks changes no image.
+Plug-ins (corruptions): (x0, draws) -> Corrupted, each image from its own draws.
+
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lowlight_kedro.diffusion.scaling import Scaling
 
 
 def generator_for(purpose: str, seed: int, count: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -108,3 +113,34 @@ def augment(images: Tensor, crop: int | None, draws: Draws) -> Tensor:
         part = part.flip(-1) if flip < 0.5 else part
         out.append(part.rot90(int(turn * 4), dims=(-2, -1)))
     return torch.stack(out).view(kind)
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """`x` (B, C, H, W) with noise of level `sigma` (broadcastable), and the weight of each pixel's loss."""
+
+    x: Tensor
+    sigma: Tensor
+    weight: Tensor | float = 1.0
+
+
+Corruption = Callable[[Tensor, Draws], Corrupted]
+
+
+def lognormal_sigma(x0: Tensor, draws: Draws, p_mean: float, p_std: float) -> Tensor:
+    """One level per image, ln sigma ~ N(P_mean, P_std^2), shape (B, 1, 1, 1)."""
+    return (draws.normal(1, 1, 1) * p_std + p_mean).exp().to(x0, non_blocking=True)
+
+
+def uniform(*, P_mean: float, P_std: float, scaling: Scaling) -> Corruption:  # noqa: N803 - the paper's names
+    """The unconditional EDM prior: one noise level for the whole image (Karras et al. 2022, equation 2)."""
+    del scaling  # levels are in network units; the argument is what all corruptions share
+
+    def corrupt(x0: Tensor, draws: Draws) -> Corrupted:
+        sigma = lognormal_sigma(x0, draws, P_mean, P_std)
+        return Corrupted(x0 + sigma * draws.field(x0), sigma)
+
+    return corrupt
+
+
+CORRUPTIONS: dict[str, Callable[..., Corruption]] = {"uniform": uniform}

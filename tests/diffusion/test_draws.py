@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lowlight_kedro.diffusion.order import Draws, PassDraws, augment, index_batches
+from lowlight_kedro.diffusion.draws import Draws, PassDraws, augment, index_batches
 
 KINDS = {
     "uniform": lambda draws, like: draws.uniform(3, 2),
