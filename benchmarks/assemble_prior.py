@@ -17,7 +17,7 @@ from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.prior import assembled, prior_of, separated, with_second
-from lowlight_kedro.evaluation.baselines.demosaicnet import network
+from lowlight_kedro.evaluation.baselines import network
 
 MOSAICS, DEMOSAICNET = ("bayer", "xtrans"), "demosaicnet"
 

@@ -15,7 +15,7 @@ import yaml
 from lowlight_kedro.datasets.checkpoint import CheckpointDataset
 from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint
 from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
-from lowlight_kedro.evaluation.baselines.demosaicnet import DEPTHS, network
+from lowlight_kedro.evaluation.baselines import DEPTHS, network
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,8 +13,7 @@ from tables import head, row
 
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.datasets.raw import read_frame
-from lowlight_kedro.evaluation.metrics import measure, psnr
-from lowlight_kedro.evaluation.reference import Reference, refer
+from lowlight_kedro.evaluation.metrics import Reference, measure, psnr, refer
 from lowlight_kedro.sensor.alignment import PairCheck, PairLimits, check_pair
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.demosaic import demosaic

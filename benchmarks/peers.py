@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from scenes import Shot, balanced_signal
 
 from lowlight_kedro.datasets.libraw import available, libraw_demosaicer
-from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
-from lowlight_kedro.evaluation.baselines.demosaicnet import demosaicnet
+from lowlight_kedro.evaluation.baselines import BASELINES, demosaicnet, denoise_signal
 from lowlight_kedro.sensor.cfa import Cfa
 from lowlight_kedro.sensor.demosaic import DEMOSAICERS
 

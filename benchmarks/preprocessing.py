@@ -25,8 +25,7 @@ from decode import copied, cost  # beside this script
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.jobs import JobsDataset
 from lowlight_kedro.datasets.raw import RawFolderDataset
-from lowlight_kedro.executors import EXECUTORS
-from lowlight_kedro.jobs import Jobs
+from lowlight_kedro.jobs import EXECUTORS, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.preprocessing.nodes import cut_tiles
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions

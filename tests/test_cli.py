@@ -24,8 +24,7 @@ from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.datasets.raw import NamedRawsDataset, unique_names
 from lowlight_kedro.datasets.restored import RestoredDataset
-from lowlight_kedro.executors import processes
-from lowlight_kedro.jobs import Job, Jobs, no_bars
+from lowlight_kedro.jobs import Job, Jobs, no_bars, processes
 from lowlight_kedro.sensor.calibration.frames import image_estimate
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004

@@ -10,8 +10,7 @@ import pytest
 
 from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.datasets.jobs import JobsDataset
-from lowlight_kedro.executors import processes, sequential
-from lowlight_kedro.jobs import VERSIONS, Job, Jobs
+from lowlight_kedro.jobs import VERSIONS, Job, Jobs, processes, sequential
 
 
 @dataclass(frozen=True)

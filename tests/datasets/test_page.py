@@ -8,7 +8,7 @@ import pytest
 
 from lowlight_kedro.datasets.atomic import OutputError
 from lowlight_kedro.datasets.page import IndexDataset, PageDataset
-from lowlight_kedro.evaluation.page_index import Entry
+from lowlight_kedro.evaluation.page import Entry
 from tests.evaluation.test_page import RECORD, make_page, ramp
 
 

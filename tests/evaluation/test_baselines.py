@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from lowlight_kedro.datasets.rawtherapee import PROGRAM, rawtherapee
-from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
-from lowlight_kedro.evaluation.baselines.demosaicnet import demosaicnet
-from lowlight_kedro.evaluation.baselines.stabilised import join_planes, split_planes, stabilise, unstabilise
+from lowlight_kedro.evaluation.baselines import BASELINES, demosaicnet, denoise_signal, join_planes, split_planes, stabilise, unstabilise
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
@@ -53,7 +51,7 @@ def test_strips_of_demosaicnet_are_the_whole(cfa, monkeypatch):
     light = np.random.default_rng(0).uniform(0.1, 0.9, (3, 300, 24)).astype(np.float32)
     mosaic = sample(light, cfa)
     parts = demosaicnet(mosaic, cfa)
-    monkeypatch.setattr("lowlight_kedro.evaluation.baselines.demosaicnet.STRIP", 600)
+    monkeypatch.setattr("lowlight_kedro.evaluation.baselines.STRIP", 600)
     np.testing.assert_allclose(parts, demosaicnet(mosaic, cfa), atol=1e-5)
     flat = demosaicnet(np.full((96, 96), 0.3, np.float32), cfa)
     assert np.abs(flat[:, 20:-20, 20:-20] - 0.3).max() < 0.02

@@ -8,8 +8,7 @@ from typing import Any, Generic, TypeVar
 from kedro.io import AbstractDataset
 
 from lowlight_kedro.datasets.atomic import atomic_path, local_path
-from lowlight_kedro.evaluation.page import Page, frame_page
-from lowlight_kedro.evaluation.page_index import Entry, index_page
+from lowlight_kedro.evaluation.page import Entry, Page, frame_page, index_page
 
 Shown = TypeVar("Shown")
 
@@ -60,7 +59,7 @@ class PageDataset(_HtmlDataset[Page]):
 
 
 class IndexDataset(_HtmlDataset[Sequence[Entry]]):
-    """The index of all pages, see `evaluation.page_index.index_page`; `beside` must name the part `page`."""
+    """The index of all pages, see `evaluation.page.index_page`; `beside` must name the part `page`."""
 
     def _html(self, data: Sequence[Entry]) -> str:
         return index_page(data, {entry.name: self._link("page", entry.name) for entry in data}, self._picture_kb)

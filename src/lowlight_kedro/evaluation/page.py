@@ -1,4 +1,4 @@
-"""A restored frame on one HTML page that needs nothing but itself: before and after, how sure, how it was made."""
+"""Restored frames as HTML: a page for each, with before, after and uncertainty, and an index of all of them with small pictures."""
 
 import base64
 import io
@@ -197,3 +197,51 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
         figures=_detail(page, most) + _uncertainty(page, most),
         facts=facts + _files(page, links),
     )  # fmt: skip
+
+
+ENTRY = Template("""<li><a href="$link">$picture<b>$name</b></a>
+<span class="quiet">$facts</span></li>
+""")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A frame in the index: `picture`, sRGB in [0, 1] (3, h, w), or None; where the frame failed `record` says `error`."""
+
+    name: str
+    picture: NDArray | None
+    record: Mapping[str, Any]
+
+
+def _image(picture: NDArray | None, most_bytes: int) -> str:
+    if picture is None:
+        return ""
+    return f'<img width="{picture.shape[2]}" height="{picture.shape[1]}" alt="" src="{embedded(picture, most_bytes)}">'
+
+
+def _shown(entry: Entry, link: str, most_bytes: int) -> str:
+    record = entry.record
+    facts = [record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}"]
+    facts += [seconds(record["exposure_s"])] if record.get("exposure_s") else []
+    return ENTRY.substitute(
+        link=escape(quote(link)), picture=_image(entry.picture, most_bytes), name=escape(entry.name),
+        facts=escape(" · ".join([*facts, brighter(record["exposure_ratio"])])),
+    )  # fmt: skip
+
+
+def index_page(entries: Sequence[Entry], links: Mapping[str, str], picture_kb: float) -> str:
+    """The index as HTML, all in one; frames that failed are listed with their reasons.
+
+    Args:
+        entries: the frames, in the order shown.
+        links: name -> relative path from the index to the frame's page, not yet quoted.
+        picture_kb: greatest size of each picture, kB before base64.
+    """
+    most = int(1000 * picture_kb)
+    shown = "".join(_shown(entry, links[entry.name], most) for entry in entries if "error" not in entry.record)
+    failed = [
+        f"<dt>{escape(entry.name)}</dt><dd>{escape(str(entry.record.get('error')))}</dd>" for entry in entries if "error" in entry.record
+    ]
+    told_of = f"{len(entries) - len(failed)} restored" + (f", {len(failed)} could not be restored" if failed else "")
+    listed = f"<section><h2>Could not be restored</h2><dl>{''.join(failed)}</dl></section>\n" if failed else ""
+    return filled("index.html", style=template("page.css") + template("index.css"), subtitle=told_of, entries=shown, failed=listed)

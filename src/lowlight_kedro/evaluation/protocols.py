@@ -2,7 +2,7 @@
 
 Papers of this field differ in crop, scaling and clipping, so every number here carries all three (`Score`). No protocol here
 moves the long exposure or masks anything: that is what was published. `linear_rgb`, the project's own, does both; its images
-come from `evaluation.reference` and its metrics from `evaluation.metrics`.
+and metrics come from `evaluation.metrics`.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lowlight_kedro.bounds import NotNegative, Positive
-from lowlight_kedro.executors import EXECUTORS, Executor
+from lowlight_kedro.jobs import EXECUTORS, Executor
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.cameras import columns

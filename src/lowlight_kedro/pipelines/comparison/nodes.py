@@ -16,8 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lowlight_kedro.bounds import Count
 from lowlight_kedro.datasets.rawtherapee import PLAIN, Denoising, rawtherapee
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
-from lowlight_kedro.evaluation.baselines import BASELINES, denoise_signal
-from lowlight_kedro.evaluation.baselines.demosaicnet import demosaicnet
+from lowlight_kedro.evaluation.baselines import BASELINES, demosaicnet, denoise_signal
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame, report_frame

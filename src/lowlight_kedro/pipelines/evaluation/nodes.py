@@ -19,10 +19,9 @@ from pydantic import BaseModel, Field
 from tqdm import tqdm
 
 from lowlight_kedro.evaluation.coverage import coverage, reference_variance, verdict
-from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailableError, measure
+from lowlight_kedro.evaluation.metrics import METRICS, Metric, MetricUnavailableError, measure, refer
 from lowlight_kedro.evaluation.pictures import bars, calibration_figure, comparison
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
-from lowlight_kedro.evaluation.reference import refer
 from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows

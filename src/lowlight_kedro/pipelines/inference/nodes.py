@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowlight_kedro.evaluation.page_index import Entry
+from lowlight_kedro.evaluation.page import Entry
 from lowlight_kedro.evaluation.pictures import contact_sheet
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.inference.options import InferenceOptions

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from lowlight_kedro.executors import EXECUTORS, WorkerDiedError, dask, processes, sequential
+from lowlight_kedro.jobs import EXECUTORS, WorkerDiedError, dask, processes, sequential
 
 
 def square(item: int, shared: int) -> int:
