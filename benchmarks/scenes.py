@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.evaluation.metrics import measure, psnr, ssim
 from lowlight_kedro.evaluation.pictures import most_detailed
-from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions
+from lowlight_kedro.pipelines.photographs import PhotographOptions
 from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.frame import balanced

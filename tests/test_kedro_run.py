@@ -18,7 +18,7 @@ from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.options import Choice
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.work import settled
-from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
+from lowlight_kedro.pipelines.validation import ValidationOptions
 from tests.conftest import ROOT
 
 

@@ -15,7 +15,7 @@ from benchmarks.mutations import mutated, write_bases
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
-from lowlight_kedro.pipelines.validation.nodes import ValidationError
+from lowlight_kedro.pipelines.validation import ValidationError
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.metadata import list_tiles
 from tests.conftest import make_frame

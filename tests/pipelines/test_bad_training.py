@@ -25,7 +25,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode, write_stack
 from lowlight_kedro.pipelines.training.loading import WorkerError, reading_errors
 from lowlight_kedro.pipelines.training.work import require_sizes
-from lowlight_kedro.pipelines.validation.nodes import ValidationError
+from lowlight_kedro.pipelines.validation import ValidationError
 from tests.pipelines.conftest import make_project
 
 SIDE = 64

@@ -16,17 +16,17 @@ from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.memory import count_pass
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.pipeline_registry import register_pipelines
-from lowlight_kedro.pipelines.averaging.nodes import AveragingOptions
-from lowlight_kedro.pipelines.calibration.nodes import CalibrationOptions
+from lowlight_kedro.pipelines.averaging import AveragingOptions
+from lowlight_kedro.pipelines.calibration import CalibrationOptions
 from lowlight_kedro.pipelines.comparison.nodes import ComparisonOptions
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions
-from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions
+from lowlight_kedro.pipelines.import_tiles import ImportOptions
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
 from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions
-from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions
+from lowlight_kedro.pipelines.photographs import PhotographOptions
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.training.options import TrainingOptions
-from lowlight_kedro.pipelines.validation.nodes import ValidationOptions
+from lowlight_kedro.pipelines.validation import ValidationOptions
 from tests.conftest import ROOT
 
 OPTIONS = {

@@ -12,11 +12,11 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSet
 from lowlight_kedro.datasets.jobs import JobsDataset
 from lowlight_kedro.datasets.stacks import decode, encode, holds
 from lowlight_kedro.datasets.tiles import TileFolderDataset
-from lowlight_kedro.pipelines.import_tiles.nodes import ImportOptions, describe_import, groups, import_stacks
+from lowlight_kedro.pipelines.import_tiles import ImportOptions, describe_import, groups, import_stacks
 from lowlight_kedro.pipelines.options import ExecutorOptions
 from lowlight_kedro.pipelines.training.loading import batch_source
 from lowlight_kedro.pipelines.training.options import LoaderOptions
-from lowlight_kedro.pipelines.validation.nodes import ValidationOptions, check_tiles
+from lowlight_kedro.pipelines.validation import ValidationOptions, check_tiles
 
 SIDE = 16
 VALIDATION = ValidationOptions(image_size=SIDE, min_std=1e-5, max_saturated=0.95, on_content="stop")

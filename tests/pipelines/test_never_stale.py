@@ -9,7 +9,7 @@ import pytest
 from kedro.framework.session import KedroSession
 
 from lowlight_kedro.pipeline_registry import register_pipelines
-from lowlight_kedro.pipelines.validation.nodes import ValidationError
+from lowlight_kedro.pipelines.validation import ValidationError
 from tests.conftest import ROOT
 
 KINDS = {"calibrations": "json", "darks": "npz"}  # of files, where a folder holds two datasets

@@ -6,7 +6,7 @@ import pytest
 from lowlight_kedro.datasets.edm_pt import TileSet
 from lowlight_kedro.datasets.stacks import STEP
 from lowlight_kedro.datasets.tiles import TileFolderDataset
-from lowlight_kedro.pipelines.validation.nodes import ValidationOptions, check_tiles
+from lowlight_kedro.pipelines.validation import ValidationOptions, check_tiles
 
 SIDE = 16
 VALIDATION = ValidationOptions(image_size=SIDE, min_std=1e-5, max_saturated=0.95, on_content="stop")

@@ -15,7 +15,7 @@ from kedro.framework.session import KedroSession
 
 import lowlight_kedro as ll
 from lowlight_kedro.jobs import VERSIONS
-from lowlight_kedro.pipelines.photographs.nodes import PhotographOptions, _cut_photograph
+from lowlight_kedro.pipelines.photographs import PhotographOptions, _cut_photograph
 from lowlight_kedro.pipelines.preprocessing.nodes import _cut_frame
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.pipelines.preprocessing.pairing import check_files

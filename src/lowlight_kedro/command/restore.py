@@ -68,7 +68,7 @@ class Workshop:
 def restore_all(work: Workshop) -> list[dict[str, str]]:
     """Read the headers, restore one frame after the other, write the index; returns the files that cannot be read, with the reason."""
     from lowlight_kedro.datasets.raw import NO_PAIRS
-    from lowlight_kedro.pipelines.calibration.nodes import named_darks
+    from lowlight_kedro.pipelines.calibration import named_darks
     from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames
     from lowlight_kedro.pipelines.inference.options import InferenceOptions
     from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions

@@ -1,4 +1,7 @@
-"""Nodes of the import_tiles pipeline, and its parameters."""
+"""Existing folders of `.pt` tiles to stacks; run by name, not part of `kedro run`.
+
+metadata + folder of .pt -> stacks -> metadata of the stacks and a report
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,6 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
+from kedro.pipeline import Node, Pipeline
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -17,6 +21,8 @@ from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.sensor.metadata import clean_verdicts, in_stack, list_tiles, replace_tiles, tile_table
 from lowlight_kedro.sensor.tile_checks import check_form
+
+logger = logging.getLogger(__name__)
 
 
 class ImportOptions(Options):
@@ -30,8 +36,6 @@ class ImportOptions(Options):
         """See `Options`."""
         return {"image_size": self.image_size}
 
-
-logger = logging.getLogger(__name__)
 
 ELSEWHERE = ("pt_path", "stack", "index")  # where a tile was; says nothing of where it is now
 
@@ -168,3 +172,17 @@ def describe_import(
     logger.info("%d of %d tiles imported, rounded by %.3g at most", report["imported"], len(listed), max(errors))
     here = {"tile_size": options.image_size, "made_by": {"import_tiles": options.model_dump(mode="json")}}
     return replace_tiles(import_metadata, moved) | here, report
+
+
+def create_pipeline() -> Pipeline:
+    """The import_tiles pipeline."""
+    return Pipeline([
+        Node(
+            import_stacks, ["import_metadata", "import_files", "params:import_tiles", "params:executor"], "imported_tiles",
+            name="import_stacks",
+        ),
+        Node(
+            describe_import, ["import_metadata", "imported_tiles", "params:import_tiles"], ["tiles", "import_report"],
+            name="describe_import",
+        ),
+    ])  # fmt: skip

@@ -1,9 +1,10 @@
-"""Nodes of the averaging pipeline, and its parameters."""
+"""Another running mean after a training, run by name: snapshots of a training -> prior."""
 
 import logging
 from collections.abc import Callable
 from typing import Annotated
 
+from kedro.pipeline import Node, Pipeline
 from pydantic import Field
 
 from lowlight_kedro.datasets.checkpoint import BEST
@@ -12,14 +13,13 @@ from lowlight_kedro.diffusion.ema import WIDEST
 from lowlight_kedro.diffusion.prior import reconstruct_prior
 from lowlight_kedro.pipelines.options import Options
 
+logger = logging.getLogger(__name__)
+
 
 class AveragingOptions(Options):
     """All of `params:averaging`."""
 
     sigma_rel: Annotated[float, Field(gt=0, le=WIDEST)]
-
-
-logger = logging.getLogger(__name__)
 
 
 def average_snapshots(snapshots: dict[str, Callable[[], Checkpoint | None]], options: AveragingOptions) -> Checkpoint:
@@ -32,3 +32,8 @@ def average_snapshots(snapshots: dict[str, Callable[[], Checkpoint | None]], opt
     prior = reconstruct_prior(kept, options.sigma_rel)
     logger.info("mean of width %.3g of %d snapshots, at %.3f kimg", options.sigma_rel, len(kept), prior.description["images"] / 1000)
     return prior
+
+
+def create_pipeline() -> Pipeline:
+    """The averaging pipeline."""
+    return Pipeline([Node(average_snapshots, ["snapshots", "params:averaging"], "prior", name="average_snapshots")])

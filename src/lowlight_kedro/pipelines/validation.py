@@ -1,4 +1,7 @@
-"""Nodes of the validation pipeline, and its parameters."""
+"""Are the tiles fit for training? Nothing trains before this pipeline says yes.
+
+tiles -> verdicts -> report -> statistics, or stop
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -6,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from kedro.pipeline import Node, Pipeline
 from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
@@ -23,6 +27,8 @@ from lowlight_kedro.sensor.noise_sources import Sources
 from lowlight_kedro.sensor.tile_checks import Problem
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
+logger = logging.getLogger(__name__)
+
 
 class ValidationOptions(Options):
     """All of `params:validation`."""
@@ -36,8 +42,6 @@ class ValidationOptions(Options):
         """See `Options`."""
         return {"image_size": self.image_size}
 
-
-logger = logging.getLogger(__name__)
 
 SIGNAL_QUANTILES = (0.05, 0.5, 0.95)
 REPAIR = (
@@ -208,3 +212,18 @@ def measure_tiles(
     proposal = propose(mean, std, _noise_levels(tiles.metadata, signals, sensor, sensor.sources(calibrations, {})))
     logger.info("proposed: %s", ", ".join(f"{key}={value:.4g}" for key, value in proposal.items()))
     yield {"fingerprint": report["fingerprint"], "dropped": report["dropped"]} | proposal
+
+
+def create_pipeline() -> Pipeline:
+    """The validation pipeline."""
+    return Pipeline([
+        Node(check_tiles, ["tiles", "params:validation"], ["tile_checks", "tile_problems"], name="check_tiles"),
+        Node(
+            report_tiles, ["tiles", "tile_checks", "tile_problems", "params:validation"], "validation_report",
+            name="report_tiles",
+        ),
+        Node(
+            measure_tiles, ["tiles", "tile_checks", "validation_report", "calibrations", "params:sensor"], "tile_statistics",
+            name="measure_tiles",
+        ),
+    ])  # fmt: skip

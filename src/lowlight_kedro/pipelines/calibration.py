@@ -1,4 +1,7 @@
-"""Nodes of the calibration pipeline: the noise of flats, pairs and single images, and what raws without light show."""
+"""The noise of cameras, measured from whatever raws there are: flats and darks, pairs, single images, tags; and what darks show.
+
+raws -> noise of each set of flats, pair and image -> calibrations per camera, table and figures; darks -> dark maps
+"""
 
 import hashlib
 import logging
@@ -11,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -20,7 +24,7 @@ from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions, Split
-from lowlight_kedro.pipelines.preprocessing.pairing import Problems, read_headers
+from lowlight_kedro.pipelines.preprocessing.pairing import Problems, index_frames, pair_frames, read_headers
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
@@ -261,3 +265,30 @@ def collect_darks(dark_measurements: Mapping[str, Mapping[str, Any]]) -> dict[st
     for parts in dark_measurements.values():
         _tell_left_out(parts["record"]())
     return {name: parts["map"]() for name, parts in dark_measurements.items() if "map" in parts and "error" not in parts["record"]()}
+
+
+def create_pipeline() -> Pipeline:
+    """The calibration pipeline."""
+    return Pipeline([
+        Node(
+            index_frames, ["raw_frames", "pair_lists", "params:preprocessing"], ["calibration_frames", "calibration_unreadable"],
+            name="index_calibration_frames",
+        ),
+        Node(
+            pair_frames, ["calibration_frames", "params:preprocessing"], ["calibration_pairs", "calibration_unpaired"],
+            name="pair_calibration_frames",
+        ),
+        Node(
+            measure_noise,
+            ["raw_frames", "calibration_frames", "calibration_pairs", "params:preprocessing", "params:calibration", "params:executor"],
+            "noise_measurements",
+            name="measure_noise",
+        ),
+        Node(
+            collect_calibrations, ["noise_measurements", "calibration_unreadable", "calibration_unpaired"],
+            ["calibrations", "calibration_table", "calibration_report"], name="collect_calibrations",
+        ),
+        Node(measure_darks, ["raw_frames", "calibration_frames", "params:executor"], "dark_measurements", name="measure_darks"),
+        Node(collect_darks, "dark_measurements", "darks", name="collect_darks"),
+        Node(plot_calibrations, "calibrations", "calibration_figures", name="plot_calibrations", tags="report"),
+    ])  # fmt: skip

@@ -1,4 +1,7 @@
-"""Nodes of the photographs pipeline, and its parameters."""
+"""Tiles from finished photographs, where there are no clean raws; run by name.
+
+photographs -> linear camera RGB tiles -> metadata and index, as preprocessing makes them of raws
+"""
 
 import hashlib
 import logging
@@ -10,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from kedro.pipeline import Node, Pipeline
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
@@ -23,9 +27,10 @@ from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.scenes.pairs import split_of
 
-Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
-
 logger = logging.getLogger(__name__)
+
+
+Matrix = Annotated[list[float], Field(min_length=9, max_length=9)]
 
 
 class PointOptions(Options):
@@ -133,3 +138,14 @@ def describe_photographs(
     made_by = {"photographs": options.model_dump(mode="json")}
     metadata = {"version": 1, "tile_size": options.size, "made_by": made_by, "pairs": [], "files": files}
     return metadata, index, {"tiles": len(index), "photographs": splits, "skipped": failed}
+
+
+def create_pipeline() -> Pipeline:
+    """The photographs pipeline."""
+    return Pipeline([
+        Node(cut_photographs, ["photographs", "params:photographs", "params:executor"], "photograph_tiles", name="cut_photographs"),
+        Node(
+            describe_photographs, ["photograph_tiles", "params:photographs"],
+            ["tiles", "tile_index", "preprocessing_report"], name="describe_photographs",
+        ),
+    ])  # fmt: skip
