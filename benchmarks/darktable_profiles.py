@@ -15,8 +15,8 @@ import tables
 import yaml
 
 from lowlight_kedro.datasets.libraw import libraw_demosaicer
-from lowlight_kedro.sensor.cameras import noise_in_dn
 from lowlight_kedro.sensor.cfa import sample
+from lowlight_kedro.sensor.noise_sources import noise_in_dn
 
 BAYER = ((0, 1), (1, 2))
 GAINS = (6e-6, 2.6e-5, 1.7e-3)  # of the A7S II and the D850 at ISO 100, of the D850 at ISO 6400

@@ -121,8 +121,8 @@ def cost_of_tiles(count: int, folder: Path) -> Cost:
 
     from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSetDataset
     from lowlight_kedro.pipelines.preprocessing.nodes import describe_files
-    from lowlight_kedro.sensor import tile_checks
-    from lowlight_kedro.sensor.metadata import fingerprint, tile_table
+    from lowlight_kedro.sensor import tile_metadata
+    from lowlight_kedro.sensor.tile_metadata import fingerprint, tile_table
 
     found: Cost = {}
     entry = TileSetDataset(path=str(folder), metadata_json=str(folder / "metadata.json"), image_size=256)
@@ -143,7 +143,7 @@ def cost_of_tiles(count: int, folder: Path) -> Cost:
         fingerprint(metadata)
     with counted(found, "check names, splits, places"):
         table = tile_table(metadata)
-        assert not tile_checks.check_names(table) + tile_checks.check_splits(table) + tile_checks.check_places(table)
+        assert not tile_metadata.check_names(table) + tile_metadata.check_splits(table) + tile_metadata.check_places(table)
     del metadata, table
     with counted(found, "split for training"):
         tiles = EDMPTDataset(folder, folder / "metadata.json", "train")

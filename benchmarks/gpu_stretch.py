@@ -49,8 +49,8 @@ from lowlight_kedro.diffusion.scaling import SIGMA_DATA, Scaling
 from lowlight_kedro.diffusion.training import Schedule, State, Update, train_step
 from lowlight_kedro.restoration.corruption import MOSAICS, noise_map
 from lowlight_kedro.sensor.cfa import masks
-from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.scenes import split_of
+from lowlight_kedro.sensor.simulate import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, cut
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ from lowlight_kedro.evaluation.metrics import Reference, measure, psnr, refer
 from lowlight_kedro.sensor.alignment import PairCheck, PairLimits, check_pair
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample
 from lowlight_kedro.sensor.demosaic import demosaic
-from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
+from lowlight_kedro.sensor.demosaic.interpolation import malvar2004
 from lowlight_kedro.sensor.frame import Frame, normalise
 from lowlight_kedro.sensor.noise import CameraNoise
 from lowlight_kedro.sensor.simulate import Camera, scene_light

@@ -14,13 +14,13 @@ from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.evaluation.metrics import measure, psnr, ssim
 from lowlight_kedro.evaluation.pictures import most_detailed
 from lowlight_kedro.pipelines.photographs import PhotographOptions
-from lowlight_kedro.sensor.cameras import noise_from_table
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, sample
 from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
-from lowlight_kedro.sensor.photographs import clean_light
+from lowlight_kedro.sensor.noise_sources import noise_from_table
 from lowlight_kedro.sensor.render import camera_to_srgb, render
-from lowlight_kedro.sensor.scenes.pairs import split_of
+from lowlight_kedro.sensor.scenes import split_of
+from lowlight_kedro.sensor.simulate import clean_light
 
 ROOT = Path(__file__).parent.parent
 RANGE_DN, BLACK_DN = 15871.0, 512  # white - black of the cameras below: 14 bits, and their black

@@ -27,7 +27,7 @@ from lowlight_kedro.datasets.restored import RestoredDataset
 from lowlight_kedro.jobs import Job, Jobs, no_bars, processes
 from lowlight_kedro.sensor.calibration.frames import image_estimate
 from lowlight_kedro.sensor.demosaic import demosaic
-from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
+from lowlight_kedro.sensor.demosaic.interpolation import malvar2004
 from lowlight_kedro.sensor.frame import range_dn
 from lowlight_kedro.sensor.noise_sources import ASSUMED, Assumed, Sources, choose_noise
 from tests.conftest import ROOT, SHARED, make_frame

@@ -8,9 +8,9 @@ from lowlight_kedro.datasets.decoding import RawReadError, read_frame
 from lowlight_kedro.datasets.demo import DemoRawsDataset
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
-from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.frame import normalise
 from lowlight_kedro.sensor.noise import CameraNoise
+from lowlight_kedro.sensor.noise_sources import noise_in_dn, normalised
 from tests.conftest import CFAS, SHARED, make_frame
 
 TABLE = {"A7": {"iso": [100, 1600], "gain_dn": [0.1, 1.6], "read_noise_dn": [1.0, 6.0], "row_noise_dn": [0.1, 1.0], "tail": [0.1, -0.04]}}

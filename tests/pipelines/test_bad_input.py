@@ -17,7 +17,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.validation import ValidationError
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from lowlight_kedro.sensor.metadata import list_tiles
+from lowlight_kedro.sensor.tile_metadata import list_tiles
 from tests.conftest import make_frame
 from tests.pipelines.conftest import write_raws
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from lowlight_kedro.datasets.photographs import PhotographFolderDataset
 from lowlight_kedro.datasets.stacks import decode
 from lowlight_kedro.pipelines.photographs import PhotographOptions, _cut_photograph, describe_photographs
-from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.render import block_means, camera_to_srgb, render, srgb_decode
+from lowlight_kedro.sensor.simulate import clean_light, with_lateral_colour, with_points
 from lowlight_kedro.sensor.tiles import from_tile_domain
 from tests.pipelines.conftest import PARAMETERS
 

@@ -9,13 +9,19 @@ import pytest
 
 from lowlight_kedro.datasets.demo import read_photograph
 from lowlight_kedro.datasets.raw import read_frame
-from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites, in_sites, nearest_phase_keeping
-from lowlight_kedro.sensor.alignment.check import noise_variance
-from lowlight_kedro.sensor.alignment.ratio import jackknife, robust_line
-from lowlight_kedro.sensor.alignment.registration import binned, overlap, phase_keeping_shifts, superpixel_size
+from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites, in_sites, noise_variance
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample, tile_pattern
 from lowlight_kedro.sensor.frame import normalise
 from lowlight_kedro.sensor.noise import CameraNoise
+from lowlight_kedro.sensor.registration import (
+    binned,
+    jackknife,
+    nearest_phase_keeping,
+    overlap,
+    phase_keeping_shifts,
+    robust_line,
+    superpixel_size,
+)
 from lowlight_kedro.sensor.simulate import Camera, scene_light
 from tests.conftest import CFAS, SHARED
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile, RawFolderDataset
-from lowlight_kedro.sensor.cameras import noise_in_dn, normalised
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from lowlight_kedro.sensor.noise import CameraNoise
+from lowlight_kedro.sensor.noise_sources import noise_in_dn, normalised
 from lowlight_kedro.sensor.simulate import Camera, expose, recording, scene_light
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from lowlight_kedro.datasets.atomic import AtomicJSONDataset, atomic_path, local_path
 from lowlight_kedro.datasets.stacks import OpenStacks, decode
 from lowlight_kedro.datasets.tiles import TileFolder, TileFolderDataset, read_tile
-from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, tile_files, tile_table
+from lowlight_kedro.sensor.tile_metadata import clean_verdicts, fingerprint, tile_files, tile_table
 
 
 def _read_metadata(path: str | Path) -> dict[str, Any]:
@@ -49,9 +49,9 @@ class EDMPTDataset(Dataset[tuple[Tensor, Tensor]]):
         metadata: what is in `metadata_json`, where it was read already.
 
     Attributes:
-        tiles: a row for each tile, see `sensor.metadata.tile_table`; some 100 bytes each, also in every worker of a loader.
+        tiles: a row for each tile, see `sensor.tile_metadata.tile_table`; some 100 bytes each, also in every worker of a loader.
         tile_ids: their names.
-        fingerprint: of all tiles of the metadata, see `sensor.metadata.fingerprint`.
+        fingerprint: of all tiles of the metadata, see `sensor.tile_metadata.fingerprint`.
 
     Raises:
         ValueError: labels were asked for, or there is no clean tile of that split.
@@ -165,7 +165,7 @@ class TileSet:
     """Tiles as one thing: what their metadata says, the folder of their files, and what training reads of them.
 
     Attributes:
-        metadata: the whole of it, see `sensor.metadata`.
+        metadata: the whole of it, see `sensor.tile_metadata`.
         folder: of the stacks and `.pt` files.
         metadata_json: where the metadata lies.
         image_size: side of a tile, pixels.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lowlight_kedro.datasets.atomic import atomic_path, content_hash, local_path
 from lowlight_kedro.datasets.stacks import holds, open_stack, write_stack
-from lowlight_kedro.sensor.metadata import tile_files
+from lowlight_kedro.sensor.tile_metadata import tile_files
 
 SUFFIXES = (".npy", ".pt")
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.sensor.alignment import comparable_sites, nearest_phase_keeping
+from lowlight_kedro.sensor.alignment import comparable_sites
 from lowlight_kedro.sensor.frame import Frame, crop, normalise
+from lowlight_kedro.sensor.registration import nearest_phase_keeping
 
 MARGIN = 24  # photosites around the part that is demosaiced, so that its border does not count
 

@@ -19,8 +19,7 @@ from lowlight_kedro.datasets.stacks import STEP, decode, encode
 from lowlight_kedro.datasets.tiles import TileFolder
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
-from lowlight_kedro.sensor.metadata import clean_verdicts, in_stack, list_tiles, replace_tiles, tile_table
-from lowlight_kedro.sensor.tile_checks import check_form
+from lowlight_kedro.sensor.tile_metadata import check_form, clean_verdicts, in_stack, list_tiles, replace_tiles, tile_table
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,8 @@ from lowlight_kedro.bounds import NotNegative, Positive
 from lowlight_kedro.jobs import EXECUTORS, Executor
 from lowlight_kedro.plugins import choose, configured
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
-from lowlight_kedro.sensor.cameras import columns
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
-from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
+from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise, columns
 
 
 class Options(BaseModel):
@@ -136,7 +135,7 @@ class NoiseOptions(Options):
 
 
 class CameraEntry(Options):
-    """One camera of the table; see `sensor.cameras.Entry`."""
+    """One camera of the table; see `sensor.noise_sources.Entry`."""
 
     bits: Annotated[int, Field(ge=8, le=16)] | None = None
     iso: list[Positive] | None

@@ -24,8 +24,8 @@ from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.nodes import describe_files, pack_tiles
 from lowlight_kedro.pipelines.preprocessing.options import Split
 from lowlight_kedro.sensor import tiles
-from lowlight_kedro.sensor.photographs import clean_light, with_lateral_colour, with_points
-from lowlight_kedro.sensor.scenes.pairs import split_of
+from lowlight_kedro.sensor.scenes import split_of
+from lowlight_kedro.sensor.simulate import clean_light, with_lateral_colour, with_points
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,9 @@ from lowlight_kedro.datasets.tiles import TileFile, TileFolder
 from lowlight_kedro.diffusion.scaling import propose
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.options import Options, SensorOptions
-from lowlight_kedro.sensor import tile_checks
-from lowlight_kedro.sensor.metadata import clean_verdicts, fingerprint, tile_files, tile_table
+from lowlight_kedro.sensor import tile_metadata
 from lowlight_kedro.sensor.noise_sources import Sources
-from lowlight_kedro.sensor.tile_checks import Problem
+from lowlight_kedro.sensor.tile_metadata import Problem, clean_verdicts, fingerprint, tile_files, tile_table
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def _open(file: TileFile | None, wanted: str, tiles: pd.DataFrame, options: Vali
         content = file()
     except Exception as error:  # noqa: BLE001 - whatever a dataset raises is the file's problem, not the run's
         return None, [Problem(name, "unreadable", str(error))]
-    problems = tile_checks.check_stack(name, content, _shape(options)) if stacked else []
+    problems = tile_metadata.check_stack(name, content, _shape(options)) if stacked else []
     return (None if problems else content), problems
 
 
@@ -77,11 +76,11 @@ def _shape(options: ValidationOptions) -> tuple[int, int, int]:
 def _check_pixels(name: str, stored: NDArray, options: ValidationOptions) -> tuple[dict, list[Problem]]:
     """Statistics and problems of one tile as it is stored."""
     pixels = decode(stored) if stored.dtype == np.uint16 else stored
-    problems = tile_checks.check_form(name, pixels, _shape(options))
+    problems = tile_metadata.check_form(name, pixels, _shape(options))
     if problems:
         return {}, problems
-    problems = tile_checks.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
-    return tile_checks.statistics(pixels) | {"digest": tile_checks.digest(encode(stored))}, problems
+    problems = tile_metadata.check_content(name, pixels, min_std=options.min_std, max_saturated=options.max_saturated)
+    return tile_metadata.statistics(pixels) | {"digest": tile_metadata.digest(encode(stored))}, problems
 
 
 def _check_file(file: TileFile | None, wanted: str, tiles: pd.DataFrame, options: ValidationOptions) -> tuple[list[dict], list[Problem]]:
@@ -92,12 +91,12 @@ def _check_file(file: TileFile | None, wanted: str, tiles: pd.DataFrame, options
         return figures, problems
     stacked = tiles["stack"].notna().iloc[0]
     for number, (name, index) in enumerate(zip(tiles["tile_id"], tiles["index"], strict=True)):
-        wrong = tile_checks.check_index(name, index, len(content)) if stacked else []
+        wrong = tile_metadata.check_index(name, index, len(content)) if stacked else []
         if not wrong:
             figures[number], wrong = _check_pixels(name, content[index] if stacked else content, options)
         problems += wrong
     if stacked:
-        problems += tile_checks.check_unlisted(wanted, tiles["index"], len(content))
+        problems += tile_metadata.check_unlisted(wanted, tiles["index"], len(content))
     return figures, problems
 
 
@@ -132,14 +131,14 @@ def _look_at_all(table: pd.DataFrame, files: TileFolder, options: ValidationOpti
 def check_tiles(tiles: TileSet, options: ValidationOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look at every tile; a table of verdicts and a table of problems (tile_id or file, kind, message)."""
     listed = tile_table(tiles.metadata)
-    problems = tile_checks.check_names(listed) + tile_checks.check_splits(listed) + tile_checks.check_places(listed)
+    problems = tile_metadata.check_names(listed) + tile_metadata.check_splits(listed) + tile_metadata.check_places(listed)
     figures, wrong = _look_at_all(listed, tiles.files(), options)
     problems += wrong
     clean, rule = clean_verdicts(listed)
     table = pd.concat([listed[["tile_id", "split"]].assign(clean=clean, rule=rule), figures], axis=1)
     if "digest" in table:
         digests = table.dropna(subset="digest").drop_duplicates("tile_id").set_index("tile_id")["digest"]
-        problems += tile_checks.check_duplicates(digests)
+        problems += tile_metadata.check_duplicates(digests)
     if not (clean & (listed["split"].isna() | (listed["split"] == "train"))).any():
         problems.append(Problem("all", "clean", f"none of the {len(table)} tiles is a clean tile of split train; {WANTED}"))
     return table, pd.DataFrame([vars(problem) for problem in problems], columns=["tile_id", "kind", "message"])
@@ -147,7 +146,7 @@ def check_tiles(tiles: TileSet, options: ValidationOptions) -> tuple[pd.DataFram
 
 def report_tiles(tiles: TileSet, table: pd.DataFrame, problems: pd.DataFrame, options: ValidationOptions) -> dict[str, Any]:
     """Counts and the verdict. `dropped` are tiles that training leaves out, where `on_content` is `drop`."""
-    content = problems["kind"].isin(tile_checks.CONTENT)
+    content = problems["kind"].isin(tile_metadata.CONTENT)
     stops = problems if options.on_content == "stop" else problems[~content]
     dropped = [] if options.on_content == "stop" else sorted(set(problems[content]["tile_id"]))
     return {

@@ -1,14 +1,110 @@
-"""Which numbers the noise model of an exposure gets: the most trusted source that knows its camera at its ISO."""
+"""Which numbers the noise model of an exposure gets: the most trusted source that knows its camera at its ISO, a table of cameras too."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import hypot, sqrt
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lowlight_kedro.bounds import Fraction, Positive
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
 from lowlight_kedro.sensor.calibration.record import noise_from_calibrations, noise_from_file
-from lowlight_kedro.sensor.cameras import Table, noise_from_table, normalised
+
+Entry = Mapping[str, Any]
+"""One camera of the table, as `conf/base/globals.yml` describes it:
+
+- `bits`: depth of the DN it was measured in.
+- `iso`: ascending; None where it is not known which ISO a gain belongs to.
+- one column per quantity, a value per ISO: `gain_dn` (DN per electron), `read_noise_dn`, `row_noise_dn` (standard
+  deviations), `tail` (Tukey lambda shape); or `lines`, {column: [slope, bias]} with ln value = slope ln gain_dn + bias.
+- `gain_switches`: ISOs from which on the sensor works at another conversion gain.
+"""
+
+Table = Mapping[str, Entry]
+LINEAR = ("tail",)  # columns that may be negative: not interpolated in their logarithm
+NOT_COLUMNS = ("iso", "bits", "lines", "gain_switches")
+
+
+def find_camera(camera: str, table: Table) -> str | None:
+    """The longest table name that occurs in `camera` as whole words (case ignored), or None."""
+    found = (name for name in table if re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", camera, re.IGNORECASE))
+    return max(found, key=len, default=None)
+
+
+def columns(entry: Entry) -> dict[str, NDArray[np.float64]]:
+    """All columns of an entry, `lines` worked out at its gains: sigma = exp(bias) gain^slope (ELD, Wei et al. 2020)."""
+    given = {key: np.asarray(values, float) for key, values in entry.items() if key not in NOT_COLUMNS and values is not None}
+    lines = entry.get("lines") or {}
+    return given | {key: np.exp(bias) * given["gain_dn"] ** slope for key, (slope, bias) in lines.items()}
+
+
+def _on_a_line(x: float, nodes: NDArray, values: NDArray) -> float:
+    """Piecewise linear through (nodes, values); beyond the ends the outermost piece goes on."""
+    if len(nodes) == 1:
+        return float(values[0])
+    left = int(np.clip(np.searchsorted(nodes, x) - 1, 0, len(nodes) - 2))
+    fraction = (x - nodes[left]) / (nodes[left + 1] - nodes[left])
+    return float(values[left] + fraction * (values[left + 1] - values[left]))
+
+
+def _measured_side(iso: float, measured: NDArray, switches: Sequence[float]) -> NDArray[np.bool_]:
+    """Which measured ISOs have the conversion gain of `iso`; a switch ISO belongs to the side above it."""
+    return np.searchsorted(switches, measured, side="right") == np.searchsorted(switches, iso, side="right")
+
+
+def noise_in_dn(camera: str, iso: float, table: Table) -> dict[str, float]:
+    """Every tabulated quantity of `camera` at `iso`, in DN where its name ends so.
+
+    Between measured ISOs log-log (`tail`: linear in log ISO), never across a gain switch: between the last ISO measured
+    below a switch and the switch itself the line below it goes on (A7S II at ISO 1800: low gain, from ISO 800 and 1600).
+
+    Raises:
+        ValueError: camera not in the table, ISO outside the measured range, or no ISO known for its gains.
+    """
+    name = find_camera(camera, table)
+    if name is None:
+        raise ValueError(f"no noise table for camera {camera!r}; known: {', '.join(sorted(table))}")
+    entry = table[name]
+    if entry.get("iso") is None:
+        raise ValueError(f"the noise table of {name} does not say which ISO its gains belong to (ISO {iso:g} was asked for)")
+    measured = np.asarray(entry["iso"], float)
+    if not measured[0] <= iso <= measured[-1]:
+        raise ValueError(f"ISO {iso:g} of {name} is outside the measured range {measured[0]:g} to {measured[-1]:g}")
+    side = _measured_side(iso, measured, entry.get("gain_switches") or ())
+    if not side.any():
+        raise ValueError(f"no ISO of {name} was measured at the conversion gain of ISO {iso:g}")
+    x, nodes = float(np.log(iso)), np.log(measured[side])
+    return {
+        key: _on_a_line(x, nodes, values[side]) if key in LINEAR else float(np.exp(_on_a_line(x, nodes, np.log(values[side]))))
+        for key, values in columns(entry).items()
+    }
+
+
+def normalised(noise_dn: Mapping[str, float], range_dn: float) -> dict[str, float]:
+    """`{gain_dn, read_noise_dn, tail, ...}` to `{gain, read_noise, tail, ...}`: what is in DN in units of white - black."""
+    return {key.removesuffix("_dn"): value / range_dn if key.endswith("_dn") else value for key, value in noise_dn.items()}
+
+
+def _check_depth(name: str, bits: int | None, range_dn: float) -> None:
+    """White - black of a raw of b bits lies between 2^(b-1) and 2^b."""
+    if bits is not None and not 2 ** (bits - 1) < range_dn < 2**bits:
+        raise ValueError(f"the noise of {name} was measured in {bits}-bit DN, but white - black of this raw is {range_dn:g} DN")
+
+
+def noise_from_table(camera: str, iso: float, range_dn: float, table: Table) -> tuple[dict[str, float], str]:
+    """Noise of an exposure in units of white - black, and which table it is from.
+
+    Raises:
+        ValueError: the table does not know the camera at this ISO and bit depth.
+    """
+    values = noise_in_dn(camera, iso, table)
+    name = find_camera(camera, table) or ""
+    _check_depth(name, table[name].get("bits"), range_dn)
+    return normalised(values, range_dn), f"table {name} at ISO {iso:g}"
+
 
 GIVEN = "parameters sensor.noise.gain and read_noise"
 ASSUMED = "assumption (camera unknown): calibrate it for a better result"

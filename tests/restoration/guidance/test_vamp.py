@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lowlight_kedro.restoration.guidance import vamp
-from lowlight_kedro.restoration.guidance.vamp import mean_gain
+from lowlight_kedro.restoration.guidance.gradient_free import mean_gain
 from tests.restoration.guidance.scenes import MASKS, NOISES, Counted, level, normal, scene
 
 

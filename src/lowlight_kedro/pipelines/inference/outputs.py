@@ -22,8 +22,17 @@ from lowlight_kedro.restoration.estimates import Estimate
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.frame import Frame, balanced
-from lowlight_kedro.sensor.highlights import faded
-from lowlight_kedro.sensor.render import block_means, display_exposure, fraction_outside, oriented, render, resized, square, square_shape
+from lowlight_kedro.sensor.render import (
+    block_means,
+    display_exposure,
+    faded,
+    fraction_outside,
+    oriented,
+    render,
+    resized,
+    square,
+    square_shape,
+)
 
 Box = tuple[slice, slice, slice]
 

@@ -17,7 +17,7 @@ from lowlight_kedro.pipelines.preprocessing.pairing import Problems
 from lowlight_kedro.sensor import tiles
 from lowlight_kedro.sensor.cfa import name as cfa_name
 from lowlight_kedro.sensor.frame import Frame
-from lowlight_kedro.sensor.tile_checks import statistics
+from lowlight_kedro.sensor.tile_metadata import statistics
 
 logger = logging.getLogger(__name__)
 

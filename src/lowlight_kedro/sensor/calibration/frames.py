@@ -1,12 +1,12 @@
 """The methods of calibration on decoded frames; each estimate is in units of white - black of the first frame."""
 
 from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
-from lowlight_kedro.sensor.alignment.registration import overlap
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, noise_profile
 from lowlight_kedro.sensor.calibration.pairs import from_pair
 from lowlight_kedro.sensor.calibration.single_image import from_image
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, sample
 from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
+from lowlight_kedro.sensor.registration import overlap
 
 
 def image_estimate(frame: Frame) -> NoiseEstimate:

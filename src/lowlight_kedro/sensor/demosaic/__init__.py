@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.cfa import Cfa
-from lowlight_kedro.sensor.demosaic.interpolation import bilinear, colour_difference, superpixel
+from lowlight_kedro.sensor.demosaic.interpolation import bilinear, colour_difference, malvar2004, superpixel
 from lowlight_kedro.sensor.demosaic.lmmse import directional_lmmse, lmmse
-from lowlight_kedro.sensor.demosaic.malvar2004 import malvar2004
 from lowlight_kedro.sensor.frame import Frame, balanced, normalise
 
 Demosaicer = Callable[[NDArray, Cfa], NDArray]

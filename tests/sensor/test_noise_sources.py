@@ -6,8 +6,8 @@ import yaml
 from pydantic import ValidationError
 
 from lowlight_kedro.pipelines.options import SensorOptions
-from lowlight_kedro.sensor.cameras import find_camera, noise_from_table, noise_in_dn
 from lowlight_kedro.sensor.noise import NOISE_MODELS, CameraNoise, PoissonGaussian
+from lowlight_kedro.sensor.noise_sources import find_camera, noise_from_table, noise_in_dn
 from tests.conftest import ROOT
 
 TABLE = {

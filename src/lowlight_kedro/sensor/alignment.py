@@ -1,4 +1,6 @@
-"""One verdict on a pair of exposures, and where they differ by more than noise and a pixel of misalignment explain."""
+"""Whether two exposures show the same still scene: one verdict on the pair, and where they differ by more than noise and a pixel of
+misalignment explain.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.bounds import Fraction, NotNegative, Positive
-from lowlight_kedro.sensor.alignment.ratio import BLOCK, Ratio, measure_ratio, noise_variance
-from lowlight_kedro.sensor.alignment.registration import (
+from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.registration import (
+    BLOCK,
+    Ratio,
     any_in,
     binned,
+    measure_ratio,
     nearest_phase_keeping,
+    noise_variance,
     overlap,
     register,
     robust_sd,
     superpixel_size,
 )
-from lowlight_kedro.sensor.cfa import Cfa
 
 SIGNIFICANT = 5.5  # standard deviations; 3 million superpixels of white noise hold one beyond 5.2
 WINSOR = 4.0  # standard deviations at which single superpixels (hot pixels) are cut off

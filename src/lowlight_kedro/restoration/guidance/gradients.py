@@ -1,4 +1,4 @@
-"""Guidance by the gradient of the likelihood, through the network: with a step that follows from it, and as it was published."""
+"""Guidance by the gradient of the likelihood, through the network: MMPS, DPS as a single step of it and as published, and the pseudo-inverse."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,37 @@ from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.samplers import ancestral_step, karras_sigmas
 from lowlight_kedro.restoration.guidance.posterior import Posterior, Table, inner, surrogate_variance, with_covariance
 from lowlight_kedro.restoration.measurement import Measurement
+
+
+def mmps(
+    denoiser: DenoiserFunction, measurement: Measurement, *, solves: int = 3, sigma_data: float = 0.5, variance: Table | None = None
+) -> Posterior:  # fmt: skip
+    """D_y = D + V A^T (S + A V A^T)^-1 (y - A D), V = sigma^2 J: exact for every Gaussian prior (Rozet et al. 2024).
+
+    The system is solved by `solves` steps of conjugate gradients, preconditioned by S + r^2 of `surrogate_variance`; what is
+    not solved for stays as the prior has it. One step is `dps`. 1 evaluation and `solves` vector-Jacobian products.
+    """
+    noise = measurement.s.square()
+
+    def posterior(x: Tensor, sigma: Tensor) -> Tensor:
+        mean, covariance = with_covariance(denoiser, x, sigma, products=solves)
+        diagonal = noise + surrogate_variance(sigma, sigma_data, variance)
+        error = measurement.mask * (measurement.y - mean)
+        along = direction = error / diagonal
+        size, total = inner(error, direction), torch.zeros_like(mean)
+        for _ in range(solves):
+            step = covariance(along)
+            # a learned Jacobian need not be positive: without the absolute value the length could be infinite
+            curvature = inner(along, noise * along) + inner(along, step).abs()
+            length = size / curvature.clamp(min=1e-30)
+            total = total + length * step
+            error = error - length * measurement.mask * (noise * along + step)
+            direction = error / diagonal
+            before, size = size, inner(error, direction)
+            along = direction + size / before.clamp(min=1e-30) * along
+        return mean + total
+
+    return Posterior(denoiser=posterior)
 
 
 def dps(
@@ -63,3 +94,22 @@ def dps_norm(
             yield x
 
     return Posterior(draw=draw)
+
+
+def pigdm(
+    denoiser: DenoiserFunction, measurement: Measurement, *, sigma_data: float = 0.5, variance: Table | None = None
+) -> Posterior:  # fmt: skip
+    """D_y = D + sigma^2 J^T A^T (S + r^2 A A^T)^-1 (y - A D) (Song et al. 2023, with a step of 1).
+
+    r^2 of `surrogate_variance` stands for A V A^T, V = sigma^2 J, inside the inverse only: exact for a prior of independent
+    values whose posterior variance is r^2. Where neighbours are correlated V has modes above r^2 and the step goes
+    beyond y there; the larger r^2, the smaller the step. 1 evaluation and 1 vector-Jacobian product.
+    """
+
+    def posterior(x: Tensor, sigma: Tensor) -> Tensor:
+        mean, covariance = with_covariance(denoiser, x, sigma, products=1)
+        spread = surrogate_variance(sigma, sigma_data, variance)
+        weighted = measurement.mask * (measurement.y - mean) / (measurement.s.square() + spread)
+        return mean + covariance(weighted)
+
+    return Posterior(denoiser=posterior)
