@@ -5,7 +5,7 @@ Four verbs are at the top, see `lowlight_kedro.api`: `load_prior`, `read_raw`, `
 
 from typing import TYPE_CHECKING, Any
 
-from lowlight_kedro.version import __version__
+from lowlight_kedro.package import __version__
 
 if TYPE_CHECKING:
     from lowlight_kedro.api import load_prior, read_raw, restore, sample

@@ -22,7 +22,6 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.configuration import conf_source
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.safetensors_file import read_checkpoint
 from lowlight_kedro.device import choose_device, choose_precision, keep_freed_memory
@@ -32,6 +31,7 @@ from lowlight_kedro.diffusion.draws import generator_for
 from lowlight_kedro.diffusion.networks import built_network
 from lowlight_kedro.diffusion.prior import Prior, build_prior, network_choice, prior_of
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
+from lowlight_kedro.package import conf_source
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
 from lowlight_kedro.restoration.familiar import familiar_ratio

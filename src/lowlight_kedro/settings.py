@@ -5,8 +5,8 @@ import os
 os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 
 from lowlight_kedro.config_loader import ConfigLoader
-from lowlight_kedro.configuration import PACKAGE, conf_source
 from lowlight_kedro.hooks import Interrupted, KnownNames, OneTraining, PlainParameters, ShowResults
+from lowlight_kedro.package import PACKAGE, conf_source
 
 HOOKS = (KnownNames(), Interrupted(), PlainParameters(), ShowResults(), OneTraining())
 DISABLE_HOOKS_FOR_PLUGINS = () if os.environ.get("RANK", "0") == "0" else ("kedro_mlflow",)  # of several ranks the first one tracks alone

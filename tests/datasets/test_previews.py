@@ -9,8 +9,8 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
+from lowlight_kedro.datasets.figures import PicturesDataset, sheet
 from lowlight_kedro.datasets.jobs import JobsDataset
-from lowlight_kedro.datasets.previews import PicturesDataset, sheet
 from lowlight_kedro.datasets.stacks import write_stack
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)

@@ -22,8 +22,8 @@ from lowlight_kedro.datasets.tags import Entry
 from lowlight_kedro.pipelines.inference import frames as inference_frames
 from lowlight_kedro.pipelines.inference import nodes
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
+from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
 from tests.conftest import ROOT, make_frame
 
 STRANGER = "Acme One"

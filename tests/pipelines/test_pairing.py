@@ -13,8 +13,8 @@ from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.raw import RawFile
 from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, evaluate_frame
 from lowlight_kedro.pipelines.evaluation.scores import Pair
+from lowlight_kedro.pipelines.preprocessing.nodes import CHECK_COLUMNS, check_files
 from lowlight_kedro.pipelines.preprocessing.options import PairingOptions, PreprocessingOptions
-from lowlight_kedro.pipelines.preprocessing.pairing import CHECK_COLUMNS, check_files
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.frame import with_white
 from tests.conftest import ROOT, make_frame

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lowlight_kedro.package import __version__
 from lowlight_kedro.plugins import did_you_mean
-from lowlight_kedro.version import __version__
 
 EXAMPLES = """examples:
   lowlight restore IMG_0001.ARW

@@ -8,8 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import prod
 
-from lowlight_kedro.configuration import PACKAGE, conf_source
-from lowlight_kedro.version import __version__
+from lowlight_kedro.package import PACKAGE, __version__, conf_source
 
 NEEDED = (
     "imagecodecs", "kedro", "kedro-datasets", "matplotlib", "numpy", "omegaconf", "pandas", "pillow", "pydantic", "rawpy",

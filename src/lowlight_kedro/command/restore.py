@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lowlight_kedro.configuration import PACKAGE, conf_source
+from lowlight_kedro.package import PACKAGE, conf_source
 
 INDEX = "restored.html"  # as in conf/restore/catalog.yml; index.html may be somebody's own
 LOUD = {"kedro": logging.INFO, PACKAGE.name: logging.INFO, f"{PACKAGE.name}.datasets.restored": logging.DEBUG}  # of --verbose
@@ -72,8 +72,8 @@ def restore_all(work: Workshop) -> list[dict[str, str]]:
     from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames
     from lowlight_kedro.pipelines.inference.options import InferenceOptions
     from lowlight_kedro.pipelines.options import ExecutorOptions, SensorOptions
+    from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
     from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-    from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
 
     files, told = work.files, work.parameters
     options, raws = InferenceOptions.model_validate(told["inference"]), files.load("inference_raws")

@@ -199,7 +199,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
 
     def preview(self, part: str = RECORD) -> ImagePreview:
         """For Kedro-Viz: the first files of a part that holds pictures; see `previews.sheet`."""
-        from lowlight_kedro.datasets.previews import sheet
+        from lowlight_kedro.datasets.figures import sheet
 
         files = (min(found) for name in self._parts[RECORD].names() if (found := self._of_part(name, part)))
         return sheet(file for file in files if file.is_file())

@@ -32,8 +32,8 @@ from lowlight_kedro.datasets.tags import (
     directories,
     read_tags,
 )
+from lowlight_kedro.package import __version__
 from lowlight_kedro.sensor.frame import UNKNOWN_CAMERA, Frame
-from lowlight_kedro.version import __version__
 
 ORIENTATION, DESCRIPTION, XMP, EXIF_POINTER, GPS_POINTER, IPTC = 274, 270, 700, 34665, 34853, 33723
 LENS_MODEL, LENS_SPECIFICATION, BODY_SERIAL, SOFTWARE, COLOUR_SPACE = 42036, 42034, 42033, 305, 40961

@@ -163,7 +163,7 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
 
     def preview(self) -> ImagePreview:
         """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""
-        from lowlight_kedro.datasets.previews import sheet
+        from lowlight_kedro.datasets.figures import sheet
 
         return sheet(sorted(self._folder.rglob("[!.]*.npy")))
 

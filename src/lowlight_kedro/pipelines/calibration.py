@@ -23,8 +23,8 @@ from lowlight_kedro.datasets.raw import RawFile
 from lowlight_kedro.evaluation.pictures import noise_curves
 from lowlight_kedro.jobs import Job, Jobs
 from lowlight_kedro.pipelines.options import ExecutorOptions, Options
+from lowlight_kedro.pipelines.preprocessing.nodes import Problems, index_frames, pair_frames, read_headers
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions, Split
-from lowlight_kedro.pipelines.preprocessing.pairing import Problems, index_frames, pair_frames, read_headers
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
 from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate

@@ -24,6 +24,7 @@ from lowlight_kedro.evaluation.pictures import bars, calibration_figure, compari
 from lowlight_kedro.evaluation.protocols import PROTOCOLS
 from lowlight_kedro.evaluation.report import Report, frame_pictures, latex_tables, report_page
 from lowlight_kedro.jobs import no_bars
+from lowlight_kedro.package import __version__
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, INPUT, SCORE, Pair, pairs_of, picture_of, score_frame, uncertainty_rows
 from lowlight_kedro.pipelines.inference.frames import valid_json
 from lowlight_kedro.pipelines.options import Options, checked, known
@@ -31,7 +32,6 @@ from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.sensor.frame import Frame, crop, range_dn, same_white
 from lowlight_kedro.sensor.render import render
-from lowlight_kedro.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from lowlight_kedro.pipelines.inference.nodes import index_pages, restore_frames, select_frames, show_restored
-from lowlight_kedro.pipelines.preprocessing.pairing import index_frames
+from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
 
 
 def create_pipeline() -> Pipeline:

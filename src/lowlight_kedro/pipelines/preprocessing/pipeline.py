@@ -2,8 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from lowlight_kedro.pipelines.preprocessing.nodes import cut_tiles, describe_tiles
-from lowlight_kedro.pipelines.preprocessing.pairing import accept_pairs, check_pairs, index_frames, pair_frames
+from lowlight_kedro.pipelines.preprocessing.nodes import accept_pairs, check_pairs, cut_tiles, describe_tiles, index_frames, pair_frames
 
 
 def create_pipeline() -> Pipeline:

@@ -1,4 +1,4 @@
-"""Guidance by the gradient of the likelihood, through the network: MMPS, DPS as a single step of it and as published, and the pseudo-inverse."""
+"""Guidance by the gradient of the likelihood, through the network: MMPS, DPS as a single step of it, DPS as published, and PiGDM."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,9 @@
-"""Where the configuration lies."""
+"""What is installed: its version, and where its configuration lies."""
 
 from pathlib import Path
+
+__version__ = "0.1.0"
+
 
 PACKAGE = Path(__file__).parent
 
