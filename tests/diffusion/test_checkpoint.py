@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lowlight_kedro.diffusion import checkpoint as checkpoints
+from lowlight_kedro.diffusion import checkpoint, prior
 from lowlight_kedro.diffusion.checkpoint import (
     FORMAT,
     Checkpoint,
@@ -276,7 +276,8 @@ def two_means(monkeypatch):
         state.second = getattr(state, "second", second)
         return {"ema": state.ema, "power0.1": state.second}
 
-    monkeypatch.setattr(checkpoints, "running_means", means)
+    for module in (checkpoint, prior):
+        monkeypatch.setattr(module, "running_means", means)
 
 
 def test_several_running_means_are_stored_under_their_names(two_means, trained):

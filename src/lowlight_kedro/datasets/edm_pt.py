@@ -217,7 +217,7 @@ class TileSetDataset(AbstractDataset[dict[str, Any], TileSet]):
             path.write_text(json.dumps(data), encoding="utf-8")  # as a whole: json.dump takes ten times as long
 
     def preview(self) -> ImagePreview:
-        """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""
+        """For Kedro-Viz: the first tile of each of the first stacks; see `figures.sheet`."""
         return TileFolderDataset(filepath=str(self._folder)).preview()
 
     def _exists(self) -> bool:

@@ -198,7 +198,7 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
         return Outcome(job.name, "failed", reason, trace="".join(format_exception(error)))
 
     def preview(self, part: str = RECORD) -> ImagePreview:
-        """For Kedro-Viz: the first files of a part that holds pictures; see `previews.sheet`."""
+        """For Kedro-Viz: the first files of a part that holds pictures; see `figures.sheet`."""
         from lowlight_kedro.datasets.figures import sheet
 
         files = (min(found) for name in self._parts[RECORD].names() if (found := self._of_part(name, part)))

@@ -162,7 +162,7 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
             write_tiles(self._folder / name, value() if callable(value) else value)
 
     def preview(self) -> ImagePreview:
-        """For Kedro-Viz: the first tile of each of the first stacks; see `previews.sheet`."""
+        """For Kedro-Viz: the first tile of each of the first stacks; see `figures.sheet`."""
         from lowlight_kedro.datasets.figures import sheet
 
         return sheet(sorted(self._folder.rglob("[!.]*.npy")))
