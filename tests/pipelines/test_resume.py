@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
-import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -25,7 +23,7 @@ from lowlight_kedro.pipelines.training.progress import COSTS
 from lowlight_kedro.pipelines.training.ranks import StopRequests
 from lowlight_kedro.pipelines.training.work import train_rank
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
-from tests.conftest import ROOT
+from tests import forked
 from tests.pipelines.conftest import make_project, write_raws
 from tests.pipelines.test_progress import options
 
@@ -60,13 +58,10 @@ def one_thread():
 
 
 def start(project, *parameters):
-    told = [f"training.{name}={value}" for name, value in LONG.items()]
-    command = [sys.executable, "-m", "kedro", "run", "--conf-source", str(project.conf), "--env", "test", "--pipelines", "training",
-               "--params", ",".join([*told, *parameters])]  # fmt: skip
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    """`kedro run` of the training; its outputs go into a file beside the data."""
+    told = ",".join([*(f"training.{name}={value}" for name, value in LONG.items()), *parameters])
+    options = ["--conf-source", str(project.conf), "--env", "test", "--pipelines", "training", "--params", told]
+    return forked.start(project.conf.parent / "told", "kedro", "run", *options)
 
 
 def images_of(project):
@@ -82,12 +77,13 @@ def images_of(project):
 def signal_at(project, process, images, number, delay=0.0):
     """Send a signal to the whole session once the state on disk has so many images; returns what was written to the terminal."""
     deadline = time.monotonic() + 200
-    while process.poll() is None and images_of(project) < images and time.monotonic() < deadline:
+    while process.is_alive() and images_of(project) < images and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(delay)
-    if process.poll() is None:
+    if process.is_alive():
         os.killpg(process.pid, number)
-    return process.communicate(timeout=200)[0]
+    process.join(200)
+    return (project.conf.parent / "told").read_text()
 
 
 def outcome(project):
@@ -107,7 +103,7 @@ def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was
     print(f"seed {SEED}: SIGKILL {delay:.3f} s after {at} images")
     process = start(ready)
     signal_at(ready, process, at, signal.SIGKILL, delay)
-    assert process.returncode == -signal.SIGKILL
+    assert process.exitcode == -signal.SIGKILL
     first = images_of(ready)
     assert first >= at
 
@@ -117,7 +113,7 @@ def test_a_run_killed_and_stopped_at_any_time_ends_bit_for_bit_like_one_that_was
     process = start(ready, "training.loader.workers=1")
     told = signal_at(ready, process, at, number)
     stopped = images_of(ready)
-    assert process.returncode == 128 + number, told
+    assert process.exitcode == 128 + number, told
     assert f"stopped at {stopped / 1000:.3f} kimg, state saved; the same command goes on from there" in told
     assert f"resumed at {first / 1000:.1f} of 0.2 kimg" in told
     assert "Traceback" not in told, told
