@@ -36,9 +36,9 @@ PARAMETERS = {
 
 
 def write_raws(folder: Path, scenes=SCENES) -> None:
-    """SID's layout; X-Trans frames have the 512 pixels that LibRaw wants."""
+    """SID's layout; X-Trans frames are wider than a window."""
     for number, (scene, cfa) in enumerate(scenes.items()):
-        shape = (512, 512) if cfa == XTRANS else (128, 160)
+        shape = (192, 288) if cfa == XTRANS else (128, 160)
         for kind, seconds in (("long", 10.0), ("short", 0.1)):
             frame = make_frame(np.random.default_rng(number), cfa, shape, seconds, light=0.6)
             write_dng(folder / "Sony" / kind / f"{scene}_00_{seconds:g}s.dng", frame)

@@ -38,9 +38,11 @@ def test_executors_write_the_same_tiles_and_images(finished, project, executor):
     assert files(project.data, "03_primary/tiles/**/*") == tiles
     if executor["name"] == "dask":
         return  # what a job is to it is the same for both pipelines
+    for path in project.raw.rglob("10001_00*"):
+        path.unlink()  # one frame, one worker: each imports for seconds
     project.run("inference", executor=executor)
-    for name, parts in project.catalog().load("restored").items():
-        np.testing.assert_allclose(parts["linear"](), images[name]["linear"](), atol=1e-3)
+    ((name, parts),) = project.catalog().load("restored").items()
+    np.testing.assert_allclose(parts["linear"](), images[name]["linear"](), atol=1e-3)
 
 
 def test_a_second_run_does_nothing_again(project):

@@ -80,7 +80,7 @@ def test_every_test_frame_is_restored_and_evaluated(finished):
             assert (finished.data / place.format(frame)).stat().st_size > 1000
     catalog = finished.catalog()
     restored = catalog.load("restored")["Sony/short/10002_00_0.1s"]["linear"]()
-    assert restored.shape == (3, 512, 512)
+    assert restored.shape == (3, 192, 288)
     assert (table["restored_psnr_linear"] > table["scaled_psnr_linear"]).all()
 
 
