@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import sys
+from io import FileIO, TextIOWrapper
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,7 +29,7 @@ def _become(output: Path, module: str, arguments: tuple[str, ...]) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     for number in (1, 2):
         os.dup2(file, number)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (TextIOWrapper(FileIO(number, "w", closefd=False), write_through=True) for number in (1, 2))
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.stream = sys.stderr

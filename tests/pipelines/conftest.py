@@ -119,7 +119,7 @@ def _each_text_parsed_once():
     parse = OmegaConf.load
     parsed = cache(lambda text: pickle.dumps(parse(StringIO(text))))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(OmegaConf, "load", lambda file: pickle.loads(parsed(file.read() if hasattr(file, "read") else Path(file).read_text())))
+        patched.setattr(OmegaConf, "load", lambda file: pickle.loads(parsed(file.read())))
         yield
 
 
