@@ -10,21 +10,28 @@ export OMP_WAIT_POLICY ?= passive
 export KEDRO_DISABLE_TELEMETRY ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint docs reproduce viz env clean
+.PHONY: demo test laws lint style types docs reproduce viz env clean
 
 demo: $(STAMP)  ## photographs -> raws -> tiles -> prior -> restored frames, with figures
 	$(BIN)/kedro run --env demo
 	$(BIN)/kedro run --env demo --pipelines comparison  # the same frames by other guidances
 
-test: lint  ## linters, types, architecture, then the laws
+test: style  ## linters, architecture, then types beside the laws
+	$(MAKE) --no-print-directory --jobs 2 types laws
+
+laws: $(STAMP)  ## the tests alone
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(STAMP)
+lint: style types
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
 	@# with the locked stubs; NumPy's for Python 3.10 are older and know less of shapes
 	$(BIN)/python -c "import sys; sys.exit(sys.version_info >= (3, 11))" || $(BIN)/mypy
-	$(BIN)/lint-imports
 
 docs: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
 	$(BIN)/pip install --quiet -e ".[docs]"

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import pickle
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,8 +15,10 @@ os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
+import omegaconf.base
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from lowlight_kedro.command.restore import LOUD
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa, tile_pattern
@@ -29,6 +34,17 @@ CFAS = [*PHASES, XTRANS]
 def pytest_collection_modifyitems(items):
     """Whole runs first: whoever gets one of their files last would keep the others waiting."""
     items.sort(key=lambda item: "pipelines" not in item.path.parts)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_parsed_once():
+    """Half of what a small run takes is configuration that all have: 20 files of YAML and their interpolations, in pure Python."""
+    read = OmegaConf.load
+    parsed = cache(lambda text: pickle.dumps(read(StringIO(text))))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OmegaConf, "load", lambda file: pickle.loads(parsed(file.read())))
+        patched.setattr("omegaconf.base.parse", cache(omegaconf.base.parse))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,17 +15,17 @@ import torch
 from tests.conftest import ROOT
 
 
-def start(output: Path, module: str, *arguments: str) -> BaseProcess:
-    """`python -m MODULE ARGUMENTS` in the project's folder, on one thread, a session of its own; both of its outputs into one file."""
+def start(output: Path, module: str, *arguments: str, folder: Path = ROOT) -> BaseProcess:
+    """`python -m MODULE ARGUMENTS` in a folder, on one thread, a session of its own; both of its outputs into one file."""
     kind = "spawn" if torch.cuda.is_available() else "fork"  # the autograd threads of a GPU do not live on in a fork
-    process = get_context(kind).Process(target=_become, args=(output, module, arguments))
+    process = get_context(kind).Process(target=_become, args=(output, module, arguments, folder))
     process.start()
     return process
 
 
-def _become(output: Path, module: str, arguments: tuple[str, ...]) -> None:
+def _become(output: Path, module: str, arguments: tuple[str, ...], folder: Path) -> None:
     os.setsid()
-    os.chdir(ROOT)
+    os.chdir(folder)
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     for number in (1, 2):
         os.dup2(file, number)

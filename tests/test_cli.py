@@ -30,6 +30,7 @@ from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.interpolation import malvar2004
 from lowlight_kedro.sensor.frame import range_dn
 from lowlight_kedro.sensor.noise_sources import ASSUMED, Assumed, Sources, choose_noise
+from tests import forked
 from tests.conftest import ROOT, SHARED, make_frame
 
 OUTPUTS = {"_restored.jpg", "_restored.dng", "_restored.html"}  # and, for the page, details/NAME_before.jpg
@@ -252,10 +253,13 @@ def test_unknown_files_are_told_with_those_there_are(asked, reason, capsys):
 
 
 def test_where_stderr_is_no_terminal_there_are_lines_and_no_bars(photos):
-    command = [sys.executable, "-m", "lowlight_kedro.command.arguments", "restore", "IMG_0001.dng", "--out", "plain", "--files", "jpeg"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert not {"\x1b", "\r", "%|"} & {mark for mark in ("\x1b", "\r", "%|") if mark in done.stderr + done.stdout}
-    assert [line for line in done.stderr.splitlines() if line.startswith("IMG_0001: x")]
+    command = ["lowlight_kedro.command.arguments", "restore", "IMG_0001.dng", "--out", "plain", "--files", "jpeg"]
+    process = forked.start(photos / "told", *command, folder=photos)
+    process.join(200)
+    told = (photos / "told").read_text()
+    assert process.exitcode == 0, told
+    assert not [mark for mark in ("\x1b", "\r", "%|") if mark in told]
+    assert [line for line in told.splitlines() if line.startswith("IMG_0001: x")]
 
 
 def test_no_bars_on_a_terminal_that_cannot_move_its_cursor(monkeypatch):

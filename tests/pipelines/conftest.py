@@ -1,11 +1,8 @@
 """A small project of its own: raws, configuration and outputs in a temporary folder."""
 
 import os
-import pickle
 import shutil
 from dataclasses import dataclass
-from functools import cache
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,6 @@ import yaml
 from filelock import FileLock
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from omegaconf import OmegaConf
 
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
@@ -111,16 +107,6 @@ def make_project(folder: Path, figures: bool = False) -> Project:
 @pytest.fixture(scope="session", autouse=True)
 def _bootstrapped():
     bootstrap_project(ROOT)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _each_text_parsed_once():
-    """Half of what a small run takes is YAML, the same for all: 20 files in 0.2 s of pure Python."""
-    parse = OmegaConf.load
-    parsed = cache(lambda text: pickle.dumps(parse(StringIO(text))))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(OmegaConf, "load", lambda file: pickle.loads(parsed(file.read())))
-        yield
 
 
 @pytest.fixture

@@ -284,7 +284,7 @@ from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.restoration.windows import windowed
 torch.set_grad_enabled(False)
 prior = Denoiser(NETWORKS["pyramid_unet"](widths=[16, 32], blocks=1), 0.5)
-x, sigma = torch.zeros(1, 3, 1024, 1024), torch.ones(1, 1, 1, 1)
+x, sigma = torch.zeros(1, 3, 768, 768), torch.ones(1, 1, 1, 1)
 prior(x[..., :64, :64], sigma)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 windowed(prior, multiple=4, reach=20, memory_mb=float(sys.argv[1]))(x, sigma)

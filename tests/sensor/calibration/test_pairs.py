@@ -51,7 +51,7 @@ def test_a_photograph_gives_the_noise_back(photograph, rng):
 def test_two_standard_errors_hold_the_truth_nine_times_of_ten(rng):
     """For X-Trans, which needs larger frames, see benchmarks/calibration.py."""
     light = scene(BAYER_RGGB, rng, (300, 300))
-    found = [from_pair(*pair_of(light, 50, np.random.default_rng(seed)), 50, BAYER_RGGB, bins=5) for seed in range(60)]
+    found = [from_pair(*pair_of(light, 50, np.random.default_rng(seed)), 50, BAYER_RGGB, bins=5) for seed in range(40)]
     for name, truth in (("gain", SENSOR.gain), ("read_noise", SENSOR.read_noise)):
         values, errors = [getattr(e, name) for e in found], [getattr(e, f"{name}_error") for e in found]
         assert covers(values, errors, truth) >= 0.9
