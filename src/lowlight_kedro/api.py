@@ -33,13 +33,12 @@ from lowlight_kedro.diffusion.prior import Prior, build_prior, network_choice, p
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.package import conf_source
 from lowlight_kedro.plugins import configured
+from lowlight_kedro.restoration.equivariance import SYMMETRIES, familiar_ratio
 from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
-from lowlight_kedro.restoration.familiar import familiar_ratio
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Exposure, Observation
 from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
-from lowlight_kedro.restoration.symmetries import SYMMETRIES
 from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
 from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa

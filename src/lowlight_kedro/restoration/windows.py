@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.compute import network_precision
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction
+from lowlight_kedro.restoration.equivariance import Symmetric
 from lowlight_kedro.restoration.placement import (
     BLEND,
     Placement,
@@ -22,7 +23,6 @@ from lowlight_kedro.restoration.placement import (
     reflected,
     up_to,
 )
-from lowlight_kedro.restoration.symmetries import Symmetric
 
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 64  # side of the window on which the memory of an evaluation is measured, pixels

@@ -46,7 +46,7 @@ class DarkMap:
         restless_std: (K,) noise of one exposure there beyond that of other sites.
         site_std: what is not known of a site that is not listed.
         frames: names of the darks.
-        times_s: their exposure times, where they are several (`dark_line`); empty: `exposure_s`.
+        times_s: their exposure times, where they are several (`dark_signal.dark_map_at`); empty: `exposure_s`.
     """
 
     camera: str

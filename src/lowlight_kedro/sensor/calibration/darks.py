@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import tklmbda
 
-from lowlight_kedro.sensor.calibration.blocks import contrasts, inliers
+from lowlight_kedro.sensor.calibration.fit import contrasts, inliers
 from lowlight_kedro.sensor.cfa import Cfa, tile_pattern
 
 REACH = 8.0  # standard deviations looked at: what is farther is a hot photosite, not read noise

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.calibration.blocks import green_squares
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line
+from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line, green_squares
 from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
 

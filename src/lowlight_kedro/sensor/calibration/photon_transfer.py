@@ -11,10 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.calibration.blocks import contrasts, inliers, phase_blocks, phase_channels
 from lowlight_kedro.sensor.calibration.darks import Dark, clipped_at_black, measure_darks
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
-from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line
+from lowlight_kedro.sensor.calibration.fit import (
+    TransferLine,
+    by_channel,
+    contrasts,
+    disagreement,
+    estimate_from,
+    fit_transfer_line,
+    inliers,
+    phase_blocks,
+    phase_channels,
+)
 from lowlight_kedro.sensor.cfa import Cfa
 
 MISFIT = 9.0  # chi2 per degree of freedom of a line that is no line

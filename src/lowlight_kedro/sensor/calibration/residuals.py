@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from lowlight_kedro.sensor.calibration.blocks import phase_blocks, phase_channels
-from lowlight_kedro.sensor.calibration.fit import TransferLine, solve_weighted_line
+from lowlight_kedro.sensor.calibration.fit import TransferLine, phase_blocks, phase_channels, solve_weighted_line
 from lowlight_kedro.sensor.cfa import Cfa
 
 SIDE = 4  # periods of the pattern along a group of photosites

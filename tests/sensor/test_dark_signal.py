@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from lowlight_kedro.sensor.cfa import XTRANS
-from lowlight_kedro.sensor.dark_line import dark_map_at
-from lowlight_kedro.sensor.dark_signal import choose_darks, dark_signal, digest_of_fitting, known
+from lowlight_kedro.sensor.dark_signal import choose_darks, dark_map_at, dark_signal, digest_of_fitting, known
 from tests.sensor.test_dark_map import NOISE, PARTS, RANGE, SHAPE, cost, frame, measured
 
 WHOLE = slice(0, SHAPE[0])
