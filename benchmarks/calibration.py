@@ -23,10 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from lowlight_kedro.datasets.raw import RawFolderDataset
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate
-from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate
-from lowlight_kedro.sensor.calibration.pairs import from_pair
+from lowlight_kedro.sensor.calibration.pairs import from_pair, pair_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
-from lowlight_kedro.sensor.calibration.single_image import from_image
+from lowlight_kedro.sensor.calibration.single_image import from_image, image_estimate
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, Cfa
 from lowlight_kedro.sensor.frame import range_dn
 from tests.sensor.calibration.simulation import Sensor, darks, flats, scene

@@ -25,7 +25,7 @@ from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.datasets.raw import NamedRawsDataset, unique_names
 from lowlight_kedro.datasets.restored import RestoredDataset
 from lowlight_kedro.jobs import Job, Jobs, no_bars, processes
-from lowlight_kedro.sensor.calibration.frames import image_estimate
+from lowlight_kedro.sensor.calibration.single_image import image_estimate
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.interpolation import malvar2004
 from lowlight_kedro.sensor.frame import range_dn

@@ -33,15 +33,16 @@ from lowlight_kedro.diffusion.prior import Prior, build_prior, network_choice, p
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.package import conf_source
 from lowlight_kedro.plugins import configured
-from lowlight_kedro.restoration.equivariance import SYMMETRIES, familiar_ratio
-from lowlight_kedro.restoration.estimates import Estimate, Kind, estimate, expected_evaluations, missing_capability, refreshes_of
+from lowlight_kedro.restoration.equivariance import familiar_ratio
+from lowlight_kedro.restoration.estimates import Estimate, estimate, expected_evaluations, missing_capability, refreshes_of
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Exposure, Observation
-from lowlight_kedro.restoration.settings import Highlights, Probing, Sampling, Structure, Window
+from lowlight_kedro.restoration.settings import Kind, Settings, Structure
 from lowlight_kedro.restoration.windows import in_windows
-from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
-from lowlight_kedro.sensor.cfa import UNFILTERED, XTRANS, Cfa
+from lowlight_kedro.sensor.calibration.estimate import tag_estimate
+from lowlight_kedro.sensor.calibration.single_image import image_estimate
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa, pattern_of
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
 from lowlight_kedro.sensor.dark_signal import DarkSignal, alike, choose_darks, dark_signal, known
 from lowlight_kedro.sensor.defects import outliers
@@ -54,8 +55,6 @@ from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
 SHIPPED = Path(__file__).parent / "priors" / "photographs.safetensors"
 TARGET_BRIGHTNESS = 0.1  # mean light of a result whose exposure ratio nobody tells
-BAYER_NAMES = ("RGGB", "BGGR", "GRBG", "GBRG")
-NAMED = {"xtrans": XTRANS, "rgb": UNFILTERED}
 NEUTRAL = (1.0, 1.0, 1.0)
 
 Progress = Callable[[float], object]
@@ -113,28 +112,6 @@ class LoadedPrior:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a frame is restored; the defaults are those of `lowlight restore`, every field is explained in parameters_inference.yml."""
-
-    estimate: Kind = "mean"
-    refreshes: int = 1
-    symmetries: int = 1
-    probing: Probing = field(default_factory=Probing)
-    sampling: Sampling = field(default_factory=Sampling)
-    structure: Structure = field(default_factory=Structure)
-    window: Window = field(default_factory=Window)
-    highlights: Highlights = field(default_factory=Highlights)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.refreshes < 0 or self.symmetries not in SYMMETRIES or self.estimate not in ("mean", "sample", "mean_of_k"):
-            raise ValueError(
-                f"estimate must be mean, sample or mean_of_k, refreshes at least 0 and symmetries one of {SYMMETRIES}, got "
-                f"{self.estimate!r}, {self.refreshes}, {self.symmetries}"
-            )
-
-
-@dataclass(frozen=True)
 class Restored:
     """A restored frame.
 
@@ -179,18 +156,6 @@ def read_raw(path: str | Path) -> Frame:
         ValueError: the file cannot be used; the message names it and says why.
     """
     return read_frame(Path(path))
-
-
-def _pattern(cfa: str | Cfa) -> Cfa:
-    """Letters of a Bayer pattern row by row, `xtrans`, `rgb` for three values a pixel, or the pattern itself."""
-    if not isinstance(cfa, str):
-        return tuple(tuple(row) for row in cfa)
-    if cfa.lower() in NAMED:
-        return NAMED[cfa.lower()]
-    if cfa.upper() not in BAYER_NAMES:
-        raise ValueError(f"cfa must be one of {', '.join((*BAYER_NAMES, *NAMED))}, got {cfa!r}")
-    first, second = ("RGB".index(letter) for letter in cfa.upper()[:2]), ("RGB".index(letter) for letter in cfa.upper()[2:])
-    return tuple(first), tuple(second)
 
 
 def _checked_mosaic(mosaic: NDArray, cfa: Cfa) -> NDArray[np.float32]:
@@ -269,7 +234,7 @@ def _exposure(
     elif cfa is None:
         raise ValueError("an array needs its colour filter pattern: cfa='RGGB' or another")
     else:
-        pattern = _pattern(cfa)
+        pattern = pattern_of(cfa)
         signal, balance, matrix = _checked_mosaic(raw, pattern), white_balance or NEUTRAL, np.eye(3, dtype=np.float32)
     source = "given"
     if noise is None:

@@ -18,8 +18,8 @@ from lowlight_kedro.jobs import VERSIONS
 from lowlight_kedro.pipelines.photographs import PhotographOptions, _cut_photograph
 from lowlight_kedro.pipelines.preprocessing.nodes import _cut_frame, check_files
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
-from lowlight_kedro.sensor.calibration.frames import image_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
+from lowlight_kedro.sensor.calibration.single_image import image_estimate
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS
 from lowlight_kedro.sensor.dark_map import measure_dark_map
 from lowlight_kedro.sensor.noise import PoissonGaussian

@@ -26,10 +26,11 @@ from lowlight_kedro.pipelines.options import ExecutorOptions, Options
 from lowlight_kedro.pipelines.preprocessing.nodes import Problems, index_frames, pair_frames, read_headers
 from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions, Split
 from lowlight_kedro.sensor.alignment import PairLimits
-from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine
-from lowlight_kedro.sensor.calibration.frames import image_estimate, pair_estimate, tag_estimate
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, combine, tag_estimate
+from lowlight_kedro.sensor.calibration.pairs import pair_estimate
 from lowlight_kedro.sensor.calibration.photon_transfer import photon_transfer
 from lowlight_kedro.sensor.calibration.record import METHODS, from_entry, to_entry
+from lowlight_kedro.sensor.calibration.single_image import image_estimate
 from lowlight_kedro.sensor.dark_map import DarkMap, measure_dark_map
 from lowlight_kedro.sensor.dark_signal import About, Darks, alike
 from lowlight_kedro.sensor.frame import Frame, in_white, lowest_white, normalise, range_dn, same_white

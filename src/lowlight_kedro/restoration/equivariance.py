@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.restoration.observation import Exposure
-from lowlight_kedro.restoration.settings import Highlights
+from lowlight_kedro.restoration.settings import SYMMETRIES, Highlights
 from lowlight_kedro.sensor.cfa import UNFILTERED, tile_pattern
 from lowlight_kedro.sensor.frame import balanced
 
@@ -40,9 +40,6 @@ def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
     brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.fraction)) / highlights.white
     noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
     return 1 / max(brightest, noise / LOUDEST)
-
-
-SYMMETRIES = (1, 2, 4, 8)  # none, left and right, top and bottom too, rows and columns too
 
 
 def _mirrored(x: Tensor, number: int) -> Tensor:

@@ -6,7 +6,6 @@ What a restoration gives: the posterior's mean, a draw, or the mean of draws; an
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from lowlight_kedro.restoration.measurement import Measurement, smoothed
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation
 from lowlight_kedro.restoration.offsets import NO_OFFSETS
 from lowlight_kedro.restoration.remains import Remains, remains_of
-from lowlight_kedro.restoration.settings import Probing, Sampling, Structure
+from lowlight_kedro.restoration.settings import Kind, Probing, Sampling, Structure
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
@@ -176,9 +175,6 @@ def posterior_sample(
         refreshes=refreshes, generator=generator, on_step=on_step,
     )  # fmt: skip
     return light_of(answer.x, observation)
-
-
-Kind = Literal["mean", "sample", "mean_of_k"]
 
 
 @dataclass(frozen=True)

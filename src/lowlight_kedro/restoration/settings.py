@@ -3,12 +3,15 @@
 Nothing heavy is imported here, because the command reads its parameters before torch comes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from lowlight_kedro.bounds import Count, Fraction, Natural, Positive
+
+Kind = Literal["mean", "sample", "mean_of_k"]  # of an estimate
+SYMMETRIES = (1, 2, 4, 8)  # none, left and right, top and bottom too, rows and columns too
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,25 @@ class Structure:
     lines: bool = False
     defects: bool = True
     tails_nu: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a frame is restored; the defaults are those of `lowlight restore`, every field is explained in parameters_inference.yml."""
+
+    estimate: Kind = "mean"
+    refreshes: int = 1
+    symmetries: int = 1
+    probing: Probing = field(default_factory=Probing)
+    sampling: Sampling = field(default_factory=Sampling)
+    structure: Structure = field(default_factory=Structure)
+    window: Window = field(default_factory=Window)
+    highlights: Highlights = field(default_factory=Highlights)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.refreshes < 0 or self.symmetries not in SYMMETRIES or self.estimate not in ("mean", "sample", "mean_of_k"):
+            raise ValueError(
+                f"estimate must be mean, sample or mean_of_k, refreshes at least 0 and symmetries one of {SYMMETRIES}, got "
+                f"{self.estimate!r}, {self.refreshes}, {self.symmetries}"
+            )

@@ -18,6 +18,8 @@ XTRANS: Cfa = (
     (1, 1, 0, 1, 1, 2),
     (0, 2, 1, 2, 0, 1),
 )
+BAYER_NAMES = ("RGGB", "BGGR", "GRBG", "GBRG")
+NAMED = {"xtrans": XTRANS, "rgb": UNFILTERED}
 
 
 def name(cfa: Cfa) -> str:
@@ -25,6 +27,22 @@ def name(cfa: Cfa) -> str:
     if cfa == UNFILTERED:
         return "rgb"
     return "xtrans" if len(cfa) == 6 else "".join("RGB"[channel] for row in cfa for channel in row)
+
+
+def pattern_of(cfa: str | Cfa) -> Cfa:
+    """Letters of a Bayer pattern row by row, `xtrans`, `rgb` for three values a pixel, or the pattern itself.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if not isinstance(cfa, str):
+        return tuple(tuple(row) for row in cfa)
+    if cfa.lower() in NAMED:
+        return NAMED[cfa.lower()]
+    if cfa.upper() not in BAYER_NAMES:
+        raise ValueError(f"cfa must be one of {', '.join((*BAYER_NAMES, *NAMED))}, got {cfa!r}")
+    first, second = ("RGB".index(letter) for letter in cfa.upper()[:2]), ("RGB".index(letter) for letter in cfa.upper()[2:])
+    return tuple(first), tuple(second)
 
 
 def tile_pattern(pattern: NDArray, shape: tuple[int, int]) -> NDArray:

@@ -7,8 +7,7 @@ from skimage import data
 from lowlight_kedro.datasets.raw import read_frame
 from lowlight_kedro.sensor.alignment import PairLimits
 from lowlight_kedro.sensor.calibration.fit import contrasts, green_squares, phase_blocks, phase_channels
-from lowlight_kedro.sensor.calibration.frames import pair_estimate
-from lowlight_kedro.sensor.calibration.pairs import from_pair
+from lowlight_kedro.sensor.calibration.pairs import from_pair, pair_estimate
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample, tile_pattern
 from lowlight_kedro.sensor.render import srgb_decode
 

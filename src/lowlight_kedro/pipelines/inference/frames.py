@@ -28,7 +28,8 @@ from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, capabilities
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import Window
-from lowlight_kedro.sensor.calibration.frames import image_estimate, tag_estimate
+from lowlight_kedro.sensor.calibration.estimate import tag_estimate
+from lowlight_kedro.sensor.calibration.single_image import image_estimate
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, Cfa, masks
 from lowlight_kedro.sensor.dark_signal import Darks, DarkSignal, choose_darks, dark_signal
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn, shaded

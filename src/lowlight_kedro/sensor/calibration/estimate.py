@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.sensor.frame import Frame
+
 Verdict = Literal["good", "poor", "unusable"]
 GOOD, POOR = 0.1, 0.5  # relative standard error of gain up to which a calibration is good, is usable
 
@@ -176,3 +178,8 @@ def noise_profile(scale_and_offset: Sequence[tuple[float, float]]) -> NoiseEstim
             reason=f"maker's own profile has scale {scale:.3g} and offset {offset:.3g}, expected both positive",
         )  # fmt: skip
     return judged(estimate)
+
+
+def tag_estimate(frame: Frame) -> NoiseEstimate | None:
+    """From its NoiseProfile tag, None where it has none; see `noise_profile`."""
+    return noise_profile(frame.noise_profile) if frame.noise_profile else None

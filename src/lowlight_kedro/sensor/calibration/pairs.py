@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
 from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line, green_squares
 from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.frame import Frame, normalise
+from lowlight_kedro.sensor.registration import overlap
 
 MISFIT = 4.0  # chi2 per degree of freedom of a line that is no line
 SPAN = 3.0  # least ratio of brightest to darkest bin
@@ -172,3 +175,19 @@ def from_pair(
         estimate = replace(estimate, gain_error=float(np.hypot(estimate.gain_error, TEXTURE * estimate.gain)))
     problem = _problem(residuals, found, estimate, exposure_ratio)
     return judged(replace(estimate, verdict="poor", reason=problem) if problem else estimate)
+
+
+def pair_estimate(short: Frame, long: Frame, exposure_ratio: float, limits: PairLimits) -> NoiseEstimate:
+    """From two exposures of one scene, both in one unit of white (`same_white`): aligned, what moved masked; see `from_pair`.
+
+    Raises:
+        ValueError: they do not show one scene in that ratio.
+    """
+    signal, reference = normalise(short), normalise(long)
+    check = check_pair(signal, reference, short.cfa, exposure_ratio, limits)
+    if check.verdict != "ok":
+        raise ValueError(f"the exposures do not fit: {check.reason}")
+    shift = (check.shift_y, check.shift_x)
+    valid = comparable_sites(signal, reference, short.cfa, shift, check.measured_ratio)
+    here, there = overlap(signal.shape, shift, len(short.cfa))
+    return from_pair(signal[here], reference[there], check.measured_ratio, short.cfa, valid[here], long_gain_factor=long.iso / short.iso)

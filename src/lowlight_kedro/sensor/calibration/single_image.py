@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
 from lowlight_kedro.sensor.calibration.level_sets import Patches, choose_smooth, level_sets, patch_statistics, relative, unclipped
 from lowlight_kedro.sensor.calibration.line import Curve, Line, find_ceiling, find_floor, fit_clipped, fit_line, root
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, Cfa, sample
+from lowlight_kedro.sensor.frame import Frame, normalise, range_dn
 
 ROUNDS = 12  # selection and fit settle in 3 to 6
 LEVELS = 24
@@ -170,3 +171,15 @@ def _span_checked(estimate: NoiseEstimate) -> NoiseEstimate:
     return replace(
         estimate, verdict="unusable", reason=f"the smooth places span only {span:.2g} of the signal range: too little for a gain"
     )
+
+
+def image_estimate(frame: Frame) -> NoiseEstimate:
+    """From the frame alone; see `from_image`.
+
+    Of three values a pixel one is taken as a Bayer mosaic would: values of one colour are then two pixels apart, where interpolation
+    correlates their noise less.
+    """
+    signal, cfa = normalise(frame), frame.cfa
+    if cfa == UNFILTERED:
+        signal, cfa = sample(signal, BAYER_RGGB), BAYER_RGGB
+    return from_image(signal, cfa, step=1 / range_dn(frame))
