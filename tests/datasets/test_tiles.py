@@ -31,9 +31,9 @@ def test_what_is_saved_is_loaded_under_the_same_names(folder):
 def test_listing_opens_nothing(folder):
     dataset, _ = folder
     for name in dataset.load():
-        (dataset._folder / name).write_bytes(b"")
-    (dataset._folder / ".1.torn.npy").write_bytes(b"")
-    (dataset._folder / "metadata.json").write_text("{}")
+        (dataset._filepath / name).write_bytes(b"")
+    (dataset._filepath / ".1.torn.npy").write_bytes(b"")
+    (dataset._filepath / "metadata.json").write_text("{}")
     assert len(dataset.load()) == 4
 
 
@@ -60,7 +60,7 @@ def test_a_record_finds_its_file_wherever_the_layouts_put_it(folder, tmp_path):
 
 def test_a_stack_with_the_same_tiles_is_left_alone_and_another_is_not(folder):
     dataset, tiles = folder
-    path = dataset._folder / "long/a.npy"
+    path = dataset._filepath / "long/a.npy"
     before = path.stat()
     dataset.save({"long/a.npy": tiles})
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from kedro.io import DatasetError
+from kedro.io import AbstractDataset, DatasetError
 from kedro.io.core import get_filepath_str, get_protocol_and_path
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset, ParquetDataset
@@ -18,6 +18,8 @@ from pandas import DataFrame
 from safetensors import SafetensorError
 
 WRITING_ERRORS = (OSError, RuntimeError, SafetensorError, DatasetError)  # of files, of torch, of safetensors, of Kedro around any
+Saved = TypeVar("Saved")
+Loaded = TypeVar("Loaded")
 
 
 class OutputError(DatasetError):
@@ -82,6 +84,19 @@ def atomic_path(target: str | Path, needed: int | None = None) -> Iterator[Path]
     finally:
         with suppress(OSError):  # of a folder that is not there; it must not hide the reason
             temporary.unlink()
+
+
+class LocalDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
+    """One file or folder on this machine, `self._filepath`, without versions."""
+
+    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
+        self._filepath, self.metadata = local_path(filepath), metadata
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
 
 
 class OwnVersion:

@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 
-from lowlight_kedro.datasets.atomic import atomic_path, content_hash, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path, content_hash
 from lowlight_kedro.sensor.dark_map import DarkMap
 from lowlight_kedro.sensor.dark_signal import Darks
 
 
-class CalibrationsDataset(AbstractDataset[dict[str, dict], list[dict[str, Any]]]):
+class CalibrationsDataset(LocalDataset[dict[str, dict], list[dict[str, Any]]]):
     """A folder of calibrations: saves {file name: {camera, entries}}, loads all of them; without a folder, none.
 
     Files of cameras that a run did not measure stay.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder = local_path(filepath)
-        self.metadata = metadata
 
     def load(self) -> list[dict[str, Any]]:
         """All calibrations, by file name.
@@ -30,7 +26,7 @@ class CalibrationsDataset(AbstractDataset[dict[str, dict], list[dict[str, Any]]]
         Raises:
             DatasetError: a file is not a calibration.
         """
-        return [self._read(path) for path in sorted(self._folder.glob("[!.]*.json"))]
+        return [self._read(path) for path in sorted(self._filepath.glob("[!.]*.json"))]
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -44,14 +40,11 @@ class CalibrationsDataset(AbstractDataset[dict[str, dict], list[dict[str, Any]]]
     def save(self, data: dict[str, dict]) -> None:
         """Write each atomically."""
         for name, record in data.items():
-            with atomic_path(self._folder / f"{name}.json") as temporary:
+            with atomic_path(self._filepath / f"{name}.json") as temporary:
                 temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
     def _exists(self) -> bool:
-        return any(self._folder.glob("[!.]*.json"))
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._folder)}
+        return any(self._filepath.glob("[!.]*.json"))
 
 
 NAMES = tuple(field.name for field in fields(DarkMap))
@@ -82,11 +75,8 @@ def read_dark_map(path: Path) -> DarkMap:
     return DarkMap(**values | {"shape": tuple(map(int, values["shape"]))} | texts)
 
 
-class DarkMapDataset(AbstractDataset[DarkMap, DarkMap]):
+class DarkMapDataset(LocalDataset[DarkMap, DarkMap]):
     """One `DarkMap`."""
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath, self.metadata = local_path(filepath), metadata
 
     def load(self) -> DarkMap:
         """See `read_dark_map`."""
@@ -98,21 +88,12 @@ class DarkMapDataset(AbstractDataset[DarkMap, DarkMap]):
             arrays: dict[str, Any] = {name: np.asarray(getattr(data, name)) for name in NAMES}
             np.savez_compressed(file, **arrays)
 
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
-
-
-class DarkMapsDataset(AbstractDataset[dict[str, DarkMap], list[Darks]]):
+class DarkMapsDataset(LocalDataset[dict[str, DarkMap], list[Darks]]):
     """A folder of maps: saves {file name: map}, loads `Darks` that read their map when it is needed; without a folder, none.
 
     Files of cameras that a run did not measure stay.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder, self.metadata = local_path(filepath), metadata
 
     def load(self) -> list[Darks]:
         """All of them, by file name.
@@ -120,7 +101,7 @@ class DarkMapsDataset(AbstractDataset[dict[str, DarkMap], list[Darks]]):
         Raises:
             DatasetError: a file is no map.
         """
-        return [self._darks(path) for path in sorted(self._folder.glob("[!.]*.npz"))]
+        return [self._darks(path) for path in sorted(self._filepath.glob("[!.]*.npz"))]
 
     def _darks(self, path: Path) -> Darks:
         about = _fields(path, ("camera", "iso", "exposure_s", "shape"))
@@ -130,10 +111,7 @@ class DarkMapsDataset(AbstractDataset[dict[str, DarkMap], list[Darks]]):
     def save(self, data: dict[str, DarkMap]) -> None:
         """Write each atomically."""
         for name, dark_map in data.items():
-            DarkMapDataset(filepath=str(self._folder / f"{name}.npz")).save(dark_map)
+            DarkMapDataset(filepath=str(self._filepath / f"{name}.npz")).save(dark_map)
 
     def _exists(self) -> bool:
-        return any(self._folder.glob("[!.]*.npz"))
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._folder)}
+        return any(self._filepath.glob("[!.]*.npz"))

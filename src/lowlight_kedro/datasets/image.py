@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path
 from lowlight_kedro.datasets.exif import MOST_IN_JPEG, append_directories, blob, first_tags, iptc_segment, of_jpeg
 from lowlight_kedro.datasets.metadata import Metadata
 from lowlight_kedro.sensor.render import SRGB_FROM_XYZ_D65
@@ -44,7 +44,7 @@ def _write_tiff(path: Path, pixels: NDArray, profile: bytes | None, metadata: Me
         append_directories(path, metadata)
 
 
-class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
+class ImageDataset(LocalDataset[NDArray | Picture, NDArray]):
     """An image (3, H, W) as `.tif` of 16 or 32 bits, or `.png` or `.jpg` of 8 bits.
 
     Whole numbers hold [0, 1] as 0 to 65535 or 255 and clip what lies outside; `half` and 32 bits are floating point and hold
@@ -57,7 +57,7 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
     """
 
     def __init__(self, *, filepath: str, bits: Bits = 16, profile: Literal["srgb"] | None = None, metadata: dict | None = None) -> None:
-        self._filepath = local_path(filepath)
+        super().__init__(filepath=filepath, metadata=metadata)
         self._kind = KINDS.get((self._filepath.suffix, bits if self._filepath.suffix == ".tif" else 8))
         if self._kind is None or profile not in (None, "srgb"):
             raise DatasetError(
@@ -65,7 +65,6 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
                 f"got {filepath}, bits={bits}, profile={profile!r}"
             )
         self._profile = profile
-        self.metadata = metadata
 
     def load(self) -> NDArray[np.float32]:
         """Read back as float32; whole numbers in [0, 1]."""
@@ -109,12 +108,6 @@ class ImageDataset(AbstractDataset[NDArray | Picture, NDArray]):
             if xmp:
                 texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
             Image.fromarray(pixels).save(path, format="PNG", pnginfo=texts, **options)
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 DATE = slice(24, 36)  # of a profile's header; when it was made says nothing of the picture

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path
 from lowlight_kedro.datasets.dng import Colour, neutral_tag, rationals, source_colour, text_tag
 from lowlight_kedro.datasets.exif import append_directories, first_tags
 from lowlight_kedro.datasets.metadata import Metadata, of_restored
@@ -226,7 +226,7 @@ def read_linear_dng(path: str | Path) -> NDArray[np.float32]:
     return (pixels * (2 ** (exposure / unit) * gains / white)).astype(np.float32)
 
 
-class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
+class LinearDngDataset(LocalDataset[LinearPicture, NDArray]):
     """A `LinearPicture` as linear DNG; loading gives its light.
 
     Args:
@@ -237,8 +237,8 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
     def __init__(self, *, filepath: str, headroom: float, metadata: dict | None = None) -> None:
         if headroom < 1:
             raise DatasetError(f"headroom must be at least 1, got headroom={headroom}")
-        self._filepath, self._headroom = local_path(filepath), headroom
-        self.metadata = metadata
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._headroom = headroom
 
     def load(self) -> NDArray[np.float32]:
         """See `read_linear_dng`."""
@@ -251,8 +251,5 @@ class LinearDngDataset(AbstractDataset[LinearPicture, NDArray]):
         if above:
             logger.warning("%s: of the values %.2g lie above what it holds (headroom)", self._filepath, above)
 
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "headroom": self._headroom}
+        return super()._describe() | {"headroom": self._headroom}

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from kedro.io import AbstractDataset
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import CFA_PHOTOMETRIC, source_colour
 from lowlight_kedro.datasets.exif import append_directories
@@ -65,15 +64,12 @@ def write_mosaic_dng(path: str | Path, picture: LinearPicture) -> None:
         append_directories(temporary, metadata)
 
 
-class MosaicDngDataset(AbstractDataset[LinearPicture, NDArray]):
+class MosaicDngDataset(LocalDataset[LinearPicture, NDArray]):
     """A `LinearPicture` as the mosaic behind it; loading gives its signal (H, W), 0 = black, 1 = white of the raw.
 
     Args:
         filepath: the file.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath, self.metadata = local_path(filepath), metadata
 
     def load(self) -> NDArray[np.float32]:
         """Read it back, by LibRaw."""
@@ -82,9 +78,3 @@ class MosaicDngDataset(AbstractDataset[LinearPicture, NDArray]):
     def save(self, data: LinearPicture) -> None:
         """See `write_mosaic_dng`."""
         write_mosaic_dng(self._filepath, data)
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kedro.io import AbstractDataset
-
-from lowlight_kedro.datasets.atomic import atomic_path, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path
 from lowlight_kedro.evaluation.page import Entry, Page, frame_page, index_page
 
 Shown = TypeVar("Shown")
 
 
-class _HtmlDataset(AbstractDataset[Shown, str], Generic[Shown]):
+class _HtmlDataset(LocalDataset[Shown, str], Generic[Shown]):
     """One HTML file that links files of JobsDataset's parts.
 
     Args:
@@ -23,7 +21,8 @@ class _HtmlDataset(AbstractDataset[Shown, str], Generic[Shown]):
     """
 
     def __init__(self, *, filepath: str, beside: Mapping[str, Mapping[str, Any]], picture_kb: float, metadata: dict | None = None) -> None:
-        self._filepath, self._picture_kb, self.metadata = local_path(filepath), picture_kb, metadata
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._picture_kb = picture_kb
         self._beside = {part: (Path(place["path"]), place.get("filename_suffix", "")) for part, place in beside.items()}
 
     def _link(self, part: str, name: str) -> str:
@@ -43,12 +42,6 @@ class _HtmlDataset(AbstractDataset[Shown, str], Generic[Shown]):
         html = self._html(data)
         with atomic_path(self._filepath) as temporary:
             temporary.write_text(html, encoding="utf-8", newline="\n")
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 class PageDataset(_HtmlDataset[Page]):

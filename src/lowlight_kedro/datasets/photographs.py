@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lowlight_kedro.datasets.atomic import content_hash, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, content_hash
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
@@ -36,15 +36,12 @@ class Photograph:
         return content_hash(self.path)
 
 
-class PhotographFolderDataset(AbstractDataset[None, dict[str, Photograph]]):
+class PhotographFolderDataset(LocalDataset[None, dict[str, Photograph]]):
     """All pictures below a folder, lazily: `{relative path without suffix: Photograph}`, sorted by name.
 
     Args:
         filepath: the folder; searched recursively.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder, self.metadata = local_path(filepath), metadata
 
     def load(self) -> dict[str, Photograph]:
         """List the folder.
@@ -52,18 +49,15 @@ class PhotographFolderDataset(AbstractDataset[None, dict[str, Photograph]]):
         Raises:
             DatasetError: the folder is missing or holds no picture.
         """
-        paths = sorted(path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+        paths = sorted(path for path in self._filepath.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
         if not paths:
-            state = "holds no picture" if self._folder.is_dir() else "does not exist"
+            state = "holds no picture" if self._filepath.is_dir() else "does not exist"
             raise DatasetError(
-                f"the folder of photographs {self._folder} {state}; put files ending in {', '.join(SUFFIXES)} there, "
+                f"the folder of photographs {self._filepath} {state}; put files ending in {', '.join(SUFFIXES)} there, "
                 "or point `photograph_folder` in conf/<env>/globals.yml at your folder"
             )
-        return {path.relative_to(self._folder).with_suffix("").as_posix(): Photograph(path) for path in paths}
+        return {path.relative_to(self._filepath).with_suffix("").as_posix(): Photograph(path) for path in paths}
 
     def save(self, data: None) -> None:
         """Never: photographs are an input."""
         raise DatasetError("photographs are read, never written")
-
-    def _describe(self) -> dict[str, str]:
-        return {"filepath": str(self._folder)}

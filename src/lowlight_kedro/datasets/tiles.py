@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro_datasets._typing import ImagePreview
 from numpy.typing import NDArray
 
-from lowlight_kedro.datasets.atomic import atomic_path, content_hash, local_path
+from lowlight_kedro.datasets.atomic import LocalDataset, atomic_path, content_hash
 from lowlight_kedro.datasets.stacks import holds, open_stack, write_stack
 from lowlight_kedro.sensor.tile_metadata import tile_files
 
@@ -57,12 +57,8 @@ def write_tiles(path: Path, tiles: NDArray) -> None:
         write_stack(path, tiles)
 
 
-class TileDataset(AbstractDataset[NDArray, NDArray]):
+class TileDataset(LocalDataset[NDArray, NDArray]):
     """One file of tiles, `.npy` or `.pt`; see `write_tiles`."""
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._filepath = local_path(filepath)
-        self.metadata = metadata
 
     def load(self) -> NDArray:
         """See `TileFile`."""
@@ -71,12 +67,6 @@ class TileDataset(AbstractDataset[NDArray, NDArray]):
     def save(self, data: NDArray) -> None:
         """See `write_tiles`."""
         write_tiles(self._filepath, data)
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 @dataclass(frozen=True)
@@ -131,16 +121,12 @@ def _names_below(root: Path) -> Iterator[str]:
         yield from ((inside / name).as_posix() for name in files if name.endswith(SUFFIXES) and not name.startswith("."))
 
 
-class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDArray]], TileFolder]):
+class TileFolderDataset(LocalDataset[Mapping[str, NDArray | Callable[[], NDArray]], TileFolder]):
     """All stacks (`.npy`) and single tiles (`.pt`) below a folder.
 
     Loads lazily, see `TileFolder`; opens nothing. Saves `{name with suffix: array or function that makes it}` beside
     what is there: (N, C, S, S) as `.npy`, (C, S, S) as `.pt`. A stack that already holds the same tiles is left alone.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict | None = None) -> None:
-        self._folder = local_path(filepath)
-        self.metadata = metadata
 
     def load(self) -> TileFolder:
         """List the folder.
@@ -148,9 +134,9 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
         Raises:
             DatasetError: it does not exist.
         """
-        if not self._folder.is_dir():
-            raise DatasetError(f"the tile folder {self._folder} does not exist; run the preprocessing pipeline, or put tiles there")
-        return TileFolder(self._folder)
+        if not self._filepath.is_dir():
+            raise DatasetError(f"the tile folder {self._filepath} does not exist; run the preprocessing pipeline, or put tiles there")
+        return TileFolder(self._filepath)
 
     def save(self, data: Mapping[str, NDArray | Callable[[], NDArray]]) -> None:
         """Write the files one by one, each atomically.
@@ -159,16 +145,10 @@ class TileFolderDataset(AbstractDataset[Mapping[str, NDArray | Callable[[], NDAr
             DatasetError: a name ends otherwise, or a tile cannot be written.
         """
         for name, value in data.items():
-            write_tiles(self._folder / name, value() if callable(value) else value)
+            write_tiles(self._filepath / name, value() if callable(value) else value)
 
     def preview(self) -> ImagePreview:
         """For Kedro-Viz: the first tile of each of the first stacks; see `figures.sheet`."""
         from lowlight_kedro.datasets.figures import sheet
 
-        return sheet(sorted(self._folder.rglob("[!.]*.npy")))
-
-    def _exists(self) -> bool:
-        return self._folder.is_dir()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._folder)}
+        return sheet(sorted(self._filepath.rglob("[!.]*.npy")))

@@ -59,6 +59,11 @@ class NoiseEstimate:
     reason: str = ""
 
 
+def unusable(reason: str) -> NoiseEstimate:
+    """No numbers, and why."""
+    return NoiseEstimate(np.nan, np.nan, np.nan, np.nan, verdict="unusable", reason=reason)
+
+
 def judged(estimate: NoiseEstimate) -> NoiseEstimate:
     """The estimate with the verdict its own errors allow; a worse verdict that a method gave stays."""
     relative = estimate.gain_error / estimate.gain if estimate.gain > 0 else np.inf

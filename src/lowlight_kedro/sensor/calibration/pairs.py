@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.alignment import PairLimits, check_pair, comparable_sites
-from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged, unusable
 from lowlight_kedro.sensor.calibration.fit import TransferLine, by_channel, disagreement, estimate_from, fit_transfer_line, green_squares
 from lowlight_kedro.sensor.calibration.residuals import Residuals, calm, measure_residuals, merging, robust_variance, smooth
 from lowlight_kedro.sensor.cfa import Cfa
@@ -115,11 +115,6 @@ def _problem(residuals: Residuals, found: Settled, estimate: NoiseEstimate, expo
     if off > OFF:
         return f"the exposures differ by a ratio {off:.0%} off the stated {exposure_ratio:g}"
     return disagreement(estimate.channel_gain or (), estimate.channel_gain_error or ())
-
-
-def unusable(reason: str) -> NoiseEstimate:
-    """No numbers, and why."""
-    return NoiseEstimate(np.nan, np.nan, np.nan, np.nan, verdict="unusable", reason=reason)
 
 
 def from_pair(

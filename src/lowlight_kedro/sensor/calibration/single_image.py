@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged
+from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points, judged, unusable
 from lowlight_kedro.sensor.calibration.level_sets import Patches, choose_smooth, level_sets, patch_statistics, relative, unclipped
 from lowlight_kedro.sensor.calibration.line import Curve, Line, find_ceiling, find_floor, fit_clipped, fit_line, root
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, UNFILTERED, Cfa, sample
@@ -64,9 +64,9 @@ def from_image(
     every = patch_statistics(signal, cfa, ceiling=NEAR_CEILING * high)
     patches = _keep(every, np.all(every.saturated < SATURATED, axis=1))
     if len(patches.mean) < FEWEST_PATCHES:
-        return _unusable(_why_none(signal.shape, len(every.mean), len(patches.mean)))
+        return unusable(_why_none(signal.shape, len(every.mean), len(patches.mean)))
     fit = _fit(patches, Curve(0, 0, low, high), levels, fine_contrast)
-    return _unusable("the smooth places have no noise at all") if fit is None else _estimate(fit, step, np.isfinite(low))
+    return unusable("the smooth places have no noise at all") if fit is None else _estimate(fit, step, np.isfinite(low))
 
 
 def _check(signal: NDArray, step: float, levels: int) -> None:
@@ -88,11 +88,6 @@ def _why_none(shape: tuple[int, ...], every: int, unclipped: int) -> str:
     if every < FEWEST_PATCHES:
         return f"the frame is too small: {shape[0]} x {shape[1]} sites hold {every} patches, {FEWEST_PATCHES} are needed"
     return f"saturated nearly everywhere: {unclipped} of {every} patches are below white"
-
-
-def _unusable(reason: str) -> NoiseEstimate:
-    nan = float("nan")
-    return NoiseEstimate(nan, nan, nan, nan, verdict="unusable", reason=reason)
 
 
 def _first_curve(patches: Patches, clips: Curve) -> Curve | None:
