@@ -195,5 +195,9 @@ def test_importing_is_quick_and_nothing_of_kedro_is_needed():
         "assert not {'torch', 'numpy', 'pandas', 'kedro'} & set(sys.modules), set(sys.modules)\n"
         "ll.load_prior(device='cpu')\n"
         "assert 'kedro' not in sys.modules\n"
+        "import torch\n"
+        "from lowlight_kedro.diffusion.memory import LiveBytes\n"
+        "with LiveBytes():\n    torch.ones(2) * 2\n"  # as a restoration measures what a window takes
+        "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -36,6 +36,11 @@ class LiveBytes(TorchDispatchMode):
         self.now = self.peak = self.moved = self.flops = 0
         self._held: dict[int, weakref.finalize] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled within it, and torch would import its compiler for it, two seconds in each process that restores."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         read, made = ([t for t in tree_leaves(part) if isinstance(t, Tensor)] for part in ((args, kwargs), out))
