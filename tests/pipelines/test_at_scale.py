@@ -10,9 +10,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers in processes of their own."""
+    """A worker in a process of its own; two of them share their work in tests/test_jobs.py."""
     distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as running:
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=True) as running:
         yield running.scheduler_address
 
 
