@@ -30,7 +30,9 @@ def _become(output: Path, module: str, arguments: tuple[str, ...], folder: Path)
     for number in (1, 2):
         os.dup2(file, number)
     sys.stdout, sys.stderr = (TextIOWrapper(FileIO(number, "w", closefd=False), write_through=True) for number in (1, 2))
-    for handler in logging.getLogger().handlers:
+    log = logging.getLogger()
+    log.handlers = [handler for handler in log.handlers if not type(handler).__module__.startswith("_pytest")]
+    for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.stream = sys.stderr
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,26 +1,25 @@
 """Several ranks in one run, started as users start them. Starting processes is slow, so one launch answers several questions."""
 
-import signal
-import subprocess
-import sys
 import time
 
+import kedro.__main__
 import pytest
 import torch
 
 from lowlight_kedro.diffusion import share
 from lowlight_kedro.pipelines.training.ranks import device_of, seated
-from tests.conftest import ROOT
+from tests import forked
 from tests.pipelines.test_resume import images_of
 
 UPDATES = {"total_kimg": 0.48, "kimg_per_tick": 0.08, "batch_gpu": 4}  # 60 updates, a snapshot each tenth
 
 
 def start(project):
+    """`torchrun --nproc-per-node 2 -m kedro run`, but that the ranks are forked from it, with all its modules."""
     told = ",".join(f"training.{name}={value}" for name, value in UPDATES.items())
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kedro", "run"]
-    command += ["--conf-source", str(project.conf), "--env", "test", "--pipelines", "training", "--params", told]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ranks = ["--nproc-per-node", "2", "--start-method", "fork", "--run-path", kedro.__main__.__file__]
+    options = ["--conf-source", str(project.conf), "--env", "test", "--pipelines", "training", "--params", told]
+    return forked.start(project.conf.parent / "told", "torch.distributed.run", *ranks, "run", *options)
 
 
 def test_torchrun_stops_with_a_saved_state_and_one_rank_goes_on_from_there_to_what_it_had_become_alone(project, tmp_path):
@@ -29,10 +28,11 @@ def test_torchrun_stops_with_a_saved_state_and_one_rank_goes_on_from_there_to_wh
     for one in (project, alone):
         (one.data / "06_models/training_state.safetensors").unlink()
     two = start(project)
-    while images_of(project) < 160 and two.poll() is None:
+    while images_of(project) < 160 and two.is_alive():
         time.sleep(0.02)
-    two.send_signal(signal.SIGTERM)
-    told = two.communicate(timeout=200)[0]
+    two.terminate()
+    two.join(200)
+    told = (project.conf.parent / "told").read_text()
     assert told.count("state saved; the same command goes on from there") == 1, told  # rank 0 logs alone
     assert 160 <= images_of(project) < 480
     for each in (project, alone):
