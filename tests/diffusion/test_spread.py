@@ -6,7 +6,7 @@ import torch
 from lowlight_kedro.diffusion.checkpoint import Checkpoint, CheckpointMismatchError, pack, unpack
 from lowlight_kedro.diffusion.denoiser import Denoiser, denoising_losses
 from lowlight_kedro.diffusion.networks import built_network
-from lowlight_kedro.diffusion.networks.spread import Spread, with_spread
+from lowlight_kedro.diffusion.networks.pyramid import Spread, with_spread
 from lowlight_kedro.diffusion.prior import assembled, begin_with, build_prior, prior_of, separated
 from lowlight_kedro.diffusion.training import State
 from lowlight_kedro.pipelines.training.work import learn_only

@@ -60,7 +60,7 @@ class Denoiser(nn.Module):
 
     @property
     def spread(self) -> nn.Module | None:
-        """(x, sigma, D) -> standard deviation of P(x0 | x), where the network has learned it; see `networks.spread`."""
+        """(x, sigma, D) -> standard deviation of P(x0 | x), where the network has learned it; see `networks.pyramid.Spread`."""
         return getattr(self.network, "spread", None)
 
 

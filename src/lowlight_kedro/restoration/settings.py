@@ -40,7 +40,7 @@ class Probing:
     """How the standard deviation is found without sampling; 0 probes: not at all.
 
     Attributes:
-        by: `prior` takes what the prior has learned of it, where it has, see `networks.spread`; `probes` asks how its mean responds.
+        by: `prior` takes what the prior has learned of it, where it has, see `pyramid.Spread`; `probes` asks how its mean responds.
         probes, spacing, reach, step: see `uncertainty.response_std`.
     """
 

@@ -268,7 +268,7 @@ def windowed(
         on_fraction: called with the fraction of an evaluation that has just been done; negative when it is begun anew.
         second: (D, sigma) -> D of whole frames, `windowed` as well: what looks at the answer once more has windows of its own, so
             that those of the denoiser need no wider margins.
-        spread: of the denoiser, see `networks.spread`.
+        spread: of the denoiser, see `networks.pyramid.Spread`.
 
     Raises:
         ValueError: overlap is not in [0, size), or a number is no multiple of `multiple`.

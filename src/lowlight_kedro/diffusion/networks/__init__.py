@@ -8,8 +8,7 @@ from torch import nn
 from lowlight_kedro.diffusion.networks.embedded import adm, ddpmpp
 from lowlight_kedro.diffusion.networks.experts import experts
 from lowlight_kedro.diffusion.networks.mosaic import mosaic_net
-from lowlight_kedro.diffusion.networks.pyramid import pyramid_unet
-from lowlight_kedro.diffusion.networks.spread import with_spread
+from lowlight_kedro.diffusion.networks.pyramid import pyramid_unet, with_spread
 from lowlight_kedro.diffusion.networks.unet import raw_unet
 from lowlight_kedro.plugins import configured
 

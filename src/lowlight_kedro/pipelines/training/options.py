@@ -28,7 +28,7 @@ class LoaderOptions(Options):
 
 
 class SpreadOptions(Options):
-    """The second answer of the network, see `networks.spread.Spread`."""
+    """The second answer of the network, see `networks.pyramid.Spread`."""
 
     widths: Annotated[list[Count], Field(min_length=1)]
     blocks: Count
