@@ -25,12 +25,13 @@ from scenes import BALANCE, LAYOUTS, SETTINGS, Scene, held_out, shoot
 from tables import show
 
 import lowlight_kedro as ll
-from lowlight_kedro.api import LoadedPrior, Settings, noise_of
+from lowlight_kedro.api import LoadedPrior, Settings
 from lowlight_kedro.evaluation.coverage import coverage, ranks, spread_against_error, verdict
 from lowlight_kedro.evaluation.protocols import recorded
 from lowlight_kedro.evaluation.residuals import residuals
 from lowlight_kedro.evaluation.residuals import verdict as of_residuals
 from lowlight_kedro.evaluation.statistics import interval
+from lowlight_kedro.exposure import noise_of
 from lowlight_kedro.sensor.frame import crop, normalise
 
 PLAIN = Settings()

@@ -11,7 +11,6 @@ import tifffile
 from kedro.io import DatasetError
 from PIL import Image
 
-from lowlight_kedro.api import noise_of
 from lowlight_kedro.datasets import dng
 from lowlight_kedro.datasets.decoding import RawReadError, read_frame, read_header
 from lowlight_kedro.datasets.dng import neutral_tag, source_colour, write_dng
@@ -20,6 +19,7 @@ from lowlight_kedro.datasets.linear_dng import CODES, HIGHEST, Levels, LinearDng
 from lowlight_kedro.datasets.metadata import fractions as rational_entry
 from lowlight_kedro.datasets.metadata import of_frame
 from lowlight_kedro.datasets.tags import Tags, read_tags
+from lowlight_kedro.exposure import noise_of
 from lowlight_kedro.sensor.cfa import UNFILTERED
 from lowlight_kedro.sensor.demosaic.interpolation import superpixel
 from lowlight_kedro.sensor.frame import balanced, crop, normalise, same_white

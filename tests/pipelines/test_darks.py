@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 import lowlight_kedro as ll
-from lowlight_kedro.api import Settings, with_defects
+from lowlight_kedro.api import Settings
 from lowlight_kedro.command.arguments import main
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
+from lowlight_kedro.exposure import with_defects
 from lowlight_kedro.pipelines.inference.outputs import defect_table
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import Probing, Structure

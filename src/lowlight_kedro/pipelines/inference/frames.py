@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowlight_kedro.api import LoadedPrior, Settings, checked_guidance, load_prior, restore_exposure, with_defects
+from lowlight_kedro.api import LoadedPrior, Settings, checked_guidance, load_prior, restore_exposure
 from lowlight_kedro.datasets.carried import NOTES, NOTES_IN_DNG
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.samplers import SAMPLERS
+from lowlight_kedro.exposure import with_defects
 from lowlight_kedro.jobs import no_bars
 from lowlight_kedro.pipelines.inference.options import InferenceOptions, RatioOptions
 from lowlight_kedro.pipelines.inference.outputs import Outputs, scaled_light
