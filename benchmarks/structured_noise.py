@@ -32,8 +32,8 @@ from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.restoration.observation import Observation
 from lowlight_kedro.restoration.offsets import Spread, shift
+from lowlight_kedro.restoration.residuals import student_factor
 from lowlight_kedro.restoration.settings import Structure
-from lowlight_kedro.restoration.tails import student_factor
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
 from lowlight_kedro.sensor.noise import CameraNoise
 from tests.restoration import test_restore as bed

@@ -8,7 +8,7 @@ import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.observation import Clipped, Exposure, Learned, Observation
-from lowlight_kedro.restoration.remains import remains_of
+from lowlight_kedro.restoration.residuals import remains_of
 from lowlight_kedro.restoration.saturation import one_sided
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB

@@ -23,7 +23,7 @@ from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilitie
 from lowlight_kedro.restoration.measurement import Measurement, smoothed
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation
 from lowlight_kedro.restoration.offsets import NO_OFFSETS
-from lowlight_kedro.restoration.remains import Remains, remains_of
+from lowlight_kedro.restoration.residuals import Remains, remains_of
 from lowlight_kedro.restoration.settings import Kind, Probing, Sampling, Structure
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain

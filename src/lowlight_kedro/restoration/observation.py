@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration import lines, offsets, saturation, tails
+from lowlight_kedro.restoration import lines, offsets, residuals, saturation
 from lowlight_kedro.restoration.lines import Lines
 from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
@@ -170,8 +170,8 @@ class Observation:
         if not self.teaches:
             return before
         seen, nu = self._unclipped(measurement), self.structure.tails_nu
-        h = tails.leverage(seen, mean)
-        factor = None if nu is None else tails.student_factor(seen, mean, h, nu, before.factor)
+        h = residuals.leverage(seen, mean)
+        factor = None if nu is None else residuals.student_factor(seen, mean, h, nu, before.factor)
         if factor is not None:
             factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
         taken = self._lines(seen, mean, before, again)
