@@ -3,11 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +15,12 @@ from kedro.io import DatasetError
 
 from lowlight_kedro.command.arguments import main, parser
 from lowlight_kedro.command.restore import LONGEST_SHOWN, Workshop, table
-from lowlight_kedro.datasets.atomic import atomic_path
 from lowlight_kedro.datasets.decoding import read_frame
 from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.datasets.image import ImageDataset
 from lowlight_kedro.datasets.raw import NamedRawsDataset, unique_names
 from lowlight_kedro.datasets.restored import RestoredDataset
-from lowlight_kedro.jobs import Job, Jobs, no_bars, processes
+from lowlight_kedro.jobs import Job, Jobs, no_bars
 from lowlight_kedro.sensor.calibration.single_image import image_estimate
 from lowlight_kedro.sensor.demosaic import demosaic
 from lowlight_kedro.sensor.demosaic.interpolation import malvar2004
@@ -359,33 +355,6 @@ def test_what_ctrl_c_left_half_written_is_done_again(tmp_path):
     dataset.save(jobs[1])
     assert json.loads((tmp_path / "last.json").read_text())["frame"]["state"] == "done"
     assert (tmp_path / "second/frame.json").exists()
-
-
-def writes_for_ever(folder, shared):
-    with atomic_path(Path(folder) / "half") as temporary:
-        temporary.write_text("half")
-        time.sleep(120)
-
-
-def test_ctrl_c_stops_all_workers_and_leaves_no_temporary_file(tmp_path):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    folders = [str(tmp_path / name) for name in "abc"]
-
-    def interrupt():
-        for _ in range(1000):
-            if len(list(tmp_path.glob("*/.*half"))) == 2:
-                break
-            time.sleep(0.05)
-        time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        list(processes(writes_for_ever, folders, None, workers=2))
-    signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - began < 100
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_an_assumed_sensor_gets_noisier_with_its_iso_and_its_rounding():

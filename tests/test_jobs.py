@@ -1,8 +1,12 @@
 """Every executor gives every item's result once, and survives what items do."""
 
 import os
+import signal
 import sys
+import threading
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +74,32 @@ def test_dask_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match="pip install"):
         next(dask(square, [1], 0, address="tcp://127.0.0.1:1"))
+
+
+def writes_for_ever(folder, shared):
+    from lowlight_kedro.datasets.atomic import atomic_path  # here: every worker of this file imports what stands above
+
+    with atomic_path(Path(folder) / "half") as temporary:
+        temporary.write_text("half")
+        time.sleep(120)
+
+
+def test_ctrl_c_stops_all_workers_and_leaves_no_temporary_file(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    folders = [str(tmp_path / name) for name in "abc"]
+
+    def interrupt():
+        for _ in range(1000):
+            if len(list(tmp_path.glob("*/.*half"))) == 2:
+                break
+            time.sleep(0.05)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(processes(writes_for_ever, folders, None, workers=2))
+    signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 100
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

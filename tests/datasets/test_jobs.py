@@ -149,7 +149,7 @@ def test_prune_removes_what_is_no_longer_asked_for_and_nothing_else(world):
 
 def test_processes_write_the_same_bytes(world):
     dataset(world / "one").save(jobs(world))
-    dataset(world / "two").save(jobs(world, executor=partial(processes, workers=2)))
+    dataset(world / "two").save(jobs(world, executor=partial(processes, workers=1)))
     assert contents(world / "one") == contents(world / "two")
 
 
@@ -162,7 +162,7 @@ def test_record_without_its_files_is_never_written(world, monkeypatch):
             assert all((world / "out" / part / f"{name}.pt").is_file() for name in names)
 
 
-@pytest.mark.parametrize("executor", [sequential, partial(processes, workers=2)], ids=["sequential", "processes"])
+@pytest.mark.parametrize("executor", [sequential, partial(processes, workers=1)], ids=["sequential", "processes"])
 def test_where_nothing_can_be_written_the_run_stops_and_what_was_done_stays(world, executor):
     saved = dataset(world / "out")
     saved.save(jobs(world, "b"))
