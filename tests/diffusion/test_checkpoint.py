@@ -30,7 +30,8 @@ from lowlight_kedro.diffusion.prior import (
     snapshot_of,
     weights_of,
 )
-from lowlight_kedro.diffusion.training import State, better
+from lowlight_kedro.diffusion.training import State
+from lowlight_kedro.diffusion.validation import better
 
 RUN = {
     "format": FORMAT, "network": {"name": "raw_unet", "options": {"widths": [8, 8], "blocks": 1}}, "batch_size": 8, "data": "abc",

@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowlight_kedro.diffusion.checkpoint import pack, unpack
-from lowlight_kedro.diffusion.training import NonFiniteLossError, Update, _Unchecked, best_row, ticks_without_gain, train_step
+from lowlight_kedro.diffusion.training import NonFiniteLossError, Update, _Unchecked, train_step
+from lowlight_kedro.diffusion.validation import best_row, ticks_without_gain
 from tests.diffusion.test_training import CORRUPTION, CPU, SCALING, TILES, fresh, run, same, schedule, states
 
 MANY = TILES.repeat(8, 1, 1, 1)  # 40 tiles: five batches of 8 hold each of them once

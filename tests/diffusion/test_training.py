@@ -11,7 +11,8 @@ from lowlight_kedro.diffusion.ema import halflife
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.prior import begin_with, build_prior, prior_of
 from lowlight_kedro.diffusion.scaling import Scaling, propose
-from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, best_row, ticks_without_gain, train
+from lowlight_kedro.diffusion.training import NonFiniteLossError, Schedule, State, train
+from lowlight_kedro.diffusion.validation import best_row, ticks_without_gain
 
 CPU = torch.device("cpu")
 SCALING = Scaling(-0.7, 0.8)

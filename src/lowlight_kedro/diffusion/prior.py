@@ -16,7 +16,8 @@ from lowlight_kedro.diffusion.ema import POWER, reconstruction
 from lowlight_kedro.diffusion.networks.experts import Second
 from lowlight_kedro.diffusion.networks.mosaic import MosaicNet
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.training import State, better
+from lowlight_kedro.diffusion.training import State
+from lowlight_kedro.diffusion.validation import better
 
 FIX_PRIOR = "name a prior that was trained with these options of the network"
 

@@ -1,7 +1,7 @@
-"""How well a denoiser denoises: fixed images, fixed noise, fixed levels, so that curves can be compared."""
+"""How well a denoiser denoises, by fixed images, noise and levels, so that curves can be compared; and where in a run it did best."""
 
 from collections.abc import Sequence
-from math import inf, log10
+from math import inf, isfinite, isnan, log10
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, spread_of, standard_normal
 from lowlight_kedro.diffusion.draws import generator_for
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.training import State
+from lowlight_kedro.diffusion.training import History, State
 
 DATA_RANGE = 2.0  # tiles are in [-1, 1]
+LOWER_IS_BETTER = frozenset({"loss"})  # all other columns are figures of quality
 
 
 @torch.no_grad()
@@ -54,3 +55,30 @@ def validation_row(state: State, tiles: Tensor, sigmas: Sequence[float], scaling
     raw = denoising_quality(state.denoiser.eval(), tiles, sigmas, scaling, seed, batch)
     state.denoiser.train(was_training)
     return mean | {f"raw_{name}": figure for name, figure in raw.items()}
+
+
+def better(value: float, best: float, column: str) -> bool:
+    """Whether `value` of a column of the history is better than `best`; an equal one is not, any number is better than NaN."""
+    if isnan(best):
+        return not isnan(value)
+    return value < best if column in LOWER_IS_BETTER else value > best
+
+
+def _scores(history: History, column: str) -> list[tuple[int, float]]:
+    """(row, figure) where there is one, with the sign that makes larger better."""
+    sign = -1 if column in LOWER_IS_BETTER else 1
+    return [(number, sign * row[column]) for number, row in enumerate(history) if isfinite(row.get(column, inf))]
+
+
+def best_row(history: History, column: str) -> int | None:
+    """Number of the row with the best figure in `column`, the first of equals; None without any."""
+    scores = [(score, -number) for number, score in _scores(history, column)]
+    return -max(scores)[1] if scores else None
+
+
+def ticks_without_gain(history: History, column: str, min_delta: float) -> int:
+    """Rows with a figure since the last one that was better than all before by more than `min_delta`."""
+    best, waited = -inf, 0
+    for _, score in _scores(history, column):
+        best, waited = (score, 0) if score > best + min_delta else (best, waited + 1)
+    return waited

@@ -13,7 +13,7 @@ from lowlight_kedro.datasets.edm_pt import EDMPTDataset, TileSet
 from lowlight_kedro.diffusion.checkpoint import FORMAT, Checkpoint, digest, identity
 from lowlight_kedro.diffusion.prior import network_choice, prior_of, snapshot_name, snapshot_of
 from lowlight_kedro.diffusion.share import require_whole_passes
-from lowlight_kedro.diffusion.training import best_row
+from lowlight_kedro.diffusion.validation import best_row
 from lowlight_kedro.pipelines.options import Options, differences
 from lowlight_kedro.pipelines.training.options import TrainingOptions
 from lowlight_kedro.pipelines.training.progress import training_figure, with_costs

@@ -9,7 +9,8 @@ from lowlight_kedro.diffusion.compute import Compute
 from lowlight_kedro.diffusion.ema import EMAS, Keep
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.diffusion.training import History, Schedule, ticks_without_gain
+from lowlight_kedro.diffusion.training import History, Schedule
+from lowlight_kedro.diffusion.validation import ticks_without_gain
 from lowlight_kedro.pipelines.options import Choice, Options, of
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.corruption import ALL_CORRUPTIONS
