@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_kedro.restoration.lines import LEAST_SIDE, Lines, Response, estimate, response
+from lowlight_kedro.restoration.lines import LEAST_SIDE, Lines, estimate
 from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.profiles import Response, response
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 
 SIDE, NOISE = 132, 0.1
@@ -47,7 +48,7 @@ def again(part):
 
 def found(offset, cfa=BAYER_RGGB, seed=0, **known):
     measurement = measured(cfa, offset, seed)
-    return estimate(measurement, mean(measurement), GAINS, -1.0, again, **known)
+    return estimate(measurement, mean(measurement), GAINS, -1.0, again, NOISE, **known)
 
 
 def rms(x):
@@ -57,7 +58,7 @@ def rms(x):
 RNG = torch.Generator().manual_seed(7)
 WHITE = 0.3 * NOISE * torch.randn(SIDE, dtype=torch.float64, generator=RNG)
 WAVE = 1.0 * NOISE * torch.sin(2 * torch.pi * torch.arange(SIDE, dtype=torch.float64) / 22)
-STEP = 0.5 * NOISE * (torch.arange(SIDE, dtype=torch.float64) >= SIDE // 2)
+STEP = 0.7 * NOISE * (torch.arange(SIDE, dtype=torch.float64) >= SIDE // 2)
 
 
 @pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS], ids=["bayer", "xtrans"])
@@ -100,17 +101,17 @@ def test_a_fence_is_no_offset():
     fence = 3 * NOISE * (torch.arange(SIDE) % 17 < 3) * (torch.arange(SIDE)[:, None] > SIDE // 3)
     mask = torch.from_numpy(masks(BAYER_RGGB, (SIDE, SIDE)))[None]
     measurement = Measurement(mask * GAINS * (light + noise + fence), mask, NOISE * torch.ones(1, 3, SIDE, SIDE).double() * GAINS)
-    lines = estimate(measurement, mean(measurement), GAINS, -1.0, again)
+    lines = estimate(measurement, mean(measurement), GAINS, -1.0, again, NOISE)
     assert rms(lines.columns) < 0.15 * rms(fence)
 
 
 def test_the_lower_half_is_right_unless_its_light_would_be_negative():
     """A frame tells how far its halves are apart. Black is at -1 in the first case, where all light is positive, and at 0 in the second."""
     measurement = measured(BAYER_RGGB, STEP[None] - 2.0)
-    high = estimate(measurement, mean(measurement), GAINS, -10.0, again).columns
+    high = estimate(measurement, mean(measurement), GAINS, -10.0, again, NOISE).columns
     assert float(high[: SIDE // 2].abs().max()) == 0
     assert float(high[-1]) == pytest.approx(float(STEP[-1]), rel=0.3)
-    low = estimate(measurement, mean(measurement), GAINS, 0.0, again).columns
+    low = estimate(measurement, mean(measurement), GAINS, 0.0, again, NOISE).columns
     assert float(low[SIDE // 2 :].abs().max()) < 1e-12
     assert float(low[0]) == pytest.approx(-float(STEP[-1]), rel=0.3)
 
@@ -123,24 +124,33 @@ def test_the_response_is_measured_as_it_is():
 
 
 def test_the_response_falls_with_the_period_and_has_a_floor():
-    fractions = Response(0.2, 1.3)(np.linspace(0, 1, 50))
+    fractions = Response(0.2, 1.3, np.zeros((3, 5)), np.ones(5))(np.linspace(0, 1, 50))
     assert (np.diff(fractions) >= 0).all()
     assert 0 < fractions[0] < fractions[-1] < 1
 
 
 def test_small_frames_and_lines_without_a_site_are_left_alone():
     small = Measurement(*(torch.ones(1, 3, LEAST_SIDE - 1, 100, dtype=torch.float64) for _ in range(3)))
-    lines = estimate(small, small.y, GAINS, 0.0, again)
+    lines = estimate(small, small.y, GAINS, 0.0, again, NOISE)
     assert not lines.rows.any()
     measurement = measured(BAYER_RGGB, WHITE[:, None])
     mask = measurement.mask.clone()
     mask[..., 5, :] = 0
     blind = Measurement(measurement.y * mask, mask, measurement.s)
-    assert not estimate(blind, mean(blind), GAINS, -1.0, again).rows.any()
+    assert not estimate(blind, mean(blind), GAINS, -1.0, again, NOISE).rows.any()
 
 
-def test_what_is_taken_off_adds_up():
-    one, other = Lines(WHITE, STEP), Lines(STEP, WAVE)
-    both = (one + other).shift(GAINS, slice(3, 9))
-    torch.testing.assert_close(both, one.shift(GAINS, slice(3, 9)) + other.shift(GAINS, slice(3, 9)))
-    assert both.shape == (1, 3, 6, SIDE)
+def test_what_is_larger_than_the_noise_in_the_dark_or_drowns_in_light_is_left_alone():
+    measurement = measured(BAYER_RGGB, WHITE[:, None])
+    light = mean(measurement)
+    assert estimate(measurement, light, GAINS, -1.0, again, NOISE / 2.4)
+    for dark in (0.8 * rms(WHITE), NOISE / 2.6):  # rows as loud are light; or photons make the noise of most sites
+        assert not estimate(measurement, light, GAINS, -1.0, again, dark)
+
+
+def test_what_was_taken_off_before_is_part_of_what_is_found():
+    """Found in one go or in two: the second asks what the frame shows of what is left, and tells the sum."""
+    whole = found(WHITE[:, None]).rows
+    part = Lines(0.8 * whole, torch.zeros(SIDE, dtype=torch.float64))
+    both = found(WHITE[:, None] - part.rows[:, None], before=part).rows
+    assert rms(both - whole) < 0.1 * rms(whole)

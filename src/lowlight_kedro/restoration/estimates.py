@@ -74,8 +74,10 @@ def _refreshed(
     observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
     parts: DenoiserFunction,
 ) -> tuple[Tensor, Learned]:  # fmt: skip
-    """`count` posterior means, each telling what the next one needs to know."""
-    for done in range(count):
+    """`count` posterior means, each telling what the next one needs to know; one more where lines were found: D took most for light."""
+    for done in range(count + 1):
+        if done == count and not (count and learned.lines):
+            break
         measurement = observation.measurement(_around(x) if done else x, learned)
         del x  # whole frames less while the prior works
         x = mean_of(denoiser, guidance, measurement)

@@ -183,12 +183,11 @@ class Observation:
         """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""
         if not self.structure.lines or again is None:
             return before.lines
-        found = lines.estimate(measurement, mean, self.gains, self.operator.zero, again, self.spread.rows)
-        if before.lines is None:
-            return found
-        if self.spread.rows and not bool(before.lines.rows.any()):
-            found = replace(found, rows=torch.zeros_like(found.rows))
-        return before.lines + found
+        dark = float(np.sqrt(self.exposure.noise.variance(np.zeros(()))))
+        found = lines.estimate(measurement, mean, self.gains, self.operator.zero, again, dark, self.spread.rows, before.lines)
+        if before.lines is not None and self.spread.rows and not bool(before.lines.rows.any()):
+            return replace(found, rows=torch.zeros_like(found.rows))
+        return found
 
     def learn_from_local_mean(self, mean: Tensor) -> Learned:
         """Row offsets only: a local mean is no posterior mean, and takes a black-level error for light."""
