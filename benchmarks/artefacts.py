@@ -161,9 +161,9 @@ def dark_map(shot: Shot, name: str, seed: int, count: int, masked: int) -> DarkM
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Those of `lowlight restore`, without a standard deviation, with the search for lines if asked, without the parts that are `off`."""
+    """Those of `lowlight restore`, without a standard deviation, and without the parts that are `off`."""
     plain = Settings()
-    structure = replace(plain.structure, **{"lines": options.lines} | dict.fromkeys(options.off, False))
+    structure = replace(plain.structure, **dict.fromkeys(options.off, False))
     return replace(plain, refreshes=options.refreshes, structure=structure, probing=replace(plain.probing, probes=0))
 
 
@@ -219,8 +219,7 @@ def main() -> None:
     parser.add_argument("--darks", type=int, nargs="+", default=[0, 4], help="numbers of darks; 0 is without")
     parser.add_argument("--masked", type=int, default=0, help="masked columns, whole periods of the colour filters; 0 is without")
     parser.add_argument("--refreshes", type=int, default=1)
-    parser.add_argument("--off", nargs="*", default=[], choices=["defects", "rows", "saturation"], help="of inference.measurement")
-    parser.add_argument("--lines", action="store_true", help="inference.measurement.lines")
+    parser.add_argument("--off", nargs="*", default=[], choices=["defects", "rows", "saturation", "lines"], help="of inference.measurement")
     parser.add_argument("--csv", type=Path, help="figures of every scene as a file")
     options = parser.parse_args()
     prior, scenes = ll.load_prior(options.prior, "cpu"), list(held_out(options.photographs, options.scenes, options.side))

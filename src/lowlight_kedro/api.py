@@ -33,7 +33,7 @@ from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, s
 from lowlight_kedro.exposure import exposure_of, with_defects
 from lowlight_kedro.plugins import configured
 from lowlight_kedro.restoration.equivariance import familiar_ratio
-from lowlight_kedro.restoration.estimates import Estimate, estimate, expected_evaluations, missing_capability, refreshes_of
+from lowlight_kedro.restoration.estimates import Estimate, estimate, expected_evaluations, missing_capability
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
 from lowlight_kedro.restoration.observation import Exposure, Observation
@@ -201,7 +201,7 @@ def restore_exposure(
     asked = familiar_ratio(exposure, settings.highlights)
     observation = Observation(replace(exposure, exposure_ratio=asked), prior.built.scaling, prior.device, settings.structure)
     total = expected_evaluations(
-        settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=refreshes_of(observation, settings.refreshes),
+        settings.estimate, capabilities(guidance, prior.built.denoiser), refreshes=settings.refreshes if observation.surely_teaches else 0,
         sampling=settings.sampling, probing=settings.probing,
     )  # fmt: skip
     counted = _Counted(prior, settings, total, progress)

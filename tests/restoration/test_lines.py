@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_kedro.restoration.lines import LEAST_SIDE, Lines, estimate
+from lowlight_kedro.restoration.lines import LEAST_SIDE, Lines, estimate, worth_it
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.restoration.profiles import Response, response
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
+from lowlight_kedro.sensor.noise import PoissonGaussian
 
 SIDE, NOISE = 132, 0.1
 GAINS = torch.tensor([2.0, 1.0, 1.6], dtype=torch.float64).reshape(1, 3, 1, 1)
@@ -129,10 +130,15 @@ def test_the_response_falls_with_the_period_and_has_a_floor():
     assert 0 < fractions[0] < fractions[-1] < 1
 
 
-def test_small_frames_and_lines_without_a_site_are_left_alone():
-    small = Measurement(*(torch.ones(1, 3, LEAST_SIDE - 1, 100, dtype=torch.float64) for _ in range(3)))
-    lines = estimate(small, small.y, GAINS, 0.0, again, NOISE)
-    assert not lines.rows.any()
+def test_small_and_bright_frames_are_left_alone():
+    noise, shape = PoissonGaussian(1e-4, 4e-4), (LEAST_SIDE, 100)
+    assert worth_it(np.full(shape, 1e-3), noise)
+    assert not worth_it(np.full(shape, 1e-2), noise)
+    assert not worth_it(np.full((LEAST_SIDE - 1, 100), 1e-3), noise)
+    assert worth_it(np.full((3, *shape), 1e-3), noise)
+
+
+def test_lines_without_a_site_are_left_alone():
     measurement = measured(BAYER_RGGB, WHITE[:, None])
     mask = measurement.mask.clone()
     mask[..., 5, :] = 0
@@ -140,12 +146,12 @@ def test_small_frames_and_lines_without_a_site_are_left_alone():
     assert not estimate(blind, mean(blind), GAINS, -1.0, again, NOISE).rows.any()
 
 
-def test_what_is_larger_than_the_noise_in_the_dark_or_drowns_in_light_is_left_alone():
-    measurement = measured(BAYER_RGGB, WHITE[:, None])
-    light = mean(measurement)
-    assert estimate(measurement, light, GAINS, -1.0, again, NOISE / 2.4)
-    for dark in (0.8 * rms(WHITE), NOISE / 2.6):  # rows as loud are light; or photons make the noise of most sites
-        assert not estimate(measurement, light, GAINS, -1.0, again, dark)
+@pytest.mark.parametrize("offsets", [WHITE, WAVE, STEP], ids=["lines", "bands", "halves"])
+def test_what_is_louder_than_the_noise_in_the_dark_is_light(offsets):
+    measurement = measured(BAYER_RGGB, offsets[None])
+    light, size = mean(measurement), rms(offsets)
+    assert estimate(measurement, light, GAINS, -1.0, again, 3 * size)
+    assert not estimate(measurement, light, GAINS, -1.0, again, 0.3 * size)
 
 
 def test_what_was_taken_off_before_is_part_of_what_is_found():

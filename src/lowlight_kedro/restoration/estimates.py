@@ -73,8 +73,11 @@ def refreshes_of(observation: Observation, wanted: int) -> int:
 def _refreshed(
     observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
     parts: DenoiserFunction,
-) -> tuple[Tensor, Learned]:  # fmt: skip
-    """`count` posterior means, each telling what the next one needs to know; one more where lines were found: D took most for light."""
+) -> tuple[Tensor, Learned, Measurement | None]:  # fmt: skip
+    """`count` posterior means, each telling what the next one needs to know; one more where lines were found: D took most for light.
+
+    And the measurement that the last one answers, if it taught nothing, so that it is the answer already.
+    """
     for done in range(count + 1):
         if done == count and not (count and learned.lines):
             break
@@ -82,8 +85,10 @@ def _refreshed(
         del x  # whole frames less while the prior works
         x = mean_of(denoiser, guidance, measurement)
         learned = observation.learn(measurement, x, learned, partial(mean_of, parts, guidance))
+        if not observation.surely_teaches and not learned.lines:
+            return x, learned, measurement
         del measurement
-    return x, learned
+    return x, learned, None
 
 
 @torch.no_grad()
@@ -93,7 +98,11 @@ def mean(
     """See `posterior_mean`; `parts`: the denoiser of parts of a frame, if that is another."""
     # with one pass only, offsets have to count as noise of each photosite
     apart = observation.spread if refreshes else NO_OFFSETS
-    x, learned = _refreshed(observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser)
+    x, learned, answered = _refreshed(
+        observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser
+    )
+    if answered is not None:
+        return Solution(x, answered)
     measurement = observation.measurement(_around(x) if refreshes else x, learned)
     del x
     return Solution(mean_of(denoiser, guidance, measurement), measurement)
@@ -118,7 +127,7 @@ def draw(
         raise ValueError("this guidance cannot sample; set inference.estimate=mean")
     spent = refreshes * offered.mean_evaluations
     if offered.mean is not None and 0 < spent < evaluations:
-        first, learned = _refreshed(
+        first, learned, _ = _refreshed(
             observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes, parts or denoiser
         )
         evaluations -= spent

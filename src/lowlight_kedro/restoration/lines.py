@@ -27,6 +27,7 @@ from lowlight_kedro.restoration.profiles import (
     response,
     smoothed,
 )
+from lowlight_kedro.sensor.noise import NoiseModel
 
 SLOWEST = 4  # the first frequencies along a profile, in half periods of the frame, that cannot be told from light
 CLEARLY = 2.5  # P over N, by their median, from which on lines of their own are believed: facades reach 2.2
@@ -37,7 +38,7 @@ MOST = 2.0  # times what offsets and noise explain: where there is more power it
 LEAST_SIDE = 64  # photosites; smaller frames have too few frequencies
 APART, DARKEST = 7, 0.01  # every so manyth line, and the fraction of the values of a half, that tell whether its light is negative
 LIKELY = 0.25  # of what is asked for, from which on the response to what was found is measured before it is believed
-LOUDEST, DARK = 1.0, 2.5  # times the noise in the dark: offsets are no larger, and where the median site has more noise they do no harm
+LOUDEST, DARK = 1.0, 2.5  # times the noise in the dark: offsets are no larger, and where the median site has more of it they do no harm
 SURE = 4.0  # standard errors by which one half of the sensor must differ from the other
 
 
@@ -157,14 +158,25 @@ def axis_power(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[f
     return found[0], found[1]
 
 
+def worth_it(signal: NDArray, noise: NoiseModel) -> bool:
+    """Whether a mosaic is dark enough for lines to show, so that its median site has little more noise than without light; and not tiny.
+
+    In brighter light offsets below the noise do no harm, and facades, horizons and clouds have lines of their own.
+    """
+    if min(signal.shape[-2:]) < LEAST_SIDE:
+        return False
+    middle, none = np.median(signal[..., ::APART, ::APART]), np.zeros(())
+    return bool(noise.variance(np.asarray(middle)) < DARK**2 * noise.variance(none))
+
+
 def estimate(
     measurement: Measurement, mean: Tensor, gains: Tensor, zero: float, again: Callable[[Measurement], Tensor], dark: float,
     rows: float = 0.0, before: Lines | None = None,
 ) -> Lines:  # fmt: skip
     """Offsets of rows and columns from `mean`, the posterior mean (1, 3, H, W) given `measurement`.
 
-    Bands slower than two periods in the frame are left alone: no single frame tells them from light. Nothing is found in frames
-    under LEAST_SIDE, in a direction in which a line has no measured site at all, nor in bright ones, where it would do no harm.
+    Bands slower than two periods in the frame are left alone: no single frame tells them from light. Nothing is found in a direction
+    in which a line has no measured site at all, nor what is louder than the noise in the dark. For frames that are `worth_it`.
 
     Args:
         gains: (1, 3, 1, 1) or (1, 3, H, W), network units per unit of signal; `zero`: the network value of no light.

@@ -83,6 +83,7 @@ class Observation:
         self.shading = None if exposure.shading is None else torch.from_numpy(exposure.shading)
         self.operator = Operator.of(exposure.cfa, exposure.white_balance, exposure.exposure_ratio, scaling, self.shading)
         self.white = saturation.level(exposure.noise)
+        self.lines = structure.lines and lines.worth_it(exposure.signal, exposure.noise)
         self.spread = Spread.of(exposure.noise, structure.rows, structure.black)
         self.places = torch.empty(0, dtype=torch.int64, device=device)
         if structure.saturation:
@@ -103,9 +104,14 @@ class Observation:
         return self.operator.site_gains(torch.empty(0, device=self.device))
 
     @property
+    def surely_teaches(self) -> bool:
+        """Whether there is anything to be learned from an estimate but the noise level, and lines, which few frames have."""
+        return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
+
+    @property
     def teaches(self) -> bool:
-        """Whether there is anything but the noise level to be learned from an estimate."""
-        return self.structure.lines or bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
+        """Whether there may be anything but the noise level to be learned from an estimate."""
+        return self.lines or self.surely_teaches
 
     def observed(self) -> tuple[Tensor, Tensor]:
         """y and mask as they were recorded, new tensors; what defects show was not measured."""
@@ -181,7 +187,7 @@ class Observation:
 
     def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None) -> Lines | None:
         """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""
-        if not self.structure.lines or again is None:
+        if not self.lines or again is None:
             return before.lines
         dark = float(np.sqrt(self.exposure.noise.variance(np.zeros(()))))
         found = lines.estimate(measurement, mean, self.gains, self.operator.zero, again, dark, self.spread.rows, before.lines)

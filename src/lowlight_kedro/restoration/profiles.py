@@ -30,6 +30,7 @@ PART, PERIODS = 192, 12  # photosites: side of the part on which the response is
 TRIED, TILT = 0.2, 0.5  # standard deviation of the offsets that are tried, in units of the noise of a site; slow ones are larger, f^-TILT
 BINS = np.array([1, 3, 6, 12, 24, 48]) / PART  # frequencies between which the response of the channels is averaged
 LIMITS = ((-7.0, 0.3), (3.0, 4.0))  # of ln f0 and a
+LEAST_NOISE = 1e-3  # of what the channels show together, that each has of its own: light that D missed may have one colour everywhere
 TINY = 1e-12
 
 
@@ -243,6 +244,7 @@ def estimates_by_colour(profiles: Profiles, response: Response, fast: NDArray, d
     left = smoothed(np.einsum("cwf,dwf->cdf", beside, beside) / BESIDE)[..., slow]
     folded = doubt * float(np.mean(np.square(shown[slow.stop :]))) * np.outer(part, part) * np.cov(where, bias=True)
     left = np.moveaxis(left + folded[..., None], -1, 0)
+    left = left + (LEAST_NOISE * np.trace(left, axis1=1, axis2=2) / 3 + TINY)[:, None, None] * np.eye(3)
     known = part * response.of_channels(frequency[slow]).T  # (n, 3)
     weight = np.linalg.solve(left, known[..., None])[..., 0]
     information = np.maximum((weight * known).sum(axis=1), TINY)

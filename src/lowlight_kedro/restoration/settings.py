@@ -76,8 +76,8 @@ class Structure:
         saturation: clipped photosites say "at least", those piled up at black "at most"; otherwise they count as measured values.
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
         black: likewise the black-level error of each channel.
-        lines: offsets of rows and columns, slow bands and halves are learned from the frame where it shows them clearly, whatever the
-            noise model knows.
+        lines: offsets of rows and columns, slow bands and halves are learned from dark frames that show them clearly, whatever the noise
+            model knows.
         defects: photosites that are hot or dead are looked for, see `sensor.defects`; otherwise they count as measured values.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
     """
@@ -85,7 +85,7 @@ class Structure:
     saturation: bool = True
     rows: bool = True
     black: bool = True
-    lines: bool = False
+    lines: bool = True
     defects: bool = True
     tails_nu: Positive | None = None
 
