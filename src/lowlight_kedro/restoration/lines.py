@@ -187,11 +187,6 @@ def estimate(
     """
     height, width = mean.shape[-2:]
     before = before or Lines(mean.new_zeros(height), mean.new_zeros(width))
-    if (
-        min(height, width) < LEAST_SIDE
-        or float((measurement.s[..., ::APART, ::APART] / gains[..., ::APART, ::APART]).median()) > DARK * dark
-    ):
-        return before
     light = ((mean[..., ::APART, ::APART] - zero) / gains[..., ::APART, ::APART])[0]
     light = light + before.rows[::APART, None] + before.columns[::APART]
     sums = profiles_of(measurement, mean, gains)
