@@ -213,6 +213,7 @@ def restore_exposure(
         "prior_asked_at": asked, "prior": prior.digest, "device": prior.device.type, "precision": prior.precision,
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
         "defects": 0 if exposure.defects is None else int(exposure.defects.sum()),
+        "points_of_light": result.points,
         "draws": settings.sampling.draws if settings.estimate == "mean_of_k" else None,
         "residual": result.remains and vars(result.remains) | {"verdict": result.remains.verdict},
     }  # fmt: skip

@@ -16,7 +16,7 @@ from lowlight_kedro.restoration.measurement import Measurement, Operator, at_row
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import Cfa
-from lowlight_kedro.sensor.noise import NoiseModel
+from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 Again = Callable[[Measurement], Tensor]
 
@@ -107,6 +107,11 @@ class Observation:
     def surely_teaches(self) -> bool:
         """Whether there is anything to be learned from an estimate but the noise level, and lines, which few frames have."""
         return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
+
+    @property
+    def photons(self) -> Tensor:
+        """Light of one photon in each channel (3,), network units, without shading."""
+        return torch.tensor(self.operator.gains, device=self.device) * photon(self.exposure.noise)
 
     @property
     def teaches(self) -> bool:

@@ -80,6 +80,7 @@ class Structure:
             model knows.
         defects: photosites that are hot or dead are looked for, see `sensor.defects`; otherwise they count as measured values.
         tails_nu: degrees of freedom of Student's t, by which outliers lose weight; None = Gaussian.
+        points: points of light that the measurement shows, as stars, keep their light in a mean, see `restoration.points`.
     """
 
     saturation: bool = True
@@ -88,6 +89,7 @@ class Structure:
     lines: bool = True
     defects: bool = True
     tails_nu: Positive | None = None
+    points: bool = True
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lowlight_kedro.sensor.cfa import Cfa
-from lowlight_kedro.sensor.noise import NoiseModel
+from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 REACH = 4  # photosites around one within which its colour's neighbours are looked for
 OUTLYING = 8.0  # standard deviations of its noise by which a site must stand out of all its neighbours of its colour
@@ -126,14 +126,9 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.
     return _out_of_clutter(hot | dead, np.maximum(above, below), rest), excess, beside / spread, np.maximum.reduce(each) / spread
 
 
-def _photon(noise: NoiseModel) -> float:
-    """The signal of one photon; 0 where the noise does not grow with light."""
-    return max(float(noise.variance(np.asarray(1.0))) - float(noise.variance(np.asarray(0.0))), 0.0)
-
-
 def _expected(median: NDArray, noise: NoiseModel) -> NDArray:
     """The light that the noise of a site is told by: the median of few counts lies below their mean, by less than a photon."""
-    return np.maximum(median, 0) + _photon(noise)
+    return np.maximum(median, 0) + photon(noise)
 
 
 def _normal_excess(signal: NDArray, median: NDArray, noise: NoiseModel) -> NDArray:
@@ -143,7 +138,7 @@ def _normal_excess(signal: NDArray, median: NDArray, noise: NoiseModel) -> NDArr
     root (Wilson and Hilferty 1931).
     """
     level = _expected(median, noise)
-    skewness = np.maximum(_photon(noise) ** 2 * level / noise.variance(level) ** 1.5, SYMMETRIC)
+    skewness = np.maximum(photon(noise) ** 2 * level / noise.variance(level) ** 1.5, SYMMETRIC)
     straight = (signal - median) / np.sqrt(noise.variance(level))
     return 6 / skewness * (np.cbrt(np.maximum(1 + skewness * straight / 2, 0)) - 1 + skewness**2 / 36)
 

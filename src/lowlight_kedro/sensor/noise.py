@@ -29,6 +29,11 @@ class NoiseModel(Protocol):
         """One noisy exposure of `signal`; `channels` (rows, columns) is the colour channel of each photosite, 0, 1, ..."""
 
 
+def photon(noise: NoiseModel) -> float:
+    """The signal of one photon, by which the variance grows with light; 0 where it does not."""
+    return max(float(noise.variance(np.asarray(1.0))) - float(noise.variance(np.asarray(0.0))), 0.0)
+
+
 def _require_positive(gain: float, read_noise: float) -> None:
     if not (gain > 0 and read_noise > 0):
         raise ValueError(f"gain and read_noise must be positive, got gain={gain}, read_noise={read_noise}")

@@ -1,0 +1,151 @@
+"""Points of light that a posterior mean dims, as stars: fitted to what was measured, and what is missing given back.
+
+A prior of photographs has seen few points of light on dark ground, and takes part of each for noise. Where the measurement itself shows
+one with certainty, least squares tell its light without a prior, as in the photometry of stars.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowlight_kedro.restoration.measurement import Measurement
+
+WIDTHS = (1.3, 1.6, 2.0, 2.5, 3.2)  # pixels, full width at half maximum
+SOUGHT = (1.4, 2.0, 3.0)  # the same, of the filters that find candidates
+SHARPER = 0.5  # times the width: of what is missing most is missing at the centre
+STEPS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # pixels from the centre of its pixel to that of a point
+REACH, FAR = 4, 8  # pixels from the centre to the end of a point, and of the ground around it
+PROMISING = 3.5  # standard deviations of a point at the centre of a pixel; one between pixels shows less there
+CERTAIN = 5.0  # standard deviations of the ground's noise: with all widths and places, noise alone passes once in ten million pixels
+COUNTED = 4.0  # standard deviations with the point's own photons: two or three of these are no point
+SEVERAL = 2.5  # the same without the photosite that tells most: a defect is a single one
+CONTRAST = 3.0  # times the light of the ground: on brighter ground are textures, and these the prior knows
+ALONE = 0.35  # of its height: as high may the ground be
+SHAPE, COLOUR = 0.5, 0.15  # of its height: standard deviation of what may be missing of all channels, and of one beside the others
+STRIP = 256  # rows at a time
+AT_ONCE = 2048  # candidates
+COLOURS = (0.3, 2.0)  # times the mean of the channels: what the least and the most may have of a point
+TINY = 1e-20
+
+
+def _profile(fwhm: float, centre: float) -> Tensor:
+    """A Gaussian of height 1, each pixel the mean of 5 points."""
+    places = torch.arange(-REACH, REACH + 1)[:, None] + (torch.arange(5) - 2) / 5 - centre
+    return torch.exp(-4 * math.log(2) * (places / fwhm).square()).mean(1)
+
+
+def _templates(scale: float) -> Tensor:
+    """Points of all widths, `scale` times as wide, and all centres, (T, (2 REACH + 1)^2)."""
+    return torch.stack([
+        torch.outer(_profile(scale * width, row), _profile(scale * width, column)).flatten()
+        for width in WIDTHS for row in STEPS for column in STEPS
+    ])  # fmt: skip
+
+
+def _filtered(x: Tensor, profile: Tensor) -> Tensor:
+    """x (1, 1, H, W) correlated with the profile along rows and columns."""
+    return F.conv2d(F.conv2d(x, profile[None, None, :, None], padding=(REACH, 0)), profile[None, None, None], padding=(0, REACH))
+
+
+def _opened(x: Tensor) -> Tensor:
+    """The ground below all that is smaller than a point's square: a morphological opening of (1, C, H, W)."""
+    side = 2 * REACH + 1
+    return F.max_pool2d(-F.max_pool2d(-x, side, 1, REACH), side, 1, REACH)
+
+
+def _candidates(measurement: Measurement, mean: Tensor) -> Tensor:
+    """Pixels (N, 2), each the best within its square, by matched filters of light that is the same in all channels."""
+    precision = measurement.mask / measurement.s.square()
+    told = ((measurement.y - _opened(mean)) * precision).sum(1, keepdim=True)
+    weight, best = precision.sum(1, keepdim=True), torch.full_like(told, -torch.inf)
+    for width in SOUGHT:
+        profile = _profile(width, 0.0).to(told)
+        best = torch.maximum(best, _filtered(told, profile) / _filtered(weight, profile.square()).clamp(min=TINY).sqrt())
+    highest = F.max_pool2d(best, 2 * REACH + 1, 1, REACH)
+    return torch.nonzero((best == highest) & (best >= PROMISING))[:, 2:]
+
+
+def _squares(x: Tensor, centres: Tensor, reach: int, beyond: str = "constant") -> Tensor:
+    """Squares (N, C, (2 reach + 1)^2) of (1, C, H, W), continued `beyond` the frame by 0 or as `F.pad` calls it."""
+    side = torch.arange(-reach, reach + 1, device=x.device)
+    rows, columns = (centres[:, axis, None] + reach + side for axis in (0, 1))
+    return F.pad(x, (reach,) * 4, mode=beyond)[0][:, rows[:, :, None], columns[:, None]].transpose(0, 1).flatten(2)
+
+
+def _solved(basis: Tensor, precision: Tensor, left: Tensor, expected: Tensor) -> Tensor:
+    """The posterior mean of sum_k a_k basis_k (N, S) for a_k ~ N(0, expected_k^2) and left = that + noise; basis (N, K, S)."""
+    weighed = basis * precision[:, None]
+    amounts = torch.linalg.solve(weighed @ basis.transpose(1, 2) + torch.diag_embed(expected**-2), weighed @ left[..., None])
+    return (amounts * basis).sum(1)
+
+
+def _fitted(measurement: Measurement, mean: Tensor, centres: Tensor, photons: Tensor, zero: float) -> tuple[Tensor, Tensor]:
+    """Which candidates are points (N,), and what the mean lacks of each (N, 3, 2 REACH + 1, 2 REACH + 1).
+
+    Least squares, weighed by the noise: of each template in the colour that the mean has there, then of what is missing.
+    """
+    templates, sharper = (_templates(scale).to(mean) for scale in (1.0, SHARPER))
+    precision = measurement.mask / measurement.s.square().clamp(min=TINY)
+    y, precision = (_squares(part, centres, REACH) for part in (measurement.y, precision))
+    x, around = (_squares(mean, centres, reach, "replicate") for reach in (REACH, FAR))
+    side = torch.arange(-FAR, FAR + 1, device=mean.device).abs()
+    around = around[..., (torch.maximum(side[:, None], side) > REACH).flatten()]
+    ground = around.median(-1, keepdim=True).values
+    bright = ((x - ground) * templates[len(templates) // 2]).sum(-1).clamp(min=TINY)
+    colour = (bright / bright.mean(1, keepdim=True)).clamp(*COLOURS)[..., None]
+
+    told = (y - ground) * precision
+    along = (colour * (told @ templates.T)).sum(1)
+    weight = (colour.square() * (precision @ templates.square().T)).sum(1).clamp(min=TINY)
+    best = (along / weight.sqrt()).argmax(1)
+    shape, point = templates[best][:, None], colour * templates[best][:, None]
+    parts, weights = (point * told).flatten(1), (point.square() * precision).flatten(1)
+    total, known = parts.sum(1), weights.sum(1).clamp(min=TINY)
+    height, variance = total / known, 1 / known
+    its_own = ((point * precision).square() * photons[:, None] * point).flatten(1).sum(1) * height.clamp(min=0) / known.square()
+    most = parts.argmax(1, keepdim=True)
+    without = (total - parts.gather(1, most)[:, 0]) / (known - weights.gather(1, most)[:, 0]).clamp(min=TINY).sqrt()
+    good = (height >= CERTAIN * variance.sqrt()) & (height >= COUNTED * (variance + its_own).sqrt()) & (without >= SEVERAL)
+    good &= (height >= CONTRAST * (ground - zero).clamp(min=0).mean((1, 2))) & ((around - ground).mean(1).amax(1) <= ALONE * height)
+
+    basis = torch.cat([torch.stack([point, colour * sharper[best][:, None]], 1), torch.eye(3).to(mean)[..., None] * shape[:, None]], 1)
+    expected = torch.tensor([SHAPE, SHAPE, COLOUR, COLOUR, COLOUR]).to(mean) * height[:, None].clamp(min=TINY)
+    missing = _solved(basis.flatten(2), precision.flatten(1), (y - x).flatten(1), expected)
+    return good, missing.unflatten(1, (3, 2 * REACH + 1, 2 * REACH + 1))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Light (1, 3, H, W), network units, that is missing of so many points."""
+
+    light: Tensor
+    points: int
+
+
+@torch.no_grad()
+def missing(measurement: Measurement, mean: Tensor, photons: Tensor, zero: float) -> Missing:
+    """What `mean`, a posterior mean (1, 3, H, W), lacks of the points of light that the measurement shows.
+
+    A point stands alone on dark ground, and out of its noise by `CERTAIN` standard deviations and more than a single photosite.
+
+    Args:
+        photons: light of one photon in each channel (3,), network units. zero: the network value of no light.
+    """
+    height, width = mean.shape[-2:]
+    lacking, count = mean.new_zeros(3, height + 2 * REACH, width + 2 * REACH), 0
+    for top in range(0, height, STRIP):
+        first = max(top - 2 * FAR, 0)
+        rows = slice(first, min(top + STRIP + 2 * FAR, height))
+        part, light = measurement.part(rows), mean[..., rows, :]
+        found = _candidates(part, light)
+        found = found[(found[:, 0] >= top - first) & (found[:, 0] < top - first + STRIP)]
+        here = torch.tensor([first, 0], device=mean.device)
+        for centres in found.split(AT_ONCE):
+            good, squares = _fitted(part, light, centres, photons, zero)
+            count += int(good.sum())
+            for (row, column), square in zip((centres[good] + here).tolist(), squares[good], strict=True):
+                lacking[:, row : row + 2 * REACH + 1, column : column + 2 * REACH + 1] += square
+    return Missing(lacking[None, :, REACH : REACH + height, REACH : REACH + width], count)
