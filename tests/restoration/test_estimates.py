@@ -12,7 +12,7 @@ from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration.estimates import (
     estimate,
     expected_evaluations,
-    light_difference,
+    light_std,
     missing_capability,
     refreshes_of,
     running_moments,
@@ -107,7 +107,7 @@ def test_draws_and_probes_agree_about_the_spread():
 def test_a_standard_deviation_has_the_units_of_light():
     x = torch.randn(1, 3, 2, 2)
     slope = from_tile_domain(SCALING.to_tile(x + 1)) - from_tile_domain(SCALING.to_tile(x))
-    np.testing.assert_allclose(light_difference(torch.ones_like(x), SCALING), slope[0], rtol=1e-5)
+    np.testing.assert_allclose(light_std(torch.ones_like(x), SCALING), slope[0], rtol=1e-5)
 
 
 def at_once(side, kind, probes):

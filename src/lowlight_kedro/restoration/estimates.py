@@ -249,9 +249,9 @@ def running_moments(draw: Callable[[int], NDArray], count: int) -> tuple[NDArray
     return mean, np.sqrt(squares / (count - 1))
 
 
-def light_difference(x: Tensor, scaling: Scaling) -> NDArray[np.float32]:
-    """A difference or standard deviation (1, 3, H, W) in network units as one of linear light (3, H, W): a slope, no offset."""
-    return (x[0].float() * (scaling.scale / TILE_SLOPE)).cpu().numpy()
+def light_std(std: Tensor, scaling: Scaling) -> NDArray[np.float32]:
+    """Standard deviation (1, 3, H, W) in network units as one of linear light (3, H, W): a slope, no offset."""
+    return (std[0].float() * (scaling.scale / TILE_SLOPE)).cpu().numpy()
 
 
 def _tells_std(posterior: Posterior, probing: Probing) -> bool:
@@ -272,12 +272,12 @@ def _probed(
         return None, "none: this guidance does not know the posterior mean; estimate mean_of_k takes it from its draws"
     centre = answer.x if kind == "mean" else posterior.mean()
     if posterior.std is not None and _tells_std(posterior, probing):
-        return light_difference(posterior.std(centre), scaling), OF_THE_PRIOR
+        return light_std(posterior.std(centre), scaling), OF_THE_PRIOR
     std = response_std(
         partial(mean_of, denoiser, guidance), answer.measurement, centre, probes=probing.probes, spacing=probing.spacing,
         reach=probing.reach, step=probing.step, generator=generator,
     )  # fmt: skip
-    return light_difference(std, scaling), f"{probing.probes} probe{'s' if probing.probes > 1 else ''} of the mean"
+    return light_std(std, scaling), f"{probing.probes} probe{'s' if probing.probes > 1 else ''} of the mean"
 
 
 def expected_evaluations(kind: Kind, offered: Posterior, *, refreshes: int, sampling: Sampling, probing: Probing) -> int:
@@ -328,10 +328,11 @@ def estimate(
     own = guidance(denoiser, answer.measurement).std
     if own is not None:
         known = told[0] if told[1] == OF_THE_PRIOR else None
-        std = light_difference(own(answer.x), observation.scaling) if known is None else known
+        std = light_std(own(answer.x), observation.scaling) if known is None else known
         light = without_faint_detail(light, std)
     remains, found = remains_of(answer.measurement, answer.x, observation.gains), 0
     if observation.structure.points:
-        lacking = points.missing(answer.measurement, observation.project(answer.x), observation.photons, observation.operator.zero)
-        light, found = light + light_difference(lacking.light, observation.scaling), lacking.points
+        seen = points.find(answer.measurement, answer.x, observation.photons, observation.operator.zero)
+        seen.add_to(light, observation.scaling.scale / TILE_SLOPE)
+        found = len(seen)
     return Estimate(light, *told, remains, found)

@@ -7,7 +7,9 @@ one with certainty, least squares tell its light without a prior, as in the phot
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,11 +23,11 @@ REACH, FAR = 4, 8  # pixels from the centre to the end of a point, and of the gr
 PROMISING = 3.5  # standard deviations of a point at the centre of a pixel; one between pixels shows less there
 CERTAIN = 5.0  # standard deviations of the ground's noise: with all widths and places, noise alone passes once in ten million pixels
 COUNTED = 4.0  # standard deviations with the point's own photons: two or three of these are no point
-SEVERAL = 2.5  # the same without the photosite that tells most: a defect is a single one
+SEVERAL, AGREED = 2.5, 0.4  # without the photosite that tells most, because a defect is a single one: the same, and of the height with it
 CONTRAST = 3.0  # times the light of the ground: on brighter ground are textures, and these the prior knows
 ALONE = 0.35  # of its height: as high may the ground be
 SHAPE, COLOUR = 0.5, 0.15  # of its height: standard deviation of what may be missing of all channels, and of one beside the others
-STRIP = 256  # rows at a time
+STRIP = 128  # rows at a time
 AT_ONCE = 2048  # candidates
 COLOURS = (0.3, 2.0)  # times the mean of the channels: what the least and the most may have of a point
 TINY = 1e-20
@@ -107,8 +109,10 @@ def _fitted(measurement: Measurement, mean: Tensor, centres: Tensor, photons: Te
     height, variance = total / known, 1 / known
     its_own = ((point * precision).square() * photons[:, None] * point).flatten(1).sum(1) * height.clamp(min=0) / known.square()
     most = parts.argmax(1, keepdim=True)
-    without = (total - parts.gather(1, most)[:, 0]) / (known - weights.gather(1, most)[:, 0]).clamp(min=TINY).sqrt()
-    good = (height >= CERTAIN * variance.sqrt()) & (height >= COUNTED * (variance + its_own).sqrt()) & (without >= SEVERAL)
+    others = (known - weights.gather(1, most)[:, 0]).clamp(min=TINY)
+    without = (total - parts.gather(1, most)[:, 0]) / others
+    good = (height >= CERTAIN * variance.sqrt()) & (height >= COUNTED * (variance + its_own).sqrt()) & (without >= SEVERAL / others.sqrt())
+    good &= without >= AGREED * height
     good &= (height >= CONTRAST * (ground - zero).clamp(min=0).mean((1, 2))) & ((around - ground).mean(1).amax(1) <= ALONE * height)
 
     basis = torch.cat([torch.stack([point, colour * sharper[best][:, None]], 1), torch.eye(3).to(mean)[..., None] * shape[:, None]], 1)
@@ -118,34 +122,48 @@ def _fitted(measurement: Measurement, mean: Tensor, centres: Tensor, photons: Te
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Light (1, 3, H, W), network units, that is missing of so many points."""
+class Points:
+    """Points of light in a frame, and what is missing of each.
 
-    light: Tensor
-    points: int
+    Attributes:
+        centres: their pixels (N, 2). missing: light of the squares around them, (N, 3, 2 REACH + 1, 2 REACH + 1), network units.
+    """
+
+    centres: Tensor
+    missing: Tensor
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def add_to(self, light: NDArray[np.float32], slope: float) -> None:
+        """In place: what is missing, times `slope`, to a frame (3, H, W)."""
+        height, width = light.shape[-2:]
+        for (row, column), square in zip(self.centres.tolist(), (self.missing * slope).cpu().numpy(), strict=True):
+            rows, columns = (slice(max(at - REACH, 0), min(at + REACH + 1, end)) for at, end in ((row, height), (column, width)))
+            light[:, rows, columns] += square[:, rows.start - row + REACH :, columns.start - column + REACH :][
+                :, : rows.stop - rows.start, : columns.stop - columns.start
+            ]
 
 
 @torch.no_grad()
-def missing(measurement: Measurement, mean: Tensor, photons: Tensor, zero: float) -> Missing:
-    """What `mean`, a posterior mean (1, 3, H, W), lacks of the points of light that the measurement shows.
+def find(measurement: Measurement, mean: Tensor, photons: Tensor, zero: float) -> Points:
+    """Points of light that the measurement shows, and what `mean`, a posterior mean (1, 3, H, W), lacks of them.
 
     A point stands alone on dark ground, and out of its noise by `CERTAIN` standard deviations and more than a single photosite.
 
     Args:
         photons: light of one photon in each channel (3,), network units. zero: the network value of no light.
     """
-    height, width = mean.shape[-2:]
-    lacking, count = mean.new_zeros(3, height + 2 * REACH, width + 2 * REACH), 0
+    side, height = 2 * REACH + 1, mean.shape[-2]
+    centres, missing = [mean.new_zeros(0, 2, dtype=torch.int64)], [mean.new_zeros(0, 3, side, side)]
     for top in range(0, height, STRIP):
         first = max(top - 2 * FAR, 0)
         rows = slice(first, min(top + STRIP + 2 * FAR, height))
         part, light = measurement.part(rows), mean[..., rows, :]
         found = _candidates(part, light)
         found = found[(found[:, 0] >= top - first) & (found[:, 0] < top - first + STRIP)]
-        here = torch.tensor([first, 0], device=mean.device)
-        for centres in found.split(AT_ONCE):
-            good, squares = _fitted(part, light, centres, photons, zero)
-            count += int(good.sum())
-            for (row, column), square in zip((centres[good] + here).tolist(), squares[good], strict=True):
-                lacking[:, row : row + 2 * REACH + 1, column : column + 2 * REACH + 1] += square
-    return Missing(lacking[None, :, REACH : REACH + height, REACH : REACH + width], count)
+        for some in found.split(AT_ONCE):
+            good, squares = _fitted(part, light, some, photons, zero)
+            centres.append(some[good] + torch.tensor([first, 0], device=mean.device))
+            missing.append(squares[good])
+    return Points(torch.cat(centres), torch.cat(missing))
