@@ -89,7 +89,9 @@ def restoration(parameters):
             mosaic = PoissonGaussian(gain, read).sample(0.05 + 0.1 * np.indices((72, 72)).sum(0) / 144, rng).astype(np.float32)
             out = ll.restore(mosaic, prior, cfa=name, gain=gain, read_noise=read, ratio=4.0)
             found += [*numbers_of(out.light), float(out.std.mean())]
-    return found
+    star = 1e-4 + 0.02 * np.exp(-np.square(np.indices((72, 72)) - 36.3).sum(0) / 2)
+    dark = PoissonGaussian(1e-4, 4e-4).sample(star, rng).astype(np.float32)
+    return [*found, *numbers_of(ll.restore(dark, prior, cfa="RGGB", gain=1e-4, read_noise=4e-4, ratio=30.0).light)]
 
 
 NUMBERS = {
@@ -99,7 +101,7 @@ NUMBERS = {
     "calibration": (2, [0.000997031, 0.00400288, 1.04041e-05, 1.70136e-07, 0.000245562]),
     "darks": (2, [93.0, 300.082, 0.0696851, 11.5161, 6.84549, 0.00789703]),
     "restoration": (
-        6,
+        7,
         [
             0.397066,
             0.0814859,
@@ -117,6 +119,9 @@ NUMBERS = {
             0.0744106,
             1.22648e-05,
             0.0122973,
+            0.00349219,
+            0.0119478,
+            5.78539e-05,
         ],
     ),
 }
