@@ -28,21 +28,25 @@ def read(path: Path, part: str) -> Checkpoint:
     return separated(prior_of(checkpoint) if "history" in checkpoint.description else checkpoint, part)
 
 
-def with_second_of(prior: Checkpoint, source: Checkpoint) -> Checkpoint:
-    """`prior` as it is, with the second opinions of an assembled prior; without a spread, which told the errors of another mean."""
-    network = prior.description["network"]
-    options = network["options"] | {"second": source.description["network"]["options"]["second"]}
-    own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(("second.", "spread."))}
-    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith("second.")}
-    described = {"name": network["name"], "options": options}
-    return replace(prior, tensors=own | told, description=prior.description | {"network": described})
+def with_part_of(prior: Checkpoint, source: Checkpoint, part: str) -> Checkpoint:
+    """`prior` as it is, with the `second` opinions or the `spread` of another one.
 
+    Second opinions make another mean; a spread, which told the errors of the mean before, goes with those that they replace.
 
-def with_spread_of(prior: Checkpoint, source: Checkpoint) -> Checkpoint:
-    """`prior` as it is, with the spread that was learned of it."""
-    network = prior.description["network"] | {"spread": source.description["network"]["spread"]}
-    own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith("spread.")}
-    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith("spread.")}
+    Raises:
+        ValueError: the other one has no such part.
+    """
+    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith(f"{part}.")}
+    if not told:
+        parts = ", ".join(sorted({name.split(".")[0] for name in source.tensors}))
+        raise ValueError(f"{source.source} has no part {part}, got {parts}; give --{part} a prior that was trained with it")
+    network, theirs = prior.description["network"], source.description["network"]
+    if part == "second":
+        network = {"name": network["name"], "options": network["options"] | {"second": theirs["options"]["second"]}}
+    else:
+        network = network | {"spread": theirs["spread"]}
+    replaced = ("second.", "spread.") if part == "second" else ("spread.",)
+    own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(replaced)}
     return replace(prior, tensors=own | told, description=prior.description | {"network": network})
 
 
@@ -69,12 +73,10 @@ def main() -> None:
     if options.second == DEMOSAICNET:
         write(with_second(read_checkpoint(options.general), {name: network(name, front=()) for name in MOSAICS}), options.out)
         return
-    if options.second:
-        write(with_second_of(read_checkpoint(options.general), read_checkpoint(Path(options.second))), options.out)
-        return
-    if options.spread:
-        write(with_spread_of(read_checkpoint(options.general), read_checkpoint(options.spread)), options.out)
-        return
+    for part, source in (("second", options.second), ("spread", options.spread)):
+        if source:
+            write(with_part_of(read_checkpoint(options.general), read_checkpoint(Path(source)), part), options.out)
+            return
     mosaics = {name: (read(path, name), tuple(getattr(options, f"{name}_fade"))) for name in MOSAICS if (path := getattr(options, name))}
     write(assembled(read(options.general, "general"), mosaics), options.out)
 

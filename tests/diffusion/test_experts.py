@@ -106,6 +106,14 @@ def test_a_mosaic_is_known_by_what_was_measured(mosaic):
     assert follows(both, pattern).tolist() == [True, False, True, False, False]
 
 
+def test_the_front_alone_is_trained_where_that_is_asked_for_and_where_there_is_one():
+    network = NETWORKS["mosaic_net"](mosaic="bayer", **OPTIONS, trained="front")
+    assert {name.split(".")[0] for name, weights in network.named_parameters() if weights.requires_grad} == {"front"}
+    for options in (OPTIONS | {"front": (), "trained": "front"}, OPTIONS | {"trained": "rear"}):
+        with pytest.raises(ValueError, match=r"trained must be all, or front where there is one, got .*; set it to all"):
+            NETWORKS["mosaic_net"](mosaic="bayer", **options)
+
+
 def test_noise_is_judged_by_how_it_is_seen():
     mask = measured("bayer")
     for light, sigma in ((0.25, 0.02), (1.0, 0.04), (0.0, 0.001)):

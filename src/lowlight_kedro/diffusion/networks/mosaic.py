@@ -68,6 +68,8 @@ class MosaicNet(nn.Module):
         super().__init__()
         if mosaic not in PATTERNS:
             raise ValueError(f"mosaic must be one of {', '.join(PATTERNS)}, got {mosaic!r}")
+        if trained not in ("all", "front") or (trained == "front" and not front):
+            raise ValueError(f"trained must be all, or front where there is one, got {trained!r} with front {list(front)}; set it to all")
         self.black, self.white, self.sigma_data = black, white, sigma_data
         self.pattern: Tensor
         self.register_buffer("pattern", torch.tensor(PATTERNS[mosaic]), persistent=False)
