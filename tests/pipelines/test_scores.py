@@ -33,8 +33,11 @@ def figures(image, truth):
 def test_the_input_scores_as_the_published_code_would_score_it(project, caplog):
     """And what a frame cannot be scored by is told, the rest computed."""
     protocols = ["linear_rgb", "sid_raw", "sid_raw_512", "sid_srgb"]
-    project.run("inference", "evaluation", inference={"select": {"splits": ["val"]}}, evaluation={"protocols": protocols})
+    evaluation = {"protocols": protocols, "metrics": ["psnr", "ssim", "ms_ssim"]}
+    project.run("inference", "evaluation", inference={"select": {"splits": ["val"]}}, evaluation=evaluation)
     scores = read(project, "scores")
+    assert caplog.text.count("not measured: ms_ssim needs") == 1  # once, for both images in both spaces
+    assert read(project, "evaluation")["restored_ms_ssim_srgb"].isna().all()
     assert set(scores["protocol"]) == {"linear_rgb", "sid_raw", "sid_srgb"}
     assert "not scored by sid_raw_512: the centre 512 x 512 does not fit into 64 x 80" in caplog.text
     assert "one scene only: means have no interval" in caplog.text

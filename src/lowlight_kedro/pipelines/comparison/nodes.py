@@ -19,7 +19,7 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.evaluation.baselines import BASELINES, demosaicnet, denoise_signal
 from lowlight_kedro.evaluation.pictures import comparison
 from lowlight_kedro.jobs import Job, Jobs
-from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame, report_frame
+from lowlight_kedro.pipelines.evaluation.nodes import EvaluationOptions, Lazy, captions, evaluate_frame, report_frame, tell_once
 from lowlight_kedro.pipelines.evaluation.scores import ABOUT, SCORE, pairs_of, picture_of, score_frame
 from lowlight_kedro.pipelines.inference.frames import Restoration, exposed, restore_light, valid_json
 from lowlight_kedro.pipelines.inference.options import InferenceOptions
@@ -259,6 +259,7 @@ def evaluate_methods(
     Raises:
         ValueError: no method restored a frame.
     """
+    tell_once.cache_clear()
     by_frame = pairs_of(pairs)
     names = [name for name in selected["frame"] if name in by_frame]
     methods = _working(restored_by_method, names, options.methods)

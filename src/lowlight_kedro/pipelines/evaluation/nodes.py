@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -66,13 +67,16 @@ def _comparable(selected: pd.DataFrame, pairs: pd.DataFrame, restored: Restored)
     return [name for name in selected["frame"] if name in paired and "error" not in restored[name]["record"]()]
 
 
+tell_once = cache(logger.warning)  # a missing package holds for thousands of frames; whoever begins a run forgets what was told
+
+
 def _measured(name: str, image: NDArray, truth: NDArray, mask: NDArray) -> float:
     """A metric by name; nan, and told, where it cannot be had."""
     metric: Metric = choose("metric", METRICS, name)
     try:
         return measure(image, truth, {name: metric}, mask)[name]
     except MetricUnavailableError as error:
-        logger.warning("not measured: %s", error)
+        tell_once("not measured: %s", str(error))
         return float("nan")
 
 
@@ -150,6 +154,7 @@ def evaluate_frames(
     Raises:
         ValueError: there is nothing to compare.
     """
+    tell_once.cache_clear()
     by_frame = pairs_of(pairs)
     names = _comparable(selected, pairs, restored)
     if not names:
