@@ -13,13 +13,16 @@ from lowlight_kedro.restoration.estimates import (
     estimate,
     expected_evaluations,
     light_std,
+    mean,
     missing_capability,
     refreshes_of,
     running_moments,
 )
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.lines import Lines
+from lowlight_kedro.restoration.observation import Exposure, Learned, Observation
+from lowlight_kedro.restoration.offsets import shift
 from lowlight_kedro.restoration.settings import Probing, Sampling, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
@@ -233,6 +236,44 @@ def test_a_frame_that_teaches_nothing_but_its_noise_level_is_evaluated_once():
     assert refreshes_of(observed(plain), 2) == 0
     assert refreshes_of(observed(replace(plain, signal=np.where(plain.signal > 0.03, 1.0, plain.signal))), 2) == 2  # clipped
     assert refreshes_of(Observation(plain, SCALING, CPU, Structure(tails_nu=4.0)), 2) == 2
+
+
+def piled(shot):
+    """The same cut off at black, with more than a quarter of its sites at the floor."""
+    return replace(shot, signal=np.maximum(shot.signal, np.float32(0.02)))
+
+
+def test_sites_at_a_floor_take_one_more_estimate_that_leaves_the_rows_as_they_are():
+    shot, counter = piled(exposure()), Counter()
+    observation = observed(shot)
+    answer = mean(observation, counter, noise_map, refreshes=1).measurement
+    assert counter.evaluations == 3
+    none = Learned(observation.spread)
+    first = observation.measurement(observation.first(4), none)
+    b = observation.learn(first, noise_map(Counter(), first).mean(), none).offsets.b
+    y, mask = observation.observed()
+    others = mask.bool()
+    others.view(-1)[observation.places] = False
+    expected = y - mask * shift(b, observation.gains).to(y)
+    torch.testing.assert_close(answer.y[others], expected[others])
+
+
+@pytest.mark.parametrize(("found", "evaluations"), [(0.0, 1), (1e-3, 3)])
+def test_a_frame_with_lines_is_evaluated_again_and_without_it_is_done(monkeypatch, found, evaluations):
+    plain, asked = replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3)), []
+
+    def estimated(measurement, mean, gains, zero, again, dark, rows, before):
+        asked.append(before)
+        return Lines(torch.full((6,), found), torch.zeros(6))
+
+    monkeypatch.setattr("lowlight_kedro.restoration.lines.estimate", estimated)
+    monkeypatch.setattr("lowlight_kedro.restoration.lines.worth_it", lambda signal, noise: True)
+    counter = Counter()
+    answer = mean(observed(plain), counter, noise_map, refreshes=1).measurement
+    assert counter.evaluations == evaluations
+    assert [one is None for one in asked] == [True, False][: len(asked)]
+    y, mask = observed(plain).observed()
+    torch.testing.assert_close(answer.y, y - mask * observed(plain).gains * found)
 
 
 def test_noise_levels_follow_the_estimate_no_closer_than_training_maps_follow_the_light():

@@ -73,14 +73,18 @@ def refreshes_of(observation: Observation, wanted: int) -> int:
 
 def _refreshed(
     observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
-    parts: DenoiserFunction,
+    parts: DenoiserFunction, more: bool = False,
 ) -> tuple[Tensor, Learned, Measurement | None]:  # fmt: skip
-    """`count` posterior means, each telling what the next one needs to know; one more where lines were found: D took most for light.
+    """`count` posterior means, each telling what the next one needs to know.
+
+    One `more` where lines were found, of which D took most for light, or sites lie at a floor, whose estimate begins far too high. It
+    leaves the row offsets as they are: with a prior that was learned, the first step towards them is the best.
 
     And the measurement that the last one answers, if it taught nothing, so that it is the answer already.
     """
-    for done in range(count + 1):
-        if done == count and not (count and learned.lines):
+    for done in range(count + (more and count > 0)):
+        offsets = learned.offsets
+        if done == count and not (learned.lines or observation.piled):
             break
         measurement = observation.measurement(_around(x) if done else x, learned)
         del x  # whole frames less while the prior works
@@ -88,6 +92,7 @@ def _refreshed(
         learned = observation.learn(measurement, x, learned, partial(mean_of, parts, guidance))
         if not observation.surely_teaches and not learned.lines:
             return x, learned, measurement
+        learned = replace(learned, offsets=offsets) if done == count else learned
         del measurement
     return x, learned, None
 
@@ -100,7 +105,7 @@ def mean(
     # with one pass only, offsets have to count as noise of each photosite
     apart = observation.spread if refreshes else NO_OFFSETS
     x, learned, answered = _refreshed(
-        observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser
+        observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser, more=True
     )
     if answered is not None:
         return Solution(x, answered)

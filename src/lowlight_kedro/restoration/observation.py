@@ -104,6 +104,11 @@ class Observation:
         return self.operator.site_gains(torch.empty(0, device=self.device))
 
     @property
+    def piled(self) -> bool:
+        """Whether sites lie at a floor."""
+        return len(self.places) > len(self.blown)
+
+    @property
     def surely_teaches(self) -> bool:
         """Whether there is anything to be learned from an estimate but the noise level, and lines, which few frames have."""
         return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
