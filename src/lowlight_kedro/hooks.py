@@ -64,8 +64,8 @@ def calibration_text(table: Any, folder: str) -> str:
 
 def place(dataset: Any, key: str = "path") -> str:
     """Where a dataset lies, with the protocol of another file system, as it was given."""
-    told = dataset._describe()  # noqa: SLF001 - there is no public way to a dataset's path
-    path, protocol = str(told.get(key, "in memory only")), told.get("protocol", "file")
+    description = dataset._describe()  # noqa: SLF001 - there is no public way to a dataset's path
+    path, protocol = str(description.get(key, "in memory only")), description.get("protocol", "file")
     return path if protocol == "file" or "://" in path else f"{protocol}://{path}"
 
 

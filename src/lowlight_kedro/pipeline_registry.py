@@ -26,9 +26,9 @@ class _Later(Pipeline):
 
 def in_namespace(name: str, pipeline: Pipeline) -> Pipeline:
     """`pipeline` with nodes called `<name>.<node>` and the tag `name`, so that Kedro-Viz folds them; datasets keep their names."""
-    told = {dataset for dataset in pipeline.inputs() if dataset.startswith("params:") or dataset == "parameters"}
+    parameters = {dataset for dataset in pipeline.inputs() if dataset.startswith("params:") or dataset == "parameters"}
     return Pipeline(
-        pipeline, namespace=name, tags=name, inputs=pipeline.inputs() - told, outputs=pipeline.all_outputs(), parameters=told
+        pipeline, namespace=name, tags=name, inputs=pipeline.inputs() - parameters, outputs=pipeline.all_outputs(), parameters=parameters
     )  # fmt: skip
 
 

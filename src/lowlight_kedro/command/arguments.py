@@ -125,32 +125,32 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def told_by(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a wrong option ends the program with what may have been meant."""
     whole = parser()
-    told, unknown = whole.parse_known_args(arguments)
+    options, unknown = whole.parse_known_args(arguments)
     if unknown:
-        asked: argparse.ArgumentParser = getattr(told, "parser", whole)
+        asked: argparse.ArgumentParser = getattr(options, "parser", whole)
         known = [option for action in asked._actions for option in action.option_strings]  # noqa: SLF001  # argparse tells them nowhere else
         asked.error("; ".join(filter(None, [f"unknown option {unknown[0]}", did_you_mean(unknown[0].split("=")[0], known)])))
-    return told
+    return options
 
 
-def _run(told: argparse.Namespace) -> int:
-    if told.command == "doctor":
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "doctor":
         from lowlight_kedro.command.doctor import doctor
 
         return doctor()
     from lowlight_kedro.command.restore import restore
 
-    return restore(told)
+    return restore(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script."""
-    told = told_by(arguments)
+    options = parsed(arguments)
     try:
-        status = _run(told)
+        status = _run(options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # who read our lines has seen enough, as `head` has; what Python still holds of them goes nowhere

@@ -19,46 +19,46 @@ LONGEST_SHOWN = 48  # letters of a name in the table
 STOPPED = 130  # as shells say of a program that Ctrl-C ended
 
 
-def runtime_params(told: Namespace, out: Path) -> dict[str, Any]:
+def runtime_params(options: Namespace, out: Path) -> dict[str, Any]:
     """What the environment `restore` is told by the command line."""
     executor: dict[str, Any] = {"name": "sequential"}
-    if told.workers > 1:
-        executor = {"name": "processes", "options": {"processes": {"workers": told.workers}}}
-    restore: dict[str, Any] = {"out": out.as_posix(), "overwrite": told.overwrite}
-    if told.calibrations:
-        restore["calibrations"] = Path(told.calibrations).expanduser().resolve().as_posix()
-    if told.darks:
-        restore["darks"] = Path(told.darks).expanduser().resolve().as_posix()
+    if options.workers > 1:
+        executor = {"name": "processes", "options": {"processes": {"workers": options.workers}}}
+    restore: dict[str, Any] = {"out": out.as_posix(), "overwrite": options.overwrite}
+    if options.calibrations:
+        restore["calibrations"] = Path(options.calibrations).expanduser().resolve().as_posix()
+    if options.darks:
+        restore["darks"] = Path(options.darks).expanduser().resolve().as_posix()
     inference: dict[str, Any] = {
-        "input": [Path(raw).expanduser().absolute().as_posix() for raw in told.raws],
-        "estimate": told.estimate, "strength": told.strength, "symmetries": told.symmetries,
-        "device": told.device,
+        "input": [Path(raw).expanduser().absolute().as_posix() for raw in options.raws],
+        "estimate": options.estimate, "strength": options.strength, "symmetries": options.symmetries,
+        "device": options.device,
     }  # fmt: skip
-    if told.files is not None:
-        inference["files"] = told.files
-    if told.crop is not None:
-        inference["crop"] = told.crop
-    if told.preview is not None:
-        inference["display"] = {"preview_side": told.preview}
-    if told.ratio is not None:
-        inference["exposure_ratio"] = {"value": told.ratio}
-    told_prior = {"prior": Path(told.prior).expanduser().resolve().as_posix()} if told.prior else {}
-    return {"inference": inference, "restore": restore, "executor": executor} | told_prior
+    if options.files is not None:
+        inference["files"] = options.files
+    if options.crop is not None:
+        inference["crop"] = options.crop
+    if options.preview is not None:
+        inference["display"] = {"preview_side": options.preview}
+    if options.ratio is not None:
+        inference["exposure_ratio"] = {"value": options.ratio}
+    prior = {"prior": Path(options.prior).expanduser().resolve().as_posix()} if options.prior else {}
+    return {"inference": inference, "restore": restore, "executor": executor} | prior
 
 
 class Workshop:
     """The settings of the environment `restore` with what the command line says, and the files it reads and writes; no Kedro session."""
 
-    def __init__(self, told: Namespace, out: Path) -> None:
+    def __init__(self, options: Namespace, out: Path) -> None:
         from kedro.io import DataCatalog
 
         from lowlight_kedro.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
         settings: dict[str, Any] = CONFIG_LOADER_ARGS | {"default_run_env": "restore"}
-        loader = CONFIG_LOADER_CLASS(str(conf_source()), env="restore", runtime_params=runtime_params(told, out), **settings)
+        loader = CONFIG_LOADER_CLASS(str(conf_source()), env="restore", runtime_params=runtime_params(options, out), **settings)
         self.parameters: dict[str, Any] = loader["parameters"]
         self.files = DataCatalog.from_config(loader["catalog"])
-        self.darks = bool(told.darks)
+        self.darks = bool(options.darks)
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """How each frame of this run ended."""
@@ -75,15 +75,15 @@ def restore_all(work: Workshop) -> list[dict[str, str]]:
     from lowlight_kedro.pipelines.preprocessing.nodes import index_frames
     from lowlight_kedro.pipelines.preprocessing.options import PreprocessingOptions
 
-    files, told = work.files, work.parameters
-    options, raws = InferenceOptions.model_validate(told["inference"]), files.load("inference_raws")
-    frames, unreadable = index_frames(raws, {}, PreprocessingOptions.model_validate(told["preprocessing"]))
+    files, parameters = work.files, work.parameters
+    options, raws = InferenceOptions.model_validate(parameters["inference"]), files.load("inference_raws")
+    frames, unreadable = index_frames(raws, {}, PreprocessingOptions.model_validate(parameters["preprocessing"]))
     selected, darks = select_frames(frames, options), files.load("darks")
     if work.darks:
         darks = [*named_darks(files.load("dark_raws"), selected), *darks]
     jobs = restore_frames(
-        raws, selected, NO_PAIRS, files.load("prior"), files.load("calibrations"), darks, SensorOptions.model_validate(told["sensor"]),
-        options, ExecutorOptions.model_validate(told["executor"]),
+        raws, selected, NO_PAIRS, files.load("prior"), files.load("calibrations"), darks,
+        SensorOptions.model_validate(parameters["sensor"]), options, ExecutorOptions.model_validate(parameters["executor"]),
     )  # fmt: skip
     files.save("restored", jobs)
     files.save("restored_index", index_pages(files.load("restored"), selected, options))
@@ -107,14 +107,14 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
-def _wrong(told: Namespace, out: Path) -> str | None:
+def _wrong(options: Namespace, out: Path) -> str | None:
     """What keeps the command from beginning; None = nothing."""
-    if told.calibrations and not any(Path(told.calibrations).expanduser().glob("[!.]*.json")):
-        return f"{told.calibrations} holds no calibration (*.json); give the folder that `kedro run --pipelines calibration` wrote"
-    if told.prior and not Path(told.prior).expanduser().is_file():
-        return f"{told.prior}: no such file; --prior takes the prior.safetensors that `kedro run --pipelines training` wrote"
-    if told.darks and not Path(told.darks).expanduser().exists():
-        return f"{told.darks} does not exist; give a folder of dark frames (raws taken with the lens cap on) by --darks"
+    if options.calibrations and not any(Path(options.calibrations).expanduser().glob("[!.]*.json")):
+        return f"{options.calibrations} holds no calibration (*.json); give the folder that `kedro run --pipelines calibration` wrote"
+    if options.prior and not Path(options.prior).expanduser().is_file():
+        return f"{options.prior}: no such file; --prior takes the prior.safetensors that `kedro run --pipelines training` wrote"
+    if options.darks and not Path(options.darks).expanduser().exists():
+        return f"{options.darks} does not exist; give a folder of dark frames (raws taken with the lens cap on) by --darks"
     return _unwritable(out) or _unwritable(out / "details")
 
 
@@ -151,20 +151,20 @@ def _attempt(work: Workshop, verbose: bool) -> tuple[list[dict[str, str]], int, 
         return [], 1, str(error) or type(error).__name__
 
 
-def restore(told: Namespace) -> int:
+def restore(options: Namespace) -> int:
     """Restore, and tell at the end what became of each file; returns the exit status."""
-    out = Path(told.out).expanduser().resolve()
-    reason = _wrong(told, out)
+    out = Path(options.out).expanduser().resolve()
+    reason = _wrong(options, out)
     if reason:
         print(f"lowlight: {reason}", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: faster where anything else runs
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    _loud(told.verbose)
-    work = Workshop(told, out)
+    _loud(options.verbose)
+    work = Workshop(options, out)
     with logging_redirect_tqdm():
-        unreadable, status, reason = _attempt(work, told.verbose)
+        unreadable, status, reason = _attempt(work, options.verbose)
     outcomes = work.outcomes()
     rows = [_row(name, outcome) for name, outcome in outcomes.items()]
     rows += [(Path(entry["file"]).name, "unreadable", "", "", entry["reason"]) for entry in unreadable]

@@ -112,11 +112,11 @@ def one_white(raw: Any, tags: Tags, values: NDArray[np.uint16], black: NDArray) 
     takes the greatest range above the first black for all, and puts what is wrong then into its white balance.
     """
     directory = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) or {}
-    told = np.asarray(directory.get(WHITE_LEVEL, ()), float)
+    levels = np.asarray(directory.get(WHITE_LEVEL, ()), float)
     other = directory.get(SAMPLE_FORMAT, (1,))[0] == FLOAT or directory.get(COMPRESSION, (1,))[0] == LOSSY
-    if tags.find(DNG_VERSION) is None or other or told.size not in (1, 3) or told.min() <= black.max():
+    if tags.find(DNG_VERSION) is None or other or levels.size not in (1, 3) or levels.min() <= black.max():
         return values, float(raw.white_level), np.ones(3)
-    whites = np.broadcast_to(told, 3)[:, None, None]
+    whites = np.broadcast_to(levels, 3)[:, None, None]
     span, white = whites - black, whites.max()
     if np.ptp(whites):
         values = np.clip(np.rint(black + (values - black) * ((white - black) / span)), 0, np.iinfo(np.uint16).max).astype(np.uint16)
@@ -152,12 +152,12 @@ def masked_areas(raw: Any, tags: Tags) -> tuple[list[Rectangle], str]:
     if not tags.find(DNG_VERSION):
         return beside((height, width), visible), ""
     directory = tags.image(raw.sizes.raw_height, raw.sizes.raw_width) or {}
-    told, levels = directory.get(MASKED_AREAS, ()), directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT
-    if not told or not levels:
+    numbers, levels = directory.get(MASKED_AREAS, ()), directory.get(SAMPLE_FORMAT, (1,))[0] != FLOAT
+    if not numbers or not levels:
         return [], ""
-    if len(told) % 4:
-        return [], f"MaskedAreas unusable: it holds {len(told)} numbers, expected four for each area"
-    areas = [Rectangle(*map(int, told[at : at + 4])) for at in range(0, len(told), 4)]
+    if len(numbers) % 4:
+        return [], f"MaskedAreas unusable: it holds {len(numbers)} numbers, expected four for each area"
+    areas = [Rectangle(*map(int, numbers[at : at + 4])) for at in range(0, len(numbers), 4)]
     for area in areas:
         inside = 0 <= area.top < area.bottom <= height and 0 <= area.left < area.right <= width
         apart = area.bottom <= visible.top or area.top >= visible.bottom or area.right <= visible.left or area.left >= visible.right

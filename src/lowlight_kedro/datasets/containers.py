@@ -165,8 +165,8 @@ def _x3f_names(file: BinaryIO) -> tuple[str, ...]:
         places = file.read(8 * min(count, MAX_BLOCKS))
         texts = file.read(2 * min(letters, 1 << 16)).decode("utf-16-le", "replace")
         pairs = (struct.unpack_from("<II", places, place) for place in range(0, len(places) - 7, 8))
-        told = {texts[name:].partition("\0")[0]: texts[value:].partition("\0")[0] for name, value in pairs}
-        return tuple(told.get(name, "") for name in ("CAMMANUF", "CAMMODEL"))
+        header = {texts[name:].partition("\0")[0]: texts[value:].partition("\0")[0] for name, value in pairs}
+        return tuple(header.get(name, "") for name in ("CAMMANUF", "CAMMODEL"))
     return ()
 
 

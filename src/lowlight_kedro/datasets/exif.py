@@ -55,8 +55,8 @@ def _short_enough(metadata: Metadata) -> tuple[dict[int, Entry], list[int]]:
 def left_out_of_jpeg(metadata: Metadata) -> list[str]:
     """What does not fit into a JPEG, in words."""
     lost = sorted(set(metadata.exif) - set(_short_enough(metadata)[0]))
-    told = [f"tag {number} of its EXIF directory, {len(metadata.exif[number].data)} bytes, which no JPEG holds" for number in lost]
-    return told + ([f"its XMP of {len(metadata.xmp)} bytes, which no JPEG holds"] if len(metadata.xmp) > MOST_IN_JPEG else [])
+    dropped = [f"tag {number} of its EXIF directory, {len(metadata.exif[number].data)} bytes, which no JPEG holds" for number in lost]
+    return dropped + ([f"its XMP of {len(metadata.xmp)} bytes, which no JPEG holds"] if len(metadata.xmp) > MOST_IN_JPEG else [])
 
 
 def blob(metadata: Metadata) -> bytes:

@@ -189,12 +189,12 @@ class JobsDataset(AbstractDataset[Jobs, dict[str, dict[str, Lazy]]]):
     def _failed(self, job: Job, error: BaseException) -> Outcome:
         """Record the failure, without a key, so that the next run tries again; files of an earlier success stay."""
         reason = str(error) or type(error).__name__
-        told = {
+        record = {
             "error": reason,
             "path": str(job.sources[0].path) if job.sources else job.name,
             FILES: self._recorded(job.name).get(FILES, {}),
         }
-        self._parts[RECORD].dataset(job.name).save(told)
+        self._parts[RECORD].dataset(job.name).save(record)
         return Outcome(job.name, "failed", reason, trace="".join(format_exception(error)))
 
     def preview(self, part: str = RECORD) -> ImagePreview:

@@ -79,10 +79,10 @@ class Metadata:
         main = {number: entry for number, entry in self.notes.items() if number not in exif}
         return replace(self, main=dict(self.main) | main, exif=dict(self.exif) | exif, notes={})
 
-    def saying(self, told: str) -> "Metadata":
+    def saying(self, description: str) -> "Metadata":
         """With our name and `told` as Software, and `told` as description where there is none."""
-        main = {DESCRIPTION: text(DESCRIPTION, told)} | dict(self.main)
-        return replace(self, main=main | {SOFTWARE: text(SOFTWARE, f"lowlight_kedro {__version__}, {told}")})
+        main = {DESCRIPTION: text(DESCRIPTION, description)} | dict(self.main)
+        return replace(self, main=main | {SOFTWARE: text(SOFTWARE, f"lowlight_kedro {__version__}, {description}")})
 
     def upright(self) -> "Metadata":
         """Of a picture in sRGB that was turned upright."""
@@ -270,9 +270,9 @@ def read_metadata(path: Path, frame: Frame) -> Metadata:
         lost.append(problem)
     if problem or not found["gps"]:
         gps = {}
-    told = {} if LENS_MODEL in exif else {entry.number: entry for entry in _by_libraw(path, exif)}
-    artist = {ARTIST: told.pop(ARTIST)} if ARTIST in told else {}
-    carried = {entry.number: entry for entry in _lens(found, xmp)} | told | _small(exif, lost, "EXIF")
+    by_libraw = {} if LENS_MODEL in exif else {entry.number: entry for entry in _by_libraw(path, exif)}
+    artist = {ARTIST: by_libraw.pop(ARTIST)} if ARTIST in by_libraw else {}
+    carried = {entry.number: entry for entry in _lens(found, xmp)} | by_libraw | _small(exif, lost, "EXIF")
     main = artist | _small(main, lost, "first") | dict(own.main)
     return Metadata(main, dict(own.exif) | carried, _small(gps, lost, "GPS"), xmp, tuple(dict.fromkeys(lost)), notes)
 

@@ -56,9 +56,9 @@ class Area:
     def of(cls, tags: Tags, sizes: Any) -> "Area":
         """By LibRaw's `sizes` and the file's ActiveArea."""
         whole = (0, 0, sizes.raw_height, sizes.raw_width)
-        told = (tags.image(sizes.raw_height, sizes.raw_width) or {}).get(ACTIVE_AREA, whole)
-        valid = len(told) == 4 and np.isfinite(told).all() and told[0] < told[2] and told[1] < told[3]
-        top, left, bottom, right = (int(side) for side in told) if valid else whole
+        area = (tags.image(sizes.raw_height, sizes.raw_width) or {}).get(ACTIVE_AREA, whole)
+        valid = len(area) == 4 and np.isfinite(area).all() and area[0] < area[2] and area[1] < area[3]
+        top, left, bottom, right = (int(side) for side in area) if valid else whole
         down, over = sizes.top_margin - top, sizes.left_margin - left
         return cls(sizes.top_margin, sizes.left_margin, down, over, (bottom - top, right - left))
 

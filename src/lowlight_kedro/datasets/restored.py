@@ -99,8 +99,8 @@ class RestoredDataset(JobsDataset):
         elif outcome.state == "kept":
             logger.info("%s: kept, it was done before", outcome.name)
         else:
-            told = "x{exposure_ratio:.3g} ({ratio_from}), noise from {noise_from}".format(**record)
-            logger.info("%s: %s, %.1f s", outcome.name, told, outcome.seconds)
+            summary = "x{exposure_ratio:.3g} ({ratio_from}), noise from {noise_from}".format(**record)
+            logger.info("%s: %s, %.1f s", outcome.name, summary, outcome.seconds)
 
     def _targets(self, job: Job) -> dict[str, list[str]]:
         return {part: [job.name] for part in self._parts if part != RECORD and (part in job.parts or not job.parts)}

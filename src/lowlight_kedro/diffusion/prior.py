@@ -55,8 +55,8 @@ def load_weights(module: nn.Module, prior: Checkpoint, *, optional: str | None =
     """
     own, weights = module.state_dict(), weights_of(prior)
     if optional:
-        mine, told = ({name: one for name, one in names.items() if name.startswith(optional)} for names in (own, weights))
-        weights = {name: tensor for name, tensor in weights.items() if mine or name not in told} | ({} if told else mine)
+        mine, theirs = ({name: one for name, one in names.items() if name.startswith(optional)} for names in (own, weights))
+        weights = {name: tensor for name, tensor in weights.items() if mine or name not in theirs} | ({} if theirs else mine)
     floats = [name for name, tensor in weights.items() if name in own and tensor.is_floating_point() and own[name].is_floating_point()]
     weights |= {name: weights[name].to(own[name].dtype) for name in floats}
     require_fit(own, weights, prior.source, FIX_PRIOR)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_kedro.evaluation.page_facts import Fact, brighter, frame_facts, seconds, told, warnings
+from lowlight_kedro.evaluation.page_facts import Fact, brighter, formatted, frame_facts, seconds, warnings
 from lowlight_kedro.evaluation.pictures import heat_colours, most_detailed
 
 QUALITIES = (92, 88, 84, 80, 76, 72, 66, 60, 54, 48, 42, 36, 30)  # JPEG, best first
@@ -134,11 +134,11 @@ def _uncertainty(page: Page, most_bytes: int) -> str:
     height, width = picture.shape[1:]
     shown = filled(
         "map.html", ratio=f"{width / height:.5f}", width=width, height=height, picture=embedded(picture, most_bytes),
-        colours=", ".join(heat_colours(9)), half=told(most / 2, "{:.2g}"), most=told(most, "{:.2g}"),
+        colours=", ".join(heat_colours(9)), half=formatted(most / 2, "{:.2g}"), most=formatted(most, "{:.2g}"),
     )  # fmt: skip
     caption = (
         "How far each pixel may be off: one standard deviation of linear light, where 1 is white; mean "
-        f"{told(page.record.get('mean_std'), '{:.2g}', 'not known')}."
+        f"{formatted(page.record.get('mean_std'), '{:.2g}', 'not known')}."
     )
     return f"<section><h2>Uncertainty</h2><figure>{shown}<figcaption>{caption}</figcaption></figure></section>\n"
 
@@ -177,7 +177,7 @@ def frame_page(page: Page, links: Mapping[str, str], picture_kb: float) -> str:
     """
     record, most, title = page.record, int(1000 * picture_kb), page.name.split("/")[-1]
     subtitle = [
-        record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}",
+        record.get("camera") or "unknown camera", f"ISO {formatted(record.get('iso'), missing='unknown')}",
         seconds(record.get("exposure_s")) if record.get("exposure_s") else "exposure time unknown",
         brighter(record["exposure_ratio"]),
     ]  # fmt: skip
@@ -221,7 +221,7 @@ def _image(picture: NDArray | None, most_bytes: int) -> str:
 
 def _shown(entry: Entry, link: str, most_bytes: int) -> str:
     record = entry.record
-    facts = [record.get("camera") or "unknown camera", f"ISO {told(record.get('iso'), missing='unknown')}"]
+    facts = [record.get("camera") or "unknown camera", f"ISO {formatted(record.get('iso'), missing='unknown')}"]
     facts += [seconds(record["exposure_s"])] if record.get("exposure_s") else []
     return ENTRY.substitute(
         link=escape(quote(link)), picture=_image(entry.picture, most_bytes), name=escape(entry.name),
@@ -242,6 +242,6 @@ def index_page(entries: Sequence[Entry], links: Mapping[str, str], picture_kb: f
     failed = [
         f"<dt>{escape(entry.name)}</dt><dd>{escape(str(entry.record.get('error')))}</dd>" for entry in entries if "error" in entry.record
     ]
-    told_of = f"{len(entries) - len(failed)} restored" + (f", {len(failed)} could not be restored" if failed else "")
+    subtitle = f"{len(entries) - len(failed)} restored" + (f", {len(failed)} could not be restored" if failed else "")
     listed = f"<section><h2>Could not be restored</h2><dl>{''.join(failed)}</dl></section>\n" if failed else ""
-    return filled("index.html", style=template("page.css") + template("index.css"), subtitle=told_of, entries=shown, failed=listed)
+    return filled("index.html", style=template("page.css") + template("index.css"), subtitle=subtitle, entries=shown, failed=listed)

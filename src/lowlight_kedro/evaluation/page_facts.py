@@ -24,7 +24,7 @@ SOURCES = {  # how a record's `noise_from` begins: what that means
 }
 
 
-def told(value: Any, form: str = "{:g}", missing: str = UNKNOWN) -> str:
+def formatted(value: Any, form: str = "{:g}", missing: str = UNKNOWN) -> str:
     """A number in `form`; `missing` for None, nan and what is infinite."""
     return form.format(value) if value is not None and math.isfinite(value) else missing
 
@@ -38,7 +38,7 @@ def seconds(value: float | None) -> str:
 
 def brighter(ratio: float) -> str:
     """What an exposure ratio does to the picture."""
-    return "as bright as the raw" if ratio == 1 else f"{told(ratio, '{:.4g}')} times as bright as the raw"
+    return "as bright as the raw" if ratio == 1 else f"{formatted(ratio, '{:.4g}')} times as bright as the raw"
 
 
 def noise_at(signal: float, noise: Mapping[str, Any], ratio: float) -> float:
@@ -53,7 +53,9 @@ def fraction(value: float) -> str:
 
 def _noise(record: Mapping[str, Any]) -> list[Fact]:
     noise, ratio = record["noise"], record["exposure_ratio"]
-    values = [f"{name.replace('_', ' ')} {told(value, '{:.3g}')}" for name, value in noise.items() if value and not isinstance(value, bool)]
+    values = [
+        f"{name.replace('_', ' ')} {formatted(value, '{:.3g}')}" for name, value in noise.items() if value and not isinstance(value, bool)
+    ]
     source = str(record["noise_from"])
     known = next((words for start, words in SOURCES.items() if source.startswith(start)), None)
     facts: list[Fact] = [("Noise", [known, source] if known else source)]
@@ -101,7 +103,9 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
         facts.append(
             (
                 "Shown",
-                "at that brightness" if shown == 1 else f"a further {told(shown, '{:.3g}')} times as bright, here and in the sRGB files",
+                "at that brightness"
+                if shown == 1
+                else f"a further {formatted(shown, '{:.3g}')} times as bright, here and in the sRGB files",
             )
         )
     if record.get("saturated_fraction") is not None:
@@ -114,12 +118,12 @@ def _brightness(record: Mapping[str, Any]) -> list[Fact]:
 def _restoration(record: Mapping[str, Any]) -> list[Fact]:
     estimate = ESTIMATES.get(record["estimate"], str(record["estimate"])).format(draws=record.get("draws"))
     computed = ", ".join(record[key] for key in ("device", "precision") if record.get(key))
-    time = told(record.get("seconds"), "{:.1f} s", "not measured") + (f" ({computed})" if computed else "")
+    time = formatted(record.get("seconds"), "{:.1f} s", "not measured") + (f" ({computed})" if computed else "")
     facts: list[Fact] = [
         ("Result", estimate), ("Method", f"diffusion prior {str(record['prior'])[:DIGITS]}, {record['guidance']}"), ("Time", time),
     ]  # fmt: skip
     if record.get("strength", 1) != 1:
-        facts.insert(1, ("Strength", f"{told(record['strength'])} of the result, the rest is the photo before"))
+        facts.insert(1, ("Strength", f"{formatted(record['strength'])} of the result, the rest is the photo before"))
     if record.get("crop"):
         facts.append(("Part", "top {}, left {}, height {}, width {} of the raw".format(*record["crop"])))
     return facts
@@ -128,14 +132,14 @@ def _restoration(record: Mapping[str, Any]) -> list[Fact]:
 def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, list[Fact]]:
     """By heading. `size`: height and width of the restored picture, upright."""
     camera: list[Fact] = [
-        ("Camera", record.get("camera") or UNKNOWN), ("ISO", told(record.get("iso"))), ("Exposure time", seconds(record.get("exposure_s"))),
-        ("Picture", f"{size[1]} x {size[0]} pixels"),
+        ("Camera", record.get("camera") or UNKNOWN), ("ISO", formatted(record.get("iso"))),
+        ("Exposure time", seconds(record.get("exposure_s"))), ("Picture", f"{size[1]} x {size[0]} pixels"),
     ]  # fmt: skip
     if record.get("lens_corrections"):
         names = ", ".join(record["lens_corrections"])
         camera.append(("Corrections of the lens", f"{names}: in the DNG files, for the editor; the pictures here do not show them"))
     if record.get("shading_most"):
-        camera.append(("Darker corners", f"brightened up to {told(record['shading_most'], '{:.2f}')} times, as the file asks"))
+        camera.append(("Darker corners", f"brightened up to {formatted(record['shading_most'], '{:.2f}')} times, as the file asks"))
     if record.get("metadata_lost"):
         camera.append(("Not carried over from the raw", ", ".join(record["metadata_lost"])))
     return {"Camera": camera, "Brightness": _brightness(record), "Noise": _noise(record), "Restoration": _restoration(record)}
@@ -143,15 +147,15 @@ def frame_facts(record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, l
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """What the record warns of."""
-    told = [record[name] for name in ("warning", "darks_warning") if record.get(name)]
+    warned = [record[name] for name in ("warning", "darks_warning") if record.get(name)]
     if record.get("colour_guessed"):
         missing = " and no ".join(record["colour_guessed"])
-        told.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")
+        warned.append(f"The file tells no {missing}: the colours are a guess. Set the white balance in an editor.")
     if "noise assumed" in record.get("notes", ()):
-        told.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
+        warned.append("Nothing tells the noise of this camera. That of a typical one was taken: too much or too little may be removed.")
     if "denoised before" in record.get("notes", ()):
-        told.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
+        warned.append("The file says that its noise was reduced before: detail may be taken for noise. Take the camera's own file.")
     undone = [note for note in record.get("notes", ()) if note.endswith("not done") or " unusable: " in note]
     if undone:
-        told.append(f"The file asks for more than is done here: {', '.join(undone)}.")
-    return told
+        warned.append(f"The file asks for more than is done here: {', '.join(undone)}.")
+    return warned

@@ -97,12 +97,12 @@ def score_tables(summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             stratum, of, method = place
             where = "all" if stratum == "all" else f"{stratum} {of}"
             first = group.iloc[0]
-            told = {
+            fields = {
                 "frames": where,
                 "method": method,
                 "n": f"{first['frames']} ({first['scenes']} scene{'' if first['scenes'] == 1 else 's'})",
             }
-            rows[place] = told | {row["metric"]: with_interval(row) for row in group.to_dict("records")}
+            rows[place] = fields | {row["metric"]: with_interval(row) for row in group.to_dict("records")}
         yield f"{keys[0]}: {keys[1]}, {keys[2]}", pd.DataFrame(rows.values())
 
 

@@ -103,11 +103,11 @@ def verdict(mean_square: float, correlation: float, expected: float | None = Non
     """
     if not np.isfinite(mean_square):
         return "not measured"
-    told = []
+    reasons = []
     if mean_square > LOUD * (1 if expected is None else expected):
-        told.append("more than the noise was taken away")
+        reasons.append("more than the noise was taken away")
     if expected is not None and mean_square < expected / LOUD:
-        told.append("there was less noise than told")
+        reasons.append("there was less noise than told")
     if correlation > RELATED:
-        told.append("what was taken away is smooth, as detail is")
-    return "; ".join(told) or "good"
+        reasons.append("what was taken away is smooth, as detail is")
+    return "; ".join(reasons) or "good"

@@ -231,9 +231,9 @@ def _digest(raws: Sequence[RawFile]) -> str:
 
 def _alike(rows: pd.DataFrame) -> dict[About, list[str]]:
     """Names by what darks of one map have in common; those whose file does not tell its ISO are left out."""
-    told = rows[rows["iso"] > 0]
-    shapes = zip(told["height"].astype(int), told["width"].astype(int), strict=True)
-    return alike(zip(told["frame"], zip(told["camera"], told["iso"], told["exposure_s"], shapes, strict=True), strict=True))
+    known = rows[rows["iso"] > 0]
+    shapes = zip(known["height"].astype(int), known["width"].astype(int), strict=True)
+    return alike(zip(known["frame"], zip(known["camera"], known["iso"], known["exposure_s"], shapes, strict=True), strict=True))
 
 
 def named_darks(raws: Mapping[str, RawFile], frames: pd.DataFrame) -> list[Darks]:

@@ -326,13 +326,13 @@ def estimate(
         light, std = running_moments(lambda number: light_of(drawn(number).x, observation), sampling.draws)
         return Estimate(light, std, f"{sampling.draws} draws")
     answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
-    told = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
+    spread = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
     light = light_of(answer.x, observation)
     if kind != "mean":
-        return Estimate(light, *told)
+        return Estimate(light, *spread)
     own = guidance(denoiser, answer.measurement).std
     if own is not None:
-        known = told[0] if told[1] == OF_THE_PRIOR else None
+        known = spread[0] if spread[1] == OF_THE_PRIOR else None
         std = light_std(own(answer.x), observation.scaling) if known is None else known
         light = without_faint_detail(light, std)
     remains, found = remains_of(answer.measurement, answer.x, observation.gains), 0
@@ -340,4 +340,4 @@ def estimate(
         seen = points.find(answer.measurement, answer.x, observation.photons, observation.operator.zero)
         seen.add_to(light, observation.scaling.scale / TILE_SLOPE)
         found = len(seen)
-    return Estimate(light, *told, remains, found)
+    return Estimate(light, *spread, remains, found)

@@ -110,7 +110,7 @@ def _profile(profiles: Profiles, response: Response, known: float, before: NDArr
     """
     root = profiles.root
     most = float(np.mean(np.square(LOUDEST * dark * root)))
-    if not profiles.told:
+    if not profiles.complete:
         return np.zeros(len(root)), np.zeros(len(root))
     seen, error = estimates(profiles, response)
     gone = dct(before * root)
@@ -149,7 +149,7 @@ def axis_power(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[f
     """For rows, then columns: P over R, by the median over all but the slow frequencies; 1 where lines share nothing. Nan: not measured."""
     found = []
     for profiles in profiles_of(measurement, mean, gains):
-        if not profiles.told:
+        if not profiles.complete:
             found.append(float("nan"))
             continue
         spectrum, left = profiles.whole()
@@ -198,9 +198,9 @@ def estimate(
             each.append(torch.from_numpy(offsets + _anchored(step, lines)).to(mean))
         return Lines(*each)
 
-    told = response(measurement, again, gains)
-    likely = found(told, LIKELY)
+    shown = response(measurement, again, gains)
+    likely = found(shown, LIKELY)
     if not likely:
         return likely
     off = before.rows - likely.rows, before.columns - likely.columns
-    return found(response(measurement, again, gains, off, told), 1.0)
+    return found(response(measurement, again, gains, off, shown), 1.0)

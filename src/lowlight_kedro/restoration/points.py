@@ -68,11 +68,11 @@ def _opened(x: Tensor) -> Tensor:
 def _candidates(measurement: Measurement, mean: Tensor) -> Tensor:
     """Pixels (N, 2), each the best within its square, by matched filters of light that is the same in all channels."""
     precision = measurement.mask / measurement.s.square()
-    told = ((measurement.y - _opened(mean)) * precision).sum(1, keepdim=True)
-    weight, best = precision.sum(1, keepdim=True), torch.full_like(told, -torch.inf)
+    weighed = ((measurement.y - _opened(mean)) * precision).sum(1, keepdim=True)
+    weight, best = precision.sum(1, keepdim=True), torch.full_like(weighed, -torch.inf)
     for width in SOUGHT:
-        profile = _profile(width, 0.0).to(told)
-        best = torch.maximum(best, _filtered(told, profile) / _filtered(weight, profile.square()).clamp(min=TINY).sqrt())
+        profile = _profile(width, 0.0).to(weighed)
+        best = torch.maximum(best, _filtered(weighed, profile) / _filtered(weight, profile.square()).clamp(min=TINY).sqrt())
     return torch.nonzero((best == _highest(best)) & (best >= PROMISING))[:, 2:]
 
 
@@ -105,12 +105,12 @@ def _fitted(measurement: Measurement, mean: Tensor, centres: Tensor, photons: Te
     bright = ((x - ground) * templates[len(templates) // 2]).sum(-1).clamp(min=TINY)
     colour = (bright / bright.mean(1, keepdim=True)).clamp(*COLOURS)[..., None]
 
-    told = (y - ground) * precision
-    along = (colour * (told @ templates.T)).sum(1)
+    weighed = (y - ground) * precision
+    along = (colour * (weighed @ templates.T)).sum(1)
     weight = (colour.square() * (precision @ templates.square().T)).sum(1).clamp(min=TINY)
     best = (along / weight.sqrt()).argmax(1)
     shape, point = templates[best][:, None], colour * templates[best][:, None]
-    parts, weights = (point * told).flatten(1), (point.square() * precision).flatten(1)
+    parts, weights = (point * weighed).flatten(1), (point.square() * precision).flatten(1)
     total, known = parts.sum(1), weights.sum(1).clamp(min=TINY)
     height, variance = total / known, 1 / known
     its_own = ((point * precision).square() * photons[:, None] * point).flatten(1).sum(1) * height.clamp(min=0) / known.square()

@@ -90,7 +90,7 @@ class Profiles:
     gram: NDArray
 
     @property
-    def told(self) -> bool:
+    def complete(self) -> bool:
         """Whether every line has a measured site."""
         return bool((self.gram.sum(axis=0) > 0).all())
 
@@ -186,7 +186,7 @@ def response(
     left = added - (again(replace(part, y=part.y + added)) - again(part))
     shown = profiles_of(replace(part, y=left), torch.zeros_like(left), gains)
     frequency = np.arange(side) / side
-    pairs = [(dct(one.double().cpu().numpy() * sums.root), sums) for one, sums in zip(tried, shown, strict=True) if sums.told]
+    pairs = [(dct(one.double().cpu().numpy() * sums.root), sums) for one, sums in zip(tried, shown, strict=True) if sums.complete]
     product, square = _of_channels(pairs, frequency)
     if before is not None:
         return replace(before, product=before.product + product, square=before.square + square)

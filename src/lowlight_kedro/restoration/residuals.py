@@ -75,14 +75,14 @@ class Remains:
     @property
     def verdict(self) -> str:
         """`good`, or what is likely wrong and what can be done."""
-        told = []
+        reasons = []
         if self.columns > STANDS_OUT:
-            told.append("columns of the sensor stand out: take dark frames")
+            reasons.append("columns of the sensor stand out: take dark frames")
         if self.rows > STANDS_OUT:
-            told.append("rows of the sensor stand out: take dark frames")
+            reasons.append("rows of the sensor stand out: take dark frames")
         if self.mean_square > LOUD:
-            told.append(f"{self.mean_square:.1f} times the noise that was told was taken away: calibrate it, if it is not detail")
-        return "; ".join(told) or "good"
+            reasons.append(f"{self.mean_square:.1f} times the noise that was told was taken away: calibrate it, if it is not detail")
+        return "; ".join(reasons) or "good"
 
 
 def remains_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> Remains:

@@ -89,9 +89,9 @@ def moved(measurement: Measurement, mean: Tensor, teeth: Comb, step: float, gene
     here, chosen = teeth.where, teeth.chosen
     sign = torch.randint(2, chosen.shape, generator=generator, device=generator.device).to(mean) * 2 - 1
     shift = step * sign * measurement.s[here]
-    told = torch.where(measurement.mask[here] > 0, measurement.y[here], mean[here])
+    centre = torch.where(measurement.mask[here] > 0, measurement.y[here], mean[here])
     y, mask = measurement.y.clone(), measurement.mask.clone()
-    y[here] = torch.where(chosen, told + shift, y[here])
+    y[here] = torch.where(chosen, centre + shift, y[here])
     mask[here] = torch.where(chosen, 1, mask[here])
     return replace(measurement, y=y, mask=mask), shift
 

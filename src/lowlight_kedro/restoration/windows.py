@@ -278,13 +278,13 @@ def windowed(
     if (size or 0) % multiple or (overlap or 0) % multiple:
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
     most = UNKNOWN_REACH if reach is None else reach
-    told = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
+    whole_spread = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
     if second is None:
         parts = on_fraction
     else:
         second, parts = replace(second, on_fraction=lambda done: on_fraction(SECOND * done)), lambda done: on_fraction((1 - SECOND) * done)
     return WholeFrames(
-        denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, parts, on_evaluation, second, told
+        denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, parts, on_evaluation, second, whole_spread
     )  # fmt: skip
 
 

@@ -216,10 +216,10 @@ def masked_black(
 
 def with_masked(frame: Frame, sensor_dn: NDArray, visible: Rectangle, areas: Sequence[Rectangle]) -> Frame:
     """`frame` with the black level that its masked sites tell, by channel and row; itself where they tell none."""
-    told = masked_black(sensor_dn, frame, visible, areas)
-    if told is None:
+    found = masked_black(sensor_dn, frame, visible, areas)
+    if found is None:
         return frame
-    facts, black, rows = told
+    facts, black, rows = found
     period = len(frame.cfa)
     level = np.tile(frame.black_level, (period // len(frame.black_level), period // frame.black_level.shape[1]))
     level = level + black[np.asarray(frame.cfa)]

@@ -150,8 +150,8 @@ def _answers(camera: str, iso: float, range_dn: float, sources: Sources) -> Iter
     if sources.given:
         yield sources.given, GIVEN
     for verdict in ("good", "poor"):
-        values, told = noise_from_calibrations(camera, iso, sources.calibrations, verdict)
-        yield values and normalised(values, range_dn), told
+        values, reason = noise_from_calibrations(camera, iso, sources.calibrations, verdict)
+        yield values and normalised(values, range_dn), reason
         if verdict == "good":
             try:
                 yield noise_from_table(camera, iso, range_dn, sources.table)
@@ -170,10 +170,10 @@ def choose_noise(camera: str, iso: float, range_dn: float, sources: Sources) -> 
         ValueError: no source knows it; the message holds every reason and how to give the numbers.
     """
     passed_over: list[str] = []
-    for values, told in _answers(camera, iso, range_dn, sources):
+    for values, reason in _answers(camera, iso, range_dn, sources):
         if values:
-            return values, told, passed_over
-        passed_over.append(told)
+            return values, reason, passed_over
+        passed_over.append(reason)
     raise ValueError(
         f"nothing tells the noise of {camera} at ISO {iso:g} (" + "; ".join(passed_over) + "); run `kedro run --pipelines calibration` on "
         "flats, darks or pairs of this camera, or give sensor.noise.gain and sensor.noise.read_noise in units of white - black"

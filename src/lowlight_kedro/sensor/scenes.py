@@ -152,9 +152,9 @@ def scene_of(frame: str, pattern: str) -> tuple[str, float]:
 
 def named(frames: pd.DataFrame, pattern: str) -> pd.DataFrame:
     """The frames with `scene`, and with the exposure time of their name where it tells one."""
-    told = [scene_of(frame, pattern) for frame in frames["frame"]]
-    seconds = pd.Series([exposure for _, exposure in told], index=frames.index)
-    return frames.assign(scene=[scene for scene, _ in told], exposure_s=seconds.fillna(frames["exposure_s"]), split="", partner="")
+    parsed = [scene_of(frame, pattern) for frame in frames["frame"]]
+    seconds = pd.Series([exposure for _, exposure in parsed], index=frames.index)
+    return frames.assign(scene=[scene for scene, _ in parsed], exposure_s=seconds.fillna(frames["exposure_s"]), split="", partner="")
 
 
 def _runs(group: pd.DataFrame, gap_s: float) -> Iterator[pd.DataFrame]:

@@ -75,19 +75,19 @@ def list_tiles(metadata: Metadata) -> list[dict[str, Any]]:
     """All tiles as records, everything that is said of each; errors as of `tile_table`, which takes a tenth of the memory."""
     tile_table(metadata)
     tiles = []
-    for inherited, told in _groups(metadata):
-        if isinstance(told, Mapping):
-            fields = [key for key in told if key not in inherited]
-            rows = zip(*(_column(field, {}, told) for field in fields), strict=True)
-            told = [dict(zip(fields, row, strict=True)) for row in rows]
-        tiles += [inherited | tile for tile in told]
+    for inherited, group in _groups(metadata):
+        if isinstance(group, Mapping):
+            fields = [key for key in group if key not in inherited]
+            rows = zip(*(_column(field, {}, group) for field in fields), strict=True)
+            group = [dict(zip(fields, row, strict=True)) for row in rows]
+        tiles += [inherited | tile for tile in group]
     return tiles
 
 
 def replace_tiles(metadata: Metadata, tiles: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """The metadata with other tiles, one for each of `list_tiles`, in that order; None leaves a tile out."""
     rest, new = iter(tiles), dict(metadata)
-    counts = [len(told["tile_id"] if isinstance(told, Mapping) else told) for _, told in _groups(metadata)]
+    counts = [len(group["tile_id"] if isinstance(group, Mapping) else group) for _, group in _groups(metadata)]
     kept = [[tile for _ in range(count) if (tile := next(rest)) is not None] for count in counts]
     if "tiles" in metadata:
         new["tiles"] = kept[0]
@@ -102,10 +102,10 @@ def clean_verdicts(table: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.s
     First `is_clean`; else `data_type` (long, clean / short, noisy); else the name: `_0.` marks an exposure
     under one second.
     """
-    told, kind = table["is_clean"], table["data_type"]
-    said, typed = told.notna().to_numpy(), kind.isin(CLEAN_TYPES + NOISY_TYPES).to_numpy()
+    clean_type, kind = table["is_clean"], table["data_type"]
+    said, typed = clean_type.notna().to_numpy(), kind.isin(CLEAN_TYPES + NOISY_TYPES).to_numpy()
     named = np.array([SHORT_EXPOSURE_MARK not in name for name in table["tile_id"]], bool)
-    clean = np.where(said, told.isin([True]).to_numpy(), np.where(typed, kind.isin(CLEAN_TYPES).to_numpy(), named))
+    clean = np.where(said, clean_type.isin([True]).to_numpy(), np.where(typed, kind.isin(CLEAN_TYPES).to_numpy(), named))
     return clean, np.where(said, "is_clean", np.where(typed, "data_type", "name"))
 
 
@@ -129,7 +129,7 @@ def fingerprint(metadata: Metadata, table: pd.DataFrame | None = None) -> str:
 
     `table`: its `tile_table`, where that was made already.
     """
-    digests = [told for file in metadata.get("files", []) if (told := file.get("digests"))]
+    digests = [digest for file in metadata.get("files", []) if (digest := file.get("digests"))]
     said = hashlib.sha256(json.dumps(digests, sort_keys=True).encode())
     for name, column in (tile_table(metadata) if table is None else table).items():
         said.update("\n".join([f"\n{name}", *map(str, column.tolist())]).encode())
@@ -233,10 +233,10 @@ def check_names(table: pd.DataFrame) -> list[Problem]:
 
 def check_splits(table: pd.DataFrame) -> list[Problem]:
     """Scenes whose tiles in a `tile_table` are in more than one split."""
-    told = table[["scene_id", "split"]].dropna().drop_duplicates()
+    splits = table[["scene_id", "split"]].dropna().drop_duplicates()
     return [
         Problem(scene, "split", f"the scene is in several splits: {', '.join(sorted(found))}")
-        for scene, found in told.groupby("scene_id", observed=True, sort=False)["split"] if len(found) > 1
+        for scene, found in splits.groupby("scene_id", observed=True, sort=False)["split"] if len(found) > 1
     ]  # fmt: skip
 
 

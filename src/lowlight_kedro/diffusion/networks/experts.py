@@ -74,10 +74,10 @@ class Second(nn.Module):
         level = variance.clamp(min=QUIETEST**2).sqrt()
         level_shown = level * (light.mean(1, keepdim=True).abs() + DARK).rsqrt()
         first, apart = shown(light), shown(other) - shown(light)
-        told = [
+        features = [
             first, 10 * apart, (apart / (level_shown + SLIGHT)).tanh(), measured.to(light), level.log() / 4 + 1.5, level_shown.log() / 2 + 2
         ]  # fmt: skip
-        followed = self.gate(torch.cat(told, 1)).float().sigmoid()
+        followed = self.gate(torch.cat(features, 1)).float().sigmoid()
         return torch.where(measured, light, torch.lerp(light, other, followed))
 
 

@@ -280,9 +280,9 @@ def evaluate_methods(
             yield {name: {"frame": name, "error": str(error)}}, {}, {}
             continue
         rows = {"methods": _rows(name, figures, records, evaluation.metrics, options.methods)} | found
-        told = captions(figures, evaluation.metrics, titles)
-        picture = comparison(shown, told, evaluation.picture_crop)
-        yield {name: valid_json({"frame": name} | rows)}, {name: picture}, {name: report_frame(name, shown, told, record)}
+        titled = captions(figures, evaluation.metrics, titles)
+        picture = comparison(shown, titled, evaluation.picture_crop)
+        yield {name: valid_json({"frame": name} | rows)}, {name: picture}, {name: report_frame(name, shown, titled, record)}
 
 
 def collect_methods(

@@ -104,8 +104,8 @@ def _covered(restored: NDArray, light: NDArray, std: NDArray, mask: NDArray, rec
     """Coverage of the long exposure; its own noise counts where it has the ISO, and so the noise, of the short one."""
     known = long.iso == record["iso"] and {"gain", "read_noise"} <= record["noise"].keys()
     variance = std.astype(np.float64) ** 2 + (reference_variance(light, long.white_balance, record["noise"]) if known else 0)
-    told = (restored, light, variance, mask)
-    return coverage(*told) | {"coverage_with_noise_of_long": known, "uncertainty": uncertainty_rows(*told)}
+    compared = (restored, light, variance, mask)
+    return coverage(*compared) | {"coverage_with_noise_of_long": known, "uncertainty": uncertainty_rows(*compared)}
 
 
 def evaluate_frame(
@@ -177,9 +177,9 @@ def evaluate_frames(
             continue
         kept = ("exposure_ratio", "iso", "guidance", "estimate", "evaluations", "seconds")
         row = {"frame": name, "scene": pair.scene or name, "long": pair.long} | {key: record[key] for key in kept} | figures
-        told = captions(figures, options.metrics, (INPUT, "restored"))
-        picture = comparison(display, told, options.picture_crop)
-        yield {name: valid_json(row | rows)}, {name: picture}, {name: report_frame(name, display, told, record, std)}
+        titled = captions(figures, options.metrics, (INPUT, "restored"))
+        picture = comparison(display, titled, options.picture_crop)
+        yield {name: valid_json(row | rows)}, {name: picture}, {name: report_frame(name, display, titled, record, std)}
 
 
 def captions(figures: Mapping[str, Any], metrics: list[str], titles: Iterable[str]) -> dict[str, str]:
@@ -201,8 +201,8 @@ def summarise(frame_metrics: Lazy, selected: pd.DataFrame, pairs: pd.DataFrame, 
         raise ValueError("no frame could be evaluated; see the warnings above")
     table = pd.DataFrame([{key: value for key, value in row.items() if key not in LISTS} for row in rows])
     figures = table.filter(regex="^(scaled|restored)_|^coverage_[0-9]+$|^chi2$").mean()
-    told = verdict(figures.get("coverage_90", float("nan")))
-    return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict(), "uncertainty": told}
+    judged = verdict(figures.get("coverage_90", float("nan")))
+    return table, {"frames": len(table), "data_range": 1.0, "mean": figures.to_dict(), "uncertainty": judged}
 
 
 def collect_scores(

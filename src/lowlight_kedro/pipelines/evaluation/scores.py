@@ -149,8 +149,8 @@ def uncertainty_rows(image: NDArray, truth: NDArray, variance: NDArray, mask: ND
         {"kind": "place", "at": (n + 0.5) / len(bins), "value": count / total, "count": total} for n, count in enumerate(bins.tolist())
     ]
     spread = [
-        {"kind": "spread", "at": told, "value": error, "count": count}
-        for told, error, count in spread_against_error(image, truth, variance, mask)
+        {"kind": "spread", "at": spread, "value": error, "count": count}
+        for spread, error, count in spread_against_error(image, truth, variance, mask)
     ]
     return held + place + spread
 

@@ -178,13 +178,13 @@ def _dark_of(frame: Frame, noise: NoiseModel, known: Sequence[Darks]) -> tuple[D
         dark = dark_signal(dark_map, frame, noise)
     except ValueError as error:
         return None, {"darks": None, "darks_warning": f"restored without darks: {error}"}
-    told = {
+    described = {
         "frames": list(dark_map.frames),
         "exposure_s": dark_map.exposure_s,
         "times_s": list(dark_map.times_s),
         "sites": len(dark_map.sites),
     }
-    return dark, {"darks": told, "darks_warning": choice.warned or None}
+    return dark, {"darks": described, "darks_warning": choice.warned or None}
 
 
 def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration) -> tuple[Frame, Exposure, dict[str, Any]]:
@@ -204,7 +204,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         whole.noise_known_as, whole.iso, range_dn(whole), shared.sensor.sources(shared.calibrations, own)
     )
     noise = noise_beside(noise, whole)
-    dark, told = _dark_of(whole, noise, shared.darks)
+    dark, of_darks = _dark_of(whole, noise, shared.darks)
     if dark is not None:
         signal, added_std = dark.taken_off(signal), dark.std
     ratio, why = exposure_ratio(whole, signal, paired, options.exposure_ratio)
@@ -217,7 +217,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None, "masked": frame.masked and vars(frame.masked),
     }  # fmt: skip
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std)
-    return frame, exposure, facts | told
+    return frame, exposure, facts | of_darks
 
 
 def restore_light(
@@ -252,7 +252,7 @@ def valid_json(value: Any) -> Any:
 
 def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], options: InferenceOptions) -> list[str]:
     """What people should know of a result at a glance, in a few words each."""
-    told = {
+    conditions = {
         "noise assumed": record["noise_from"] == ASSUMED,
         "without darks": record["darks_warning"] and not record["darks"],
         "denoised before": frame.denoised,
@@ -260,7 +260,7 @@ def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], optio
         "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,
         "metadata partly lost": set(metadata_lost) - {NOTES, NOTES_IN_DNG},
     }
-    return [*(f"{what} guessed" for what in frame.guessed), *frame.undone, *(note for note, holds in told.items() if holds)]
+    return [*(f"{what} guessed" for what in frame.guessed), *frame.undone, *(note for note, holds in conditions.items() if holds)]
 
 
 def restore_frame(raw: Callable[[], Frame], paired: float | None, name: str, shared: Restoration) -> dict[str, Any]:

@@ -75,14 +75,14 @@ def shape_shown(shape: tuple[int, int], aspect: float, orientation: int) -> tupl
     return (width, height) if orientation & 4 else (height, width)
 
 
-def defect_table(exposure: Exposure, told: NDArray | None) -> pd.DataFrame:
+def defect_table(exposure: Exposure, listed: NDArray | None) -> pd.DataFrame:
     """Where the photosites lie that did not count, as the sensor lies: row and column from 0, colour, signal (1 = white), who said so.
 
     `told` are those (H, W) that the file calls defective.
     """
     none = np.zeros(exposure.signal.shape, bool)
     row, column = np.nonzero(none if exposure.defects is None else exposure.defects)
-    by_file = (none if told is None else told)[row, column]
+    by_file = (none if listed is None else listed)[row, column]
     period, colours = len(exposure.cfa), np.asarray(exposure.cfa)
     return pd.DataFrame({
         "row": row, "column": column, "colour": np.array(list("RGB"))[colours[row % period, column % period]],
