@@ -12,7 +12,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from pydantic import ValidationError
 
-from lowlight_kedro.cli import read_params, run, sentence, split_items, told
+from lowlight_kedro.cli import read_params, run, sentence, split_items, with_sentences
 from lowlight_kedro.hooks import KnownNames
 from lowlight_kedro.pipeline_registry import register_pipelines
 from lowlight_kedro.pipelines.options import Choice
@@ -75,9 +75,9 @@ def test_an_error_is_its_sentence_and_a_fault_of_the_program_keeps_its_trace():
         raise error
 
     with pytest.raises(click.ClickException, match="not fit"):
-        told(fails)(ValueError("not fit"))
+        with_sentences(fails)(ValueError("not fit"))
     with pytest.raises(KeyError):
-        told(fails)(KeyError("ours"))
+        with_sentences(fails)(KeyError("ours"))
 
 
 @pytest.mark.parametrize("asked", [["--async"], ["--runner-params", "is_async=True"]])
@@ -190,7 +190,7 @@ def test_what_to_run_first_is_told_for_the_environment_at_hand(env, command, mon
 
     monkeypatch.chdir(ROOT)
     with pytest.raises(click.ClickException) as raised:
-        told(not_validated)(env=env)
+        with_sentences(not_validated)(env=env)
     assert raised.value.message == f"run `{command}` first"
 
 
@@ -200,8 +200,8 @@ def test_what_to_run_first_is_told_for_the_environment_at_hand(env, command, mon
 def test_an_environment_that_is_not_there_is_told_with_those_that_are(wanted, reason, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(click.UsageError, match=re.escape(reason)):
-        told(lambda **options: None)(env=wanted)
-    told(lambda **options: None)(env="demo")
+        with_sentences(lambda **options: None)(env=wanted)
+    with_sentences(lambda **options: None)(env="demo")
 
 
 @pytest.mark.parametrize(("flags", "chosen", "warned"), [("avx512_bf16", "bf16", False), ("avx2", "fp32", True)])

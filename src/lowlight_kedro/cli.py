@@ -108,7 +108,7 @@ def _require_environment(options: Mapping[str, Any]) -> None:
     raise click.UsageError(f"no environment {wanted!r} in {folder}/; {hint} {', '.join(known)}")
 
 
-def heeding_all(callback: Callable[..., Any]) -> Callable[..., Any]:
+def with_sentences(callback: Callable[..., Any]) -> Callable[..., Any]:
     """`callback` whose foreseen errors are sentences; a fault of the program keeps its traceback."""
 
     @wraps(callback)
@@ -139,7 +139,7 @@ def _option(option: click.Parameter) -> click.Parameter:
 
 run = copy(kedro_run)
 run.params = [_option(option) for option in kedro_run.params]
-run.callback = heeding_all(kedro_run.callback)  # type: ignore[arg-type]
+run.callback = with_sentences(kedro_run.callback)  # type: ignore[arg-type]
 
 
 @click.group(name="lowlight_kedro")
