@@ -219,7 +219,9 @@ def main() -> None:
     parser.add_argument("--darks", type=int, nargs="+", default=[0, 4], help="numbers of darks; 0 is without")
     parser.add_argument("--masked", type=int, default=0, help="masked columns, whole periods of the colour filters; 0 is without")
     parser.add_argument("--refreshes", type=int, default=1)
-    parser.add_argument("--off", nargs="*", default=[], choices=["defects", "rows", "saturation", "lines"], help="of inference.measurement")
+    parser.add_argument(
+        "--off", nargs="*", default=[], choices=["defects", "rows", "saturation", "lines", "black"], help="of inference.measurement"
+    )
     parser.add_argument("--csv", type=Path, help="figures of every scene as a file")
     options = parser.parse_args()
     prior, scenes = ll.load_prior(options.prior, "cpu"), list(held_out(options.photographs, options.scenes, options.side))

@@ -29,11 +29,12 @@ from lowlight_kedro.diffusion.memory import LiveBytes
 from lowlight_kedro.diffusion.networks import NETWORKS
 from lowlight_kedro.diffusion.prior import Prior
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration.estimates import LOCAL_REACH, posterior_mean
+from lowlight_kedro.restoration.estimates import posterior_mean
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, Posterior
 from lowlight_kedro.restoration.measurement import noise_levels
 from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.passes import LOCAL_REACH
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks

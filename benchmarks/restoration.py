@@ -47,9 +47,9 @@ import lowlight_kedro as ll
 from lowlight_kedro.api import LoadedPrior, Settings
 from lowlight_kedro.diffusion.samplers import finish
 from lowlight_kedro.evaluation.coverage import coverage
-from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance import GUIDANCE
 from lowlight_kedro.restoration.measurement import Measurement, local_mean, noise_levels
+from lowlight_kedro.restoration.passes import LOCAL_REACH
 from lowlight_kedro.restoration.settings import SYMMETRIES
 
 HIGHER = ("psnr_linear", "psnr_srgb", "ssim_linear", "ssim_srgb")  # is better

@@ -27,11 +27,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lowlight_kedro.restoration import saturation
-from lowlight_kedro.restoration.estimates import LOCAL_REACH
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.restoration.observation import Observation
 from lowlight_kedro.restoration.offsets import Spread, shift
+from lowlight_kedro.restoration.passes import LOCAL_REACH
 from lowlight_kedro.restoration.residuals import student_factor
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks

@@ -276,7 +276,7 @@ def test_verbose_shows_where_an_error_arose(photos, capfd):
 
 def test_draws_say_how_long_they_take(photos, capfd):
     assert main(["restore", "IMG_0001.dng", "--out", "draws", "--estimate", "sample", "--files", "jpeg"]) == 0
-    assert "estimate sample: the network is evaluated up to 40 times for a frame, here about" in capfd.readouterr().err
+    assert "estimate sample: the network is evaluated up to 40 times for a frame, here at most about" in capfd.readouterr().err
 
 
 def test_records_are_json_that_any_program_reads(photos):

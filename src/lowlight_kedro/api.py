@@ -214,6 +214,7 @@ def restore_exposure(
         "estimate": settings.estimate, "evaluations": counted.evaluations * settings.symmetries, "std_from": result.std_from,
         "defects": 0 if exposure.defects is None else int(exposure.defects.sum()),
         "points_of_light": result.points,
+        "black_above_header": result.black,
         "draws": settings.sampling.draws if settings.estimate == "mean_of_k" else None,
         "residual": result.remains and vars(result.remains) | {"verdict": result.remains.verdict},
     }  # fmt: skip

@@ -21,7 +21,7 @@ from lowlight_kedro.sensor.defects import outliers
 from lowlight_kedro.sensor.frame import LEAST_SIDE, Frame, normalise, range_dn, shaded
 from lowlight_kedro.sensor.masked import noise_beside
 from lowlight_kedro.sensor.noise import NoiseModel, PoissonGaussian
-from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise
+from lowlight_kedro.sensor.noise_sources import Assumed, Sources, choose_noise, variance_error
 
 TARGET_BRIGHTNESS = 0.1  # mean light of a result whose exposure ratio nobody tells
 NEUTRAL = (1.0, 1.0, 1.0)
@@ -128,6 +128,7 @@ def exposure_of(
     exposure = Exposure(
         signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise,
         defects=raw.defects if isinstance(raw, Frame) else None, shading=shading, added_std=None if dark is None else dark.std,
+        noise_error=None if dark is not None or (isinstance(raw, Frame) and raw.masked) else variance_error(source),
     )  # fmt: skip
     return exposure, source, matrix
 

@@ -13,16 +13,16 @@ from lowlight_kedro.restoration.estimates import (
     estimate,
     expected_evaluations,
     light_std,
-    mean,
     missing_capability,
-    refreshes_of,
     running_moments,
 )
 from lowlight_kedro.restoration.guidance import GUIDANCE, diffpir, noise_map, vamp
 from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
 from lowlight_kedro.restoration.lines import Lines
+from lowlight_kedro.restoration.measurement import smoothed
 from lowlight_kedro.restoration.observation import Exposure, Learned, Observation
 from lowlight_kedro.restoration.offsets import shift
+from lowlight_kedro.restoration.passes import mean, refreshes_of
 from lowlight_kedro.restoration.settings import Probing, Sampling, Structure
 from lowlight_kedro.sensor.cfa import BAYER_RGGB
 from lowlight_kedro.sensor.noise import CameraNoise, PoissonGaussian
@@ -294,3 +294,25 @@ def test_noise_levels_follow_the_estimate_no_closer_than_training_maps_follow_th
     near, middle, rim, dark = (float(last[15, column]) for column in (14, 18, 22, 24))
     assert near > 1.1 * middle > 1.1 * 1.1 * rim > 1.1 * 1.1 * 1.02 * dark
     assert dark == pytest.approx(float(last[0, 0]), rel=1e-3)
+
+
+@pytest.mark.parametrize(("found", "error", "evaluations"), [(None, 0.02, 1), (1e-3, 0.02, 2), (1e-3, None, 1)])
+def test_a_frame_that_shows_another_black_level_is_evaluated_again_without_it(monkeypatch, found, error, evaluations):
+    """Its noise level too is that of the light without it; where nobody knows the noise, it is not asked for."""
+    plain = replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3), noise_error=error)
+    monkeypatch.setattr("lowlight_kedro.restoration.black.blocks_of", lambda *fields: None)
+    monkeypatch.setattr("lowlight_kedro.restoration.black.estimate", lambda blocks, noise, known: found and np.full(3, found))
+    monkeypatch.setattr("lowlight_kedro.restoration.lines.worth_it", lambda signal, noise: True)
+    observation, counter = Observation(plain, SCALING, CPU, Structure(lines=False)), Counter()
+
+    def guidance(denoiser, measurement):
+        return replace(noise_map(denoiser, measurement), std=torch.zeros_like)
+
+    answer = mean(observation, counter, guidance, refreshes=1).measurement
+    assert counter.evaluations == evaluations
+    if evaluations == 2:
+        right = Observation(replace(plain, signal=plain.signal - np.float32(found)), SCALING, CPU, Structure(lines=False))
+        first = noise_map(Counter(), observation.measurement(observation.first(4))).mean()
+        expected = right.measurement(smoothed(first - found * right.gains, 4))
+        torch.testing.assert_close(answer.y, expected.y)
+        torch.testing.assert_close(answer.s, expected.s)

@@ -1,9 +1,6 @@
-"""Restore one short exposure: measurement, guidance and sampler put together.
+"""What the restoration of one short exposure gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is."""
 
-What a restoration gives: the posterior's mean, a draw, or the mean of draws; and how uncertain it is.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,147 +9,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction
 from lowlight_kedro.diffusion.draws import generator_for
-from lowlight_kedro.diffusion.samplers import SAMPLERS, Sampler, finish, karras_sigmas, steps_within
+from lowlight_kedro.diffusion.samplers import SAMPLERS, Sampler
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.plugins import choose
 from lowlight_kedro.restoration import points
 from lowlight_kedro.restoration.faint import without_faint_detail
 from lowlight_kedro.restoration.guidance import Guidance
-from lowlight_kedro.restoration.guidance.posterior import Posterior, capabilities
-from lowlight_kedro.restoration.measurement import Measurement, smoothed
-from lowlight_kedro.restoration.observation import Exposure, Learned, Observation
-from lowlight_kedro.restoration.offsets import NO_OFFSETS
+from lowlight_kedro.restoration.guidance.posterior import Posterior
+from lowlight_kedro.restoration.observation import Exposure, Observation
+from lowlight_kedro.restoration.passes import Solution, draw, mean, mean_of, refreshes_of
 from lowlight_kedro.restoration.residuals import Remains, remains_of
 from lowlight_kedro.restoration.settings import Kind, Probing, Sampling, Structure
 from lowlight_kedro.restoration.uncertainty import response_std
 from lowlight_kedro.sensor.tiles import TILE_SLOPE, from_tile_domain
 
-__all__ = ["Exposure", "Solution", "Structure", "draw", "light_of", "mean", "posterior_mean", "posterior_sample"]
-
 OF_THE_PRIOR = "the prior"  # which tells its own standard deviation
-LOCAL_REACH = 4  # pixels around a site whose measured values give the first estimate of its noise
-
-
-@dataclass(frozen=True)
-class Solution:
-    """x0 (1, 3, H, W), network units, and the measurement that it answers: with all that was learned before."""
-
-    x: Tensor
-    measurement: Measurement
 
 
 def light_of(x: Tensor, observation: Observation) -> NDArray[np.float32]:
     """x0 (1, 3, H, W) as white-balanced linear RGB (3, H, W), with what is known to be clipped at or above the clipping level."""
     tile = observation.scaling.to_tile(observation.project(x)[0].float())
     return from_tile_domain(tile).cpu().numpy()  # type: ignore[no-any-return]
-
-
-def mean_of(denoiser: DenoiserFunction, guidance: Guidance, measurement: Measurement) -> Tensor:
-    """E[x0 | y].
-
-    Raises:
-        ValueError: the guidance can only sample.
-    """
-    posterior = guidance(denoiser, measurement)
-    if posterior.mean is None:
-        raise ValueError("this guidance does not know the posterior mean, it can only sample")
-    return posterior.mean()
-
-
-def _around(x: Tensor) -> Tensor:
-    """The light that tells a noise level, from an estimate of x0: as smooth as the maps that priors learn from, which tell no detail."""
-    return smoothed(x, LOCAL_REACH)
-
-
-def refreshes_of(observation: Observation, wanted: int) -> int:
-    """How many posterior means go before: none where they would teach nothing but the noise level, which the local mean tells as well."""
-    return wanted if observation.teaches else 0
-
-
-def _refreshed(
-    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, x: Tensor, learned: Learned, count: int,
-    parts: DenoiserFunction, more: bool = False,
-) -> tuple[Tensor, Learned, Measurement | None]:  # fmt: skip
-    """`count` posterior means, each telling what the next one needs to know.
-
-    One `more` where lines were found, of which D took most for light, or sites lie at a floor, whose estimate begins far too high. It
-    leaves the row offsets as they are: with a prior that was learned, the first step towards them is the best.
-
-    And the measurement that the last one answers, if it taught nothing, so that it is the answer already.
-    """
-    for done in range(count + (more and count > 0)):
-        offsets = learned.offsets
-        if done == count and not (learned.lines or observation.piled):
-            break
-        measurement = observation.measurement(_around(x) if done else x, learned)
-        del x  # whole frames less while the prior works
-        x = mean_of(denoiser, guidance, measurement)
-        learned = observation.learn(measurement, x, learned, partial(mean_of, parts, guidance))
-        if not observation.surely_teaches and not learned.lines:
-            return x, learned, measurement
-        learned = replace(learned, offsets=offsets) if done == count else learned
-        del measurement
-    return x, learned, None
-
-
-@torch.no_grad()
-def mean(
-    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, refreshes: int, parts: DenoiserFunction | None = None
-) -> Solution:  # fmt: skip
-    """See `posterior_mean`; `parts`: the denoiser of parts of a frame, if that is another."""
-    # with one pass only, offsets have to count as noise of each photosite
-    apart = observation.spread if refreshes else NO_OFFSETS
-    x, learned, answered = _refreshed(
-        observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(apart), refreshes, parts or denoiser, more=True
-    )
-    if answered is not None:
-        return Solution(x, answered)
-    measurement = observation.measurement(_around(x) if refreshes else x, learned)
-    del x
-    return Solution(mean_of(denoiser, guidance, measurement), measurement)
-
-
-def _drawn(learned: Learned, generator: torch.Generator) -> Learned:
-    """Offsets drawn from their posterior: a sample of x0 given a sample of them is a sample of both."""
-    if learned.offsets is None:
-        return learned
-    return replace(learned, offsets=replace(learned.offsets, b=learned.offsets.draw(generator)))
-
-
-@torch.no_grad()
-def draw(
-    observation: Observation, denoiser: DenoiserFunction, guidance: Guidance, *, sampler: Sampler, evaluations: int, sigma_min: float,
-    sigma_max: float, refreshes: int, generator: torch.Generator, on_step: Callable[[], object] = lambda: None,
-    parts: DenoiserFunction | None = None,
-) -> Solution:  # fmt: skip
-    """See `posterior_sample`."""
-    offered = capabilities(guidance, denoiser)
-    if offered.draw is None and offered.denoiser is None:
-        raise ValueError("this guidance cannot sample; set inference.estimate=mean")
-    spent = refreshes * offered.mean_evaluations
-    if offered.mean is not None and 0 < spent < evaluations:
-        first, learned, _ = _refreshed(
-            observation, denoiser, guidance, observation.first(LOCAL_REACH), Learned(observation.spread), refreshes, parts or denoiser
-        )
-        evaluations -= spent
-        light = _around(first)
-    else:
-        first = light = observation.first(LOCAL_REACH)
-        learned = observation.learn_from_local_mean(first)
-    measurement = observation.measurement(light, _drawn(learned, generator))
-    del light
-    posterior = guidance(denoiser, measurement)
-
-    def states() -> Iterator[Tensor]:
-        if posterior.draw is not None:
-            return posterior.draw(first, evaluations, generator)
-        highest = max(sigma_max, 2 * float(observation.noise_level(first, learned.apart).max()))
-        x = first + highest * standard_normal(first, generator)
-        return sampler(posterior.denoiser, x, karras_sigmas(steps_within(sampler, evaluations), sigma_min, highest), generator)
-
-    return Solution(finish(states(), on_step), measurement)
 
 
 def posterior_mean(
@@ -203,6 +82,7 @@ class Estimate:
         std_from: how it was made, or why there is none.
         remains: what the mean left of the measurement; None for draws.
         points: how many points of light were given back what the mean lacked of them.
+        black: height (3,) of the black level above the header's, units of white - black, if the frame shows one.
     """
 
     light: NDArray[np.float32]
@@ -210,6 +90,7 @@ class Estimate:
     std_from: str
     remains: Remains | None = None
     points: int = 0
+    black: tuple[float, ...] | None = None
 
     def times(self, factor: float) -> "Estimate":
         """The same in brighter light."""
@@ -328,8 +209,9 @@ def estimate(
     answer = mean(observation, denoiser, guidance, refreshes=refreshes, parts=parts) if kind == "mean" else drawn(0)
     spread = _probed(answer, kind, denoiser, guidance, observation.scaling, probing, generator_for(f"probes of {name}", seed, 0, device))
     light = light_of(answer.x, observation)
+    black = None if answer.learned.black is None else tuple(answer.learned.black.tolist())
     if kind != "mean":
-        return Estimate(light, *spread)
+        return Estimate(light, *spread, black=black)
     own = guidance(denoiser, answer.measurement).std
     if own is not None:
         known = spread[0] if spread[1] == OF_THE_PRIOR else None
@@ -340,4 +222,4 @@ def estimate(
         seen = points.find(answer.measurement, answer.x, observation.photons, observation.operator.zero)
         seen.add_to(light, observation.scaling.scale / TILE_SLOPE)
         found = len(seen)
-    return Estimate(light, *spread, remains, found)
+    return Estimate(light, *spread, remains, found, black)

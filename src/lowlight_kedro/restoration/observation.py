@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration import lines, offsets, residuals, saturation
+from lowlight_kedro.restoration import black, lines, offsets, residuals, saturation
 from lowlight_kedro.restoration.lines import Lines
 from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, local_mean, noise_levels, observe, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.restoration.settings import Structure
-from lowlight_kedro.sensor.cfa import Cfa
+from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
 from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 Again = Callable[[Measurement], Tensor]
+Std = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Exposure:
         defects: photosites (H, W) that do not tell the light, see `sensor.defects`; None: none is known.
         shading: gains of the photosites, of the shape of `signal`: the light is signal * shading; None: 1.
         added_std: standard deviation (H, W) of what single photosites have beyond `noise`, see `sensor.dark_signal`; None: nothing.
+        noise_error: relative standard deviation of the variance that `noise` tells; None: nobody knows it, or the black level is known
+            better than the noise can tell it, from dark frames or masked photosites.
     """
 
     signal: NDArray
@@ -43,6 +46,7 @@ class Exposure:
     defects: NDArray | None = None
     shading: NDArray | None = None
     added_std: NDArray | None = None
+    noise_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,19 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Learned:
-    """What an estimate of x0 taught: leverage h, offsets, lines, clipped photosites, factors on s^2; None = nothing yet.
+    """What an estimate of x0 taught; None = nothing yet.
 
-    `apart`: the offsets that are not in s, because they are estimated, or will be from what is measured here.
+    Attributes:
+        apart: the offsets that are not in s, because they are estimated, or will be from what is measured here.
+        h: leverage. factor: of s^2.
+        black: height of the black level above the header's (3,), signal units, where the frame shows one, see `black`.
     """
 
     apart: Spread = NO_OFFSETS
     h: float = 0.0
     offsets: Offsets | None = None
     lines: Lines | None = None
+    black: Tensor | None = None
     clipped: Clipped | None = None
     factor: Tensor | None = None
 
@@ -83,7 +91,8 @@ class Observation:
         self.shading = None if exposure.shading is None else torch.from_numpy(exposure.shading)
         self.operator = Operator.of(exposure.cfa, exposure.white_balance, exposure.exposure_ratio, scaling, self.shading)
         self.white = saturation.level(exposure.noise)
-        self.lines = structure.lines and lines.worth_it(exposure.signal, exposure.noise)
+        dark = lines.worth_it(exposure.signal, exposure.noise)
+        self.lines = structure.lines and dark
         self.spread = Spread.of(exposure.noise, structure.rows, structure.black)
         self.places = torch.empty(0, dtype=torch.int64, device=device)
         if structure.saturation:
@@ -93,10 +102,12 @@ class Observation:
         floor = saturation.floor_of(exposure.signal, exposure.noise) if structure.saturation else None
         if floor is not None:
             lowest = exposure.signal <= floor if exposure.defects is None else (exposure.signal <= floor) & ~exposure.defects
-            dark = saturation.clipped(torch.from_numpy(lowest.astype(np.float32)), self.operator, 1.0)
-            self.places = torch.cat([self.blown, dark.to(device)])
+            lying = saturation.clipped(torch.from_numpy(lowest.astype(np.float32)), self.operator, 1.0)
+            self.places = torch.cat([self.blown, lying.to(device)])
         self.side = torch.ones(len(self.places), device=device)
         self.side[len(self.blown) :] = -1
+        unknown = structure.black and not self.spread.black and exposure.noise_error is not None
+        self.black = unknown and dark and not self.piled and exposure.cfa != UNFILTERED
 
     @property
     def gains(self) -> Tensor:
@@ -110,7 +121,7 @@ class Observation:
 
     @property
     def surely_teaches(self) -> bool:
-        """Whether there is anything to be learned from an estimate but the noise level, and lines, which few frames have."""
+        """Whether there is anything to be learned from an estimate but the noise level; lines and black, which few frames show, aside."""
         return bool(self.spread) or len(self.places) > 0 or self.structure.tails_nu is not None
 
     @property
@@ -121,7 +132,7 @@ class Observation:
     @property
     def teaches(self) -> bool:
         """Whether there may be anything but the noise level to be learned from an estimate."""
-        return self.lines or self.surely_teaches
+        return self.lines or self.black or self.surely_teaches
 
     def observed(self) -> tuple[Tensor, Tensor]:
         """y and mask as they were recorded, new tensors; what defects show was not measured."""
@@ -164,6 +175,10 @@ class Observation:
             gains = self.gains
             for rows in strips(y.shape[-2]):
                 y[..., rows, :] -= mask[..., rows, :] * learned.lines.shift(gains, rows)
+        if learned.black is not None:
+            taken = learned.black.reshape(1, 3, 1, 1) * self.gains
+            for rows in strips(y.shape[-2]):
+                y[..., rows, :] -= mask[..., rows, :] * at_rows(taken, rows)
         if learned.clipped is not None:
             self._replace_clipped(y, s, learned.clipped, learned.h)
         if learned.factor is not None:
@@ -178,10 +193,14 @@ class Observation:
         value, spread = saturation.stand_in(self.side * level, at, self.side * centre, others)
         saturation.replace_clipped(y, s, self.places, self.side * value, spread)
 
-    def learn(self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING, again: Again | None = None) -> Learned:
+    def learn(
+        self, measurement: Measurement, mean: Tensor, before: Learned = NOTHING, again: Again | None = None, std: Std | None = None
+    ) -> Learned:
         """From `mean`, the posterior mean (1, 3, H, W) given `measurement`, which came of what was learned `before`.
 
-        `again`: the posterior mean of a part of a measurement; without it no lines are learned.
+        Args:
+            again: the posterior mean of a part of a measurement; without it no lines are learned.
+            std: the posterior's standard deviation for its mean; without it no black level is learned.
         """
         if not self.teaches:
             return before
@@ -193,7 +212,19 @@ class Observation:
         taken = self._lines(seen, mean, before, again)
         spread = self.spread if taken is None or not bool(taken.rows.any()) else replace(self.spread, rows=0.0)
         found = offsets.estimate(seen, mean, spread, self.gains, before.offsets) if spread else None
-        return Learned(self.spread, h, found, taken, self._clipped(measurement, mean), factor)
+        level, lines_come_first = before.black, bool(taken) and not before.lines
+        if self.black and std is not None and level is None and not lines_come_first:
+            level = self._black(seen, mean, std(mean))
+        return Learned(self.spread, h, found, taken, level, self._clipped(measurement, mean), factor)
+
+    def _black(self, measurement: Measurement, mean: Tensor, std: Tensor) -> Tensor | None:
+        blocks = black.blocks_of(measurement, mean, std, self.gains, self.operator.zero, len(self.exposure.cfa))
+        found = black.estimate(blocks, self.exposure.noise, self.exposure.noise_error or 0.0)
+        return None if found is None else torch.from_numpy(found).to(mean)
+
+    def without_black(self, mean: Tensor, learned: Learned, before: Learned) -> Tensor:
+        """`mean` less the black level that it has taught."""
+        return mean if learned.black is None or before.black is not None else mean - learned.black.reshape(1, 3, 1, 1) * self.gains
 
     def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None) -> Lines | None:
         """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""

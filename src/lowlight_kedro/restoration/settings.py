@@ -75,7 +75,7 @@ class Structure:
     Attributes:
         saturation: clipped photosites say "at least", those piled up at black "at most"; otherwise they count as measured values.
         rows: offsets of sensor rows are estimated and taken off; otherwise they count as noise of each photosite.
-        black: likewise the black-level error of each channel.
+        black: likewise the black-level error of each channel; where the noise model has none, dark frames are asked for it, see `black`.
         lines: offsets of rows and columns, slow bands and halves are learned from dark frames that show them clearly, whatever the noise
             model knows.
         defects: photosites that are hot or dead are looked for, see `sensor.defects`; otherwise they count as measured values.

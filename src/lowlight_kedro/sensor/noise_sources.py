@@ -106,6 +106,17 @@ def noise_from_table(camera: str, iso: float, range_dn: float, table: Table) -> 
     return normalised(values, range_dn), f"table {name} at ISO {iso:g}"
 
 
+KNOWN_TO = {"given|parameters|calibration of .* from flats": 0.02, "calibration of .* from pairs|table": 0.1}
+"""Relative standard deviation of the variance that a source tells of a camera: read noise to 1 % where flats and darks of it measured it
+(docs/calibration.md), to 5 % from pairs, or from another camera of its kind."""
+
+
+def variance_error(source: str) -> float | None:
+    """How well the variance is known that a source tells; None: not at all, or by this frame itself and the black level of its header."""
+    known = [error for sources, error in KNOWN_TO.items() if re.match(sources, source)]
+    return known[0] if known and "(poor" not in source else None
+
+
 GIVEN = "parameters sensor.noise.gain and read_noise"
 ASSUMED = "assumption (camera unknown): calibrate it for a better result"
 Values = dict[str, float]

@@ -8,7 +8,7 @@ import pytest
 
 from lowlight_kedro.sensor.calibration.estimate import NoiseEstimate, Points
 from lowlight_kedro.sensor.calibration.record import from_entry, noise_from_calibrations, to_entry
-from lowlight_kedro.sensor.noise_sources import GIVEN, Sources, choose_noise
+from lowlight_kedro.sensor.noise_sources import ASSUMED, GIVEN, Sources, choose_noise, variance_error
 
 RANGE = 15871.0
 ESTIMATE = NoiseEstimate(
@@ -99,6 +99,15 @@ def test_the_most_trusted_source_wins(changes, gain, source):
     assert values["gain"] == pytest.approx(gain)
     assert told.startswith(source)
     assert len(passed_over) == {GIVEN: 0, f"{FLATS} (good": 0, "image (good": 3}.get(source, len(passed_over))
+
+
+def test_a_source_knows_the_variance_as_well_as_it_measured_it_and_a_frame_by_itself_does_not():
+    error = {
+        GIVEN: 0.02, f"{FLATS} (good: 5 levels)": 0.02, f"{FLATS.replace('flats', 'pairs')} (good: many)": 0.1,
+        "table Acme One at ISO 1600": 0.1, f"{FLATS} (poor: few)": None, f"{FLATS.replace('flats', 'image')} (good: many)": None,
+        "image (good: smooth)": None, "tag (poor: nobody knows)": None, ASSUMED: None,
+    }  # fmt: skip
+    assert {source: variance_error(source) for source in error} == error
 
 
 def test_the_image_is_not_measured_where_something_better_is_known():

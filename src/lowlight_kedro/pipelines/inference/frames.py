@@ -28,6 +28,7 @@ from lowlight_kedro.restoration.estimates import Estimate, expected_evaluations
 from lowlight_kedro.restoration.guidance import GUIDANCE, Guidance
 from lowlight_kedro.restoration.guidance.posterior import SIGMA_UNKNOWN, capabilities
 from lowlight_kedro.restoration.observation import Exposure
+from lowlight_kedro.restoration.passes import most_refreshes
 from lowlight_kedro.restoration.settings import Window
 from lowlight_kedro.sensor.calibration.estimate import tag_estimate
 from lowlight_kedro.sensor.calibration.single_image import image_estimate
@@ -36,7 +37,7 @@ from lowlight_kedro.sensor.dark_signal import Darks, DarkSignal, choose_darks, d
 from lowlight_kedro.sensor.frame import Frame, crop, normalise, part_of, range_dn, shaded
 from lowlight_kedro.sensor.masked import noise_beside
 from lowlight_kedro.sensor.noise import NOISE_MODELS, NoiseModel
-from lowlight_kedro.sensor.noise_sources import ASSUMED
+from lowlight_kedro.sensor.noise_sources import ASSUMED, variance_error
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,11 @@ class Restoration:
         ]  # fmt: skip
 
     def expected_seconds(self, pixels: float) -> tuple[int, float]:
-        """How often the network is evaluated for a frame, and about how many seconds that takes here, measured on a small image."""
+        """How often the network is evaluated for a frame at most, and about how many seconds that takes here, measured on a small image."""
         settings = self.settings
         evaluations = settings.symmetries * expected_evaluations(
-            settings.estimate, capabilities(self.guidance, self.prior.built.denoiser), refreshes=settings.refreshes,
-            sampling=settings.sampling, probing=settings.probing,
+            settings.estimate, capabilities(self.guidance, self.prior.built.denoiser),
+            refreshes=most_refreshes(settings.structure, settings.refreshes), sampling=settings.sampling, probing=settings.probing,
         )  # fmt: skip
         image, taken = torch.zeros(1, 3, TIMED_SIDE, TIMED_SIDE), []
         level = torch.full_like(image, TIMED_LEVEL)
@@ -216,7 +217,8 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None, "masked": frame.masked and vars(frame.masked),
     }  # fmt: skip
-    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std)
+    known = None if dark is not None or frame.masked else variance_error(source)
+    exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std, known)
     return frame, exposure, facts | of_darks
 
 
@@ -255,6 +257,7 @@ def _notes(frame: Frame, record: dict[str, Any], metadata_lost: list[str], optio
     conditions = {
         "noise assumed": record["noise_from"] == ASSUMED,
         "without darks": record["darks_warning"] and not record["darks"],
+        "black level corrected by the frame itself": record["black_above_header"] is not None,
         "denoised before": frame.denoised,
         "lens corrections left to the editor": frame.lens is not None,
         "no cfa: the raw has three values a pixel": frame.cfa == UNFILTERED and "cfa" in options.files,

@@ -82,7 +82,7 @@ def restore_frames(
     if pixels > (LARGE if options.estimate == "mean" else 0):
         evaluations, seconds = shared.expected_seconds(pixels)
         logger.warning(
-            "estimate %s: the network is evaluated up to %d times for a frame, here about %.0f s for %.1f megapixels",
+            "estimate %s: the network is evaluated up to %d times for a frame, here at most about %.0f s for %.1f megapixels",
             options.estimate, evaluations, seconds, pixels / 1e6,
         )  # fmt: skip
     return Jobs(jobs, shared, executor.build(), "restoring", "frame")

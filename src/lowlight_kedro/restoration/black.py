@@ -1,0 +1,166 @@
+"""The black level of each channel, learned from one dark frame: by how loud its places are, and by its darkest place.
+
+The noise model says how much light there is where the noise is so loud: Var = K (m - b) + r^2, with m the mean of what was measured at a
+place and b the height of the true black level above that of the header. So (photon transfer, Janesick 2007)
+
+    b = m - (Var - r^2) / K,   Var = E[(y - D)^2] + Var(x | y),
+
+D and Var(x | y) the mean and variance of the posterior. And light only adds: the darkest place shows b and a little light. Both are
+likelihoods of b (3,). The prior is a Gaussian, and a spike at 0, because most headers are right: b is believed where the frame
+shows it clearly better than 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowlight_kedro.restoration.measurement import Measurement, at_rows
+from lowlight_kedro.sensor.noise import NoiseModel, photon
+
+BLOCK, LEAST_BLOCKS, LEAST_SITES = 16, 4, 16  # photosites along a block, blocks along a frame, sites of a channel in a block
+SMOOTH, TEXTURE = 0.05, 0.3  # Var(x | y) over Var from which on a place counts less; relative error of Var(x | y)
+SCATTER = 1.3  # errors of b over those by which blocks scatter: D follows some of the noise (72 frames of 192 x 192)
+PLACES, CAREFUL = (2, 3, 4, 6), 2.0  # blocks along the places that may be the darkest; the one with the lowest mean + 2 standard errors
+TYPICAL, APART = 0.5, 0.1  # standard deviations of b and of what its channels differ by, units of the noise without light
+UNEVEN = 0.1  # the same units: of what dark places differ by without light
+DARKEST = 0.12  # light of the darkest place over the mean light, the median of 12 photographs
+LIKELIER = 1.0  # natural logarithm of a ratio: e times
+GRID = np.arange(-30, 31) * 0.04  # of b, the same units
+LEAST_ERROR = 0.05  # that it resolves
+AROUND = np.linspace(-8, 8, 321)  # standard errors of a place's mean
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sums over blocks of photosites, signal units.
+
+    Attributes:
+        sites, shown: number of measured sites, and what they show, (2, 3, rows, columns): by the colours of a chessboard whose fields are
+            periods of the colour filters.
+        left, unknown: (y - D)^2 + Var(x | y), and Var(x | y) alone, (3, rows, columns).
+    """
+
+    sites: NDArray
+    shown: NDArray
+    left: NDArray
+    unknown: NDArray
+
+
+def blocks_of(measurement: Measurement, mean: Tensor, std: Tensor, gains: Tensor, zero: float, period: int) -> Blocks:
+    """Those of a frame, without what is left over at its rim.
+
+    Args:
+        mean, std: of the posterior given `measurement`, (1, 3, H, W), network units.
+        gains, zero: see `lines.estimate`. period: of the colour filters.
+    """
+    height, width = (length // BLOCK for length in mean.shape[-2:])
+    columns = torch.arange(width * BLOCK, device=mean.device)
+    sums = []
+    for top in range(0, height * BLOCK, BLOCK):
+        rows = slice(top, top + BLOCK)
+        fields = (measurement.y, measurement.mask, mean, std, gains)
+        y, mask, d, s, gain = (at_rows(field, rows)[0, ..., : width * BLOCK] for field in fields)
+        field_of = (torch.arange(top, top + BLOCK, device=y.device)[:, None] // period + columns // period) % 2
+        unknown, shown = mask * (s / gain).square(), mask * (y - zero) / gain
+        left = mask * ((y - d) / gain).square() + unknown
+        each = [mask * (field_of == 0), mask * (field_of == 1), shown * (field_of == 0), shown * (field_of == 1), left, unknown]
+        sums.append(torch.stack(each).reshape(6, 3, BLOCK, width, BLOCK).sum(dim=(2, 4), dtype=torch.float64).cpu().numpy())
+    total = np.stack(sums, axis=2)
+    return Blocks(total[:2], total[2:4], total[4], total[5])
+
+
+def by_loudness(blocks: Blocks, noise: NoiseModel) -> tuple[NDArray, NDArray, NDArray]:
+    """b (3,), its standard error, and by how much b would be less if the variance of the model were twice as large.
+
+    Not below 0: more noise than the header's black explains is texture, or noise that the model does not know.
+    """
+    b, error, doubled = np.zeros(3), np.full(3, np.inf), np.zeros(3)
+    gain, dark, sites, shown = photon(noise), float(noise.variance(np.zeros(()))), blocks.sites.sum(axis=0), blocks.shown.sum(axis=0)
+    for channel in range(3):
+        seen = sites[channel] >= LEAST_SITES
+        if seen.sum() < 2:
+            continue
+        count = sites[channel][seen]
+        light, left, unknown = (field[channel][seen] / count for field in (shown, blocks.left, blocks.unknown))
+        variance = noise.variance(light)
+        weight = count / np.square(variance) / (1 + np.square(unknown / variance / SMOOTH))
+        weight /= weight.sum()
+        each = light - (left - dark) / gain
+        b[channel] = weight @ each
+        scatter = np.sqrt(np.square(weight) @ np.square(each - b[channel]))
+        error[channel] = SCATTER * np.hypot(scatter, TEXTURE * (weight @ unknown) / gain)
+        doubled[channel] = (weight @ variance) / gain
+    return b, error, doubled
+
+
+def _pooled(field: NDArray, size: int) -> NDArray:
+    """Sums over size x size blocks at all places (..., rows - size + 1, columns - size + 1)."""
+    return np.lib.stride_tricks.sliding_window_view(field, (size, size), axis=(-2, -1)).sum(axis=(-2, -1))
+
+
+def _darkest(sites: NDArray, shown: NDArray, noise: NoiseModel) -> tuple[float, float]:
+    """Of sums (2, rows, columns) of one channel: the place that the first half calls the darkest, as the second shows it, and its error."""
+    found = []
+    for size in (size for size in PLACES if size <= min(sites.shape[1:])):
+        count = _pooled(sites, size)
+        level = np.where(count >= LEAST_SITES, _pooled(shown, size) / np.maximum(count, 1), np.inf)
+        error = np.sqrt(noise.variance(np.where(np.isfinite(level), level, 0.0)) / np.maximum(count, 1))
+        bound = np.where(np.isfinite(level[1]), level[0] + CAREFUL * error[0], np.inf)
+        at = np.unravel_index(bound.argmin(), bound.shape)
+        found.append((float(bound[at]), float(level[1][at]), float(error[1][at])))
+    return min(found)[1:]
+
+
+def by_darkness(blocks: Blocks, noise: NoiseModel) -> tuple[NDArray, NDArray]:
+    """Mean (3,) of the darkest place of each channel, and its standard error.
+
+    It is chosen by one half of the sites and measured by the other, so that noise does not make it darker; each half chooses once.
+    """
+    both = np.array([
+        [_darkest(blocks.sites[order, channel], blocks.shown[order, channel], noise) for channel in range(3)] for order in ([0, 1], [1, 0])
+    ])  # fmt: skip
+    return both[..., 0].mean(axis=0), both[..., 1].mean(axis=0) / np.sqrt(1.5)  # the two are the same place in part
+
+
+def _darkest_is(above: NDArray, error: float, typical: float) -> NDArray:
+    """ln p of what the darkest place shows `above` b: light with p(l) ~ 1 / (l + typical), and noise; but for a constant."""
+    light = above[:, None] + error * AROUND
+    seen = np.exp(-np.square(AROUND) / 2) / (np.maximum(light, 0) + typical) * (light > 0)
+    return np.log(np.maximum(seen.sum(axis=1), 1e-300))
+
+
+def estimate(blocks: Blocks, noise: NoiseModel, known: float) -> NDArray | None:
+    """Height (3,) of the true black level above the header's, signal units; None where the frame does not tell that it is another.
+
+    Args:
+        known: relative standard deviation of the variance that the noise model tells.
+    """
+    if min(blocks.left.shape[1:]) < LEAST_BLOCKS or not photon(noise) > 0:
+        return None
+    dark = float(np.sqrt(noise.variance(np.zeros(()))))
+    loud, loud_error, doubled = (part / dark for part in by_loudness(blocks, noise))
+    level, level_error = (part / dark for part in by_darkness(blocks, noise))
+    loud_error, level_error = np.maximum(loud_error, LEAST_ERROR), np.hypot(level_error, UNEVEN)
+    if not (np.isfinite(loud_error).all() and np.isfinite(level).all()):
+        return None
+    typical = DARKEST * np.maximum(blocks.shown.sum(axis=(0, 2, 3)) / blocks.sites.sum(axis=(0, 2, 3)) / dark, 0.1)
+    each = np.stack(np.meshgrid(GRID, GRID, GRID, indexing="ij"), axis=-1)
+
+    def gaussian(off: NDArray, alone: NDArray, together: NDArray) -> NDArray:
+        """ln of a Gaussian density but for a constant, its covariance diag(alone^2) + together together^T."""
+        return -np.einsum("...i,ij,...j->...", off, np.linalg.inv(np.diag(alone**2) + np.outer(together, together)), off) / 2
+
+    red, green, blue = (_darkest_is(level[c] - GRID, level_error[c], typical[c]) for c in range(3))
+    louder = each - np.clip(each, loud, np.maximum(loud, 0))  # more noise than the header's black explains may be texture
+    likelihood = gaussian(louder, loud_error, known * doubled) + red[:, None, None] + green[:, None] + blue
+    prior = gaussian(each, np.full(3, APART), np.full(3, TYPICAL))
+    prior -= np.log(np.exp(prior).sum())
+    nothing = float(likelihood[(len(GRID) // 2,) * 3])  # at b = 0
+    peak = float((likelihood + prior).max())
+    posterior = np.exp(likelihood + prior - peak)
+    if np.log(posterior.sum()) + peak - nothing < LIKELIER:
+        return None
+    return np.asarray(dark * np.einsum("abc,abci->i", posterior, each) / posterior.sum())
