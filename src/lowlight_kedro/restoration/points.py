@@ -65,10 +65,9 @@ def _opened(x: Tensor) -> Tensor:
     return _highest(-_highest(-x))
 
 
-def _candidates(measurement: Measurement, mean: Tensor) -> Tensor:
+def _candidates(y: Tensor, precision: Tensor, mean: Tensor) -> Tensor:
     """Pixels (N, 2), each the best within its square, by matched filters of light that is the same in all channels."""
-    precision = measurement.mask / measurement.s.square()
-    weighed = ((measurement.y - _opened(mean)) * precision).sum(1, keepdim=True)
+    weighed = ((y - _opened(mean)) * precision).sum(1, keepdim=True)
     weight, best = precision.sum(1, keepdim=True), torch.full_like(weighed, -torch.inf)
     for width in SOUGHT:
         profile = _profile(width, 0.0).to(weighed)
@@ -90,41 +89,55 @@ def _solved(basis: Tensor, precision: Tensor, left: Tensor, expected: Tensor) ->
     return (amounts * basis).sum(1)
 
 
-def _fitted(measurement: Measurement, mean: Tensor, centres: Tensor, photons: Tensor, zero: float) -> tuple[Tensor, Tensor]:
-    """Which candidates are points (N,), and what the mean lacks of each (N, 3, 2 REACH + 1, 2 REACH + 1).
-
-    Least squares, weighed by the noise: of each template in the colour that the mean has there, then of what is missing.
-    """
-    templates, sharper = (_templates(scale).to(mean) for scale in (1.0, SHARPER))
-    precision = measurement.mask / measurement.s.square().clamp(min=TINY)
-    y, precision = (_squares(part, centres, REACH) for part in (measurement.y, precision))
+def _seen(mean: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A mean at candidates: squares (N, 3, S), ground and colour of a point (N, 3, 1), and how high its surroundings go (N,)."""
     x, around = (_squares(mean, centres, reach, "replicate") for reach in (REACH, FAR))
     side = torch.arange(-FAR, FAR + 1, device=mean.device).abs()
     around = around[..., (torch.maximum(side[:, None], side) > REACH).flatten()]
     ground = around.median(-1, keepdim=True).values
+    templates = _templates(1.0).to(mean)
     bright = ((x - ground) * templates[len(templates) // 2]).sum(-1).clamp(min=TINY)
     colour = (bright / bright.mean(1, keepdim=True)).clamp(*COLOURS)[..., None]
+    return x, ground, colour, (around - ground).mean(1).amax(1)
 
-    weighed = (y - ground) * precision
-    along = (colour * (weighed @ templates.T)).sum(1)
+
+def _best(y: Tensor, precision: Tensor, colour: Tensor) -> Tensor:
+    """The template (N,) that explains most of y, a point of this colour on no ground, by least squares."""
+    templates = _templates(1.0).to(y)
+    along = (colour * ((y * precision) @ templates.T)).sum(1)
     weight = (colour.square() * (precision @ templates.square().T)).sum(1).clamp(min=TINY)
-    best = (along / weight.sqrt()).argmax(1)
-    shape, point = templates[best][:, None], colour * templates[best][:, None]
-    parts, weights = (point * weighed).flatten(1), (point.square() * precision).flatten(1)
+    return (along / weight.sqrt()).argmax(1)
+
+
+def _measured(y: Tensor, precision: Tensor, point: Tensor, photons: Tensor) -> tuple[Tensor, Tensor]:
+    """The height of a point (N, 3, S) in y, and whether the noise, its own photons and a single site leave no doubt of it; (N,) each."""
+    parts, weights = (point * precision * y).flatten(1), (point.square() * precision).flatten(1)
     total, known = parts.sum(1), weights.sum(1).clamp(min=TINY)
     height, variance = total / known, 1 / known
     its_own = ((point * precision).square() * photons[:, None] * point).flatten(1).sum(1) * height.clamp(min=0) / known.square()
     most = parts.argmax(1, keepdim=True)
     others = (known - weights.gather(1, most)[:, 0]).clamp(min=TINY)
     without = (total - parts.gather(1, most)[:, 0]) / others
-    good = (height >= CERTAIN * variance.sqrt()) & (height >= COUNTED * (variance + its_own).sqrt()) & (without >= SEVERAL / others.sqrt())
-    good &= without >= AGREED * height
-    good &= (height >= CONTRAST * (ground - zero).clamp(min=0).mean((1, 2))) & ((around - ground).mean(1).amax(1) <= ALONE * height)
+    sure = (height >= CERTAIN * variance.sqrt()) & (height >= COUNTED * (variance + its_own).sqrt())
+    return height, sure & (without >= SEVERAL / others.sqrt()) & (without >= AGREED * height)
 
-    basis = torch.cat([torch.stack([point, colour * sharper[best][:, None]], 1), torch.eye(3).to(mean)[..., None] * shape[:, None]], 1)
+
+def _fitted(y: Tensor, precision: Tensor, mean: Tensor, centres: Tensor, photons: Tensor, zero: float) -> tuple[Tensor, Tensor]:
+    """Which candidates are points (N,), and what the mean lacks of each (N, 3, 2 REACH + 1, 2 REACH + 1).
+
+    Least squares, weighed by the noise: of each template in the colour that the mean has there, then of what is missing.
+    """
+    y, precision = (_squares(part, centres, REACH) for part in (y, precision))
+    x, ground, colour, surroundings = _seen(mean, centres)
+    best = _best(y - ground, precision, colour)
+    shape, sharper = (_templates(scale).to(mean)[best][:, None] for scale in (1.0, SHARPER))
+    height, sure = _measured(y - ground, precision, colour * shape, photons)
+    alone = (height >= CONTRAST * (ground - zero).clamp(min=0).mean((1, 2))) & (surroundings <= ALONE * height)
+
+    basis = torch.cat([torch.stack([colour * shape, colour * sharper], 1), torch.eye(3).to(mean)[..., None] * shape[:, None]], 1)
     expected = torch.tensor([SHAPE, SHAPE, COLOUR, COLOUR, COLOUR]).to(mean) * height[:, None].clamp(min=TINY)
     missing = _solved(basis.flatten(2), precision.flatten(1), (y - x).flatten(1), expected)
-    return good, missing.unflatten(1, (3, 2 * REACH + 1, 2 * REACH + 1))
+    return sure & alone, missing.unflatten(1, (3, 2 * REACH + 1, 2 * REACH + 1))
 
 
 @dataclass(frozen=True)
@@ -166,10 +179,11 @@ def find(measurement: Measurement, mean: Tensor, photons: Tensor, zero: float) -
         first = max(top - 2 * FAR, 0)
         rows = slice(first, min(top + STRIP + 2 * FAR, height))
         part, light = measurement.part(rows), mean[..., rows, :]
-        found = _candidates(part, light)
+        precision = part.mask / part.s.square().clamp(min=TINY)
+        found = _candidates(part.y, precision, light)
         found = found[(found[:, 0] >= top - first) & (found[:, 0] < top - first + STRIP)]
         for some in found.split(AT_ONCE):
-            good, squares = _fitted(part, light, some, photons, zero)
+            good, squares = _fitted(part.y, precision, light, some, photons, zero)
             centres.append(some[good] + torch.tensor([first, 0], device=mean.device))
             missing.append(squares[good])
     return Points(torch.cat(centres), torch.cat(missing))
