@@ -216,7 +216,7 @@ def pair():
     """A network that stands alone, and the same with second opinions by untrained gates."""
     torch.manual_seed(0)
     alone = awake(NETWORKS["experts"](**ALONE))
-    seconded = NETWORKS["experts"](**ALONE, second={name: {"depth": 3, "gate": 8} for name in CFAS})
+    seconded = NETWORKS["experts"](**ALONE, second={"bayer": {"depth": 3, "gate": 0, "twice": True}, "xtrans": {"depth": 3, "gate": 8}})
     seconded.general.load_state_dict(alone.general.state_dict())
     for second in seconded.second.values():
         awake(second.network)
@@ -239,6 +239,23 @@ def test_untrained_it_is_the_mean_of_both_answers_and_measured_values_stay(mosai
     with torch.no_grad():
         answer, other = second(light, sigma, mask), second.network.light(light, torch.where(mask, CLEAN, HIDDEN))
     torch.testing.assert_close(answer, torch.where(mask, light, (light + other) / 2))
+
+
+@pytest.mark.parametrize("mosaic", CFAS)
+@pytest.mark.parametrize("shape", [(48, 48), (42, 54)])
+def test_asked_twice_it_turns_with_its_image(mosaic, shape):
+    """Upside down every mosaic is the same one in another phase, and the answer the same upside down; asked once it is not."""
+    torch.manual_seed(0)
+    network, mask = clean_net(mosaic), measured(mosaic, 54, start=(1, 0))[..., : shape[0], : shape[1]]
+    light, sigma = torch.rand(1, 3, *shape), torch.where(mask, 0.01, HIDDEN)
+    turned = [image.flip(-1, -2) for image in (light, sigma, mask)]
+    with torch.no_grad():
+        apart = [
+            (second(light, sigma, mask) - second(*turned).flip(-1, -2)).abs().max()
+            for second in (Second(network, 0, twice=True), Second(network, 0))
+        ]
+    assert apart[0] < 1e-5
+    assert apart[1] > 1e-4
 
 
 @pytest.mark.parametrize("mosaic", CFAS)
@@ -305,6 +322,9 @@ def test_of_frames_it_has_windows_of_its_own_and_the_result_and_its_gradient_are
     torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(pulled_by_parts, pulled, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(one, in_windows(Denoiser(pair[0], 0.5))(x, sigma), atol=1e-4)
+    assert sum(fractions) == pytest.approx(1)
+    fractions.clear()
+    torch.testing.assert_close(parts.first(x, sigma), in_windows(Denoiser(pair[0], 0.5))(x, sigma), atol=1e-5, rtol=1e-5)
     assert sum(fractions) == pytest.approx(1)
     few, many = (in_windows(denoiser, memory_mb=memory_mb) for memory_mb in (16.0, 200.0))
     torch.testing.assert_close(few(x, sigma), many(x, sigma), atol=1e-5, rtol=1e-5)

@@ -238,6 +238,27 @@ def test_a_frame_that_teaches_nothing_but_its_noise_level_is_evaluated_once():
     assert refreshes_of(Observation(plain, SCALING, CPU, Structure(tails_nu=4.0)), 2) == 2
 
 
+class Seconded(Counter):
+    """With a part before second opinions, which is counted alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = 0
+
+    def first(self, x, sigma):
+        self.before += 1
+        return PRIOR.denoiser(x.double(), sigma.double()).to(x)
+
+
+def test_only_the_answer_asks_for_second_opinions():
+    """What goes before looks at measured values, which they leave as they are."""
+    denoiser, plain = Seconded(), replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3))
+    mean(observed(exposure()), denoiser, noise_map, refreshes=2)
+    assert (denoiser.before, denoiser.evaluations) == (2, 1)
+    mean(observed(plain), denoiser, noise_map, refreshes=refreshes_of(observed(plain), 2))
+    assert (denoiser.before, denoiser.evaluations) == (2, 2)
+
+
 def piled(shot):
     """The same cut off at black, with more than a quarter of its sites at the floor."""
     return replace(shot, signal=np.maximum(shot.signal, np.float32(0.02)))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import measurement
-from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_levels, observe
+from lowlight_kedro.restoration.measurement import Operator, local_mean, noise_levels, observe, steady_mean
 from lowlight_kedro.sensor.cfa import UNFILTERED, masks, sample
 from lowlight_kedro.sensor.frame import balanced
 from lowlight_kedro.sensor.noise import PoissonGaussian
@@ -111,6 +112,26 @@ def test_the_local_mean_of_a_flat_mosaic_is_flat(cfa):
     torch.testing.assert_close(local_mean(y, mask, 4), torch.full_like(y, SCALING.to_network(-0.4)))
 
 
+@pytest.mark.parametrize("cfa", [CFAS[0], CFAS[-1]])
+def test_of_few_photons_the_noise_level_is_told_by_many_sites(cfa, rng):
+    """The error of the level of flat light is less than half of a local mean's; with light enough an edge of light stays where it is."""
+    ratio, side, errors, edges = 30.0, 96, [], []
+    operator = Operator.of(cfa, WHITE_BALANCE, ratio, SCALING)
+    flat = torch.full((1, 3, side, side), SCALING.to_network(2 * 0.05 - 1))
+    edge = flat.clone()
+    edge[..., side // 2 :] = SCALING.to_network(2 * 0.3 - 1)
+    for light, gain, told in ((flat, 5e-3, errors), (edge, 1e-5, edges)):
+        noise = PoissonGaussian(gain, 1e-3)
+        level = partial(noise_levels, noise=noise, exposure_ratio=ratio, white_balance=WHITE_BALANCE, scaling=SCALING)
+        y, mask = observe(noise.sample(operator.signal(light[0]).numpy(), rng), operator)
+        told += [steady_mean(y, mask, 4, level), local_mean(y, mask, 4)]
+        if light is flat:
+            told[:] = [(level(mean) / level(flat) - 1).square().mean().sqrt() for mean in told]
+    assert errors[0] < 0.5 * errors[1]
+    near = (edges[0] - edges[1]).abs()[..., side // 2 - 8 : side // 2 + 8].mean()
+    assert near < 0.02 * float(edge.max() - edge.min())
+
+
 def test_strips_do_not_show(monkeypatch):
     """What is computed some rows at a time is what is computed at once, edges included."""
     x, noise = torch.rand(1, 3, 37, 20), PoissonGaussian(1e-3, 1e-3)
@@ -118,7 +139,8 @@ def test_strips_do_not_show(monkeypatch):
     told = []
     for rows in (1000, 8, 1):
         monkeypatch.setattr(measurement, "STRIP", rows)
-        told.append((noise_levels(x, noise, RATIO, WHITE_BALANCE, SCALING), local_mean(y, mask, 4)))
+        level = partial(noise_levels, noise=noise, exposure_ratio=RATIO, white_balance=WHITE_BALANCE, scaling=SCALING)
+        told.append((level(x), local_mean(y, mask, 4), steady_mean(y, mask, 4, level)))
     for other in told[1:]:
         torch.testing.assert_close(other, told[0])
     reference = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(y, (4,) * 4, mode="reflect"), 9, stride=1)

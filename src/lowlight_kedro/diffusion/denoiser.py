@@ -69,6 +69,11 @@ def spread_of(denoiser: DenoiserFunction) -> Any:
     return getattr(denoiser, "spread", None)
 
 
+def first_of(denoiser: DenoiserFunction) -> DenoiserFunction:
+    """What answers before second opinions, (x, sigma) -> D; a denoiser that has none, as a function, is that itself."""
+    return getattr(denoiser, "first", denoiser)
+
+
 def denoising_losses(
     denoiser: Denoiser, x0: Tensor, x: Tensor, sigma: Tensor, weight: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor]:  # fmt: skip

@@ -200,7 +200,10 @@ def reconstruct_prior(snapshots: Sequence[Checkpoint], sigma_rel: float) -> Chec
     return Checkpoint(tensors, identity(priors[-1].description) | facts)
 
 
-GATE = 24  # channels
+FOLLOWED = {  # how second opinions are asked and followed: in Bayer both networks are as good, and a learned gate no better than their mean
+    "bayer": {"gate": 0, "twice": True},
+    "xtrans": {"gate": 24, "twice": False},
+}
 
 
 def _in_units(name: str, options: Mapping[str, Any], own: Scaling, wanted: Scaling, source: str) -> dict[str, Any]:
@@ -259,7 +262,7 @@ def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple
 
 
 def with_second(prior: Checkpoint, networks: Mapping[str, MosaicNet]) -> Checkpoint:
-    """An assembled prior whose answers to mosaics are seconded by `networks`, which have no front, by gates that are untrained.
+    """An assembled prior whose answers to mosaics are seconded by `networks`, which have no front, as `FOLLOWED`, with untrained gates.
 
     Its `spread` is left out, see `assembled`.
 
@@ -273,7 +276,8 @@ def with_second(prior: Checkpoint, networks: Mapping[str, MosaicNet]) -> Checkpo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for mosaic, network in networks.items():
-            tensors |= {f"second.{mosaic}.{name}": tensor for name, tensor in Second(network, GATE).state_dict().items()}
-    choices = {mosaic: {"depth": len(network.convs) + 2, "gate": GATE} for mosaic, network in networks.items()}
+            second = Second(network, FOLLOWED[mosaic]["gate"])
+            tensors |= {f"second.{mosaic}.{name}": tensor for name, tensor in second.state_dict().items()}
+    choices = {mosaic: {"depth": len(network.convs) + 2} | FOLLOWED[mosaic] for mosaic, network in networks.items()}
     chosen = {"name": name, "options": options | {"second": choices}}
     return Checkpoint(tensors, prior.description | {"network": chosen}, prior.source)

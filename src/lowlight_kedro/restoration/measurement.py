@@ -1,6 +1,6 @@
 """One exposure as the posterior sees it: which values were measured, and how well."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from lowlight_kedro.sensor.noise import NoiseModel
 from lowlight_kedro.sensor.tiles import TILE_SLOPE
 
 STRIP = 64  # rows at a time: what a strip needs stays in cache
+DOUBT = 2.0  # times the mean square of noise: what a local mean adds and is no larger than this is left out
 
 
 @dataclass(frozen=True)
@@ -186,4 +187,25 @@ def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:
     mean = torch.empty_like(y)
     for rows in strips(y.shape[-2]):
         mean[..., rows, :] = _smooth(y, rows, reach) / _smooth(mask, rows, reach, y.dtype).clamp(min=1e-6)
+    return mean
+
+
+def steady_mean(y: Tensor, mask: Tensor, reach: int, noise_level: Callable[[Tensor], Tensor]) -> Tensor:
+    """`local_mean` where it says more than noise, else that of windows twice and four times as wide.
+
+    From the widest windows to those of `reach`, what the next ones add is shrunk towards 0 by 1 - DOUBT / z (James and Stein 1961), z its
+    mean square over the channels in units of the noise of their mean. Of few photons a noise level is then told by many photosites:
+    else it follows its own noise, and weighs sites as less sure where they came out bright.
+
+    Args:
+        noise_level: s (1, 3, H, W) where the light is an estimate of that shape.
+    """
+    mean = local_mean(y, mask, 4 * reach)
+    for narrower in (2 * reach, reach):
+        s = noise_level(mean)
+        for rows in strips(y.shape[-2]):
+            share = _smooth(mask, rows, narrower, y.dtype).clamp(min=1e-6)
+            added = _smooth(y, rows, narrower) / share - mean[..., rows, :]
+            z = (added.square() * share / s[..., rows, :].square()).mean(1, keepdim=True) * (2 * narrower + 1) ** 2
+            mean[..., rows, :] += (1 - DOUBT / z.clamp(min=DOUBT)) * added
     return mean

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from lowlight_kedro.diffusion.scaling import Scaling
 from lowlight_kedro.restoration import black, lines, offsets, residuals, saturation
 from lowlight_kedro.restoration.lines import Lines
-from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, local_mean, noise_levels, observe, strips
+from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, noise_levels, observe, steady_mean, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.sensor.cfa import UNFILTERED, Cfa
@@ -143,8 +144,8 @@ class Observation:
         return y.to(self.device), mask.to(self.device)
 
     def first(self, reach: int) -> Tensor:
-        """A first estimate of x0 that needs no prior."""
-        return local_mean(*self.observed(), reach)
+        """A first estimate of x0 that needs no prior: means of what was measured within `reach` pixels, see `steady_mean`."""
+        return steady_mean(*self.observed(), reach, partial(self.noise_level, apart=NO_OFFSETS))
 
     def project(self, x: Tensor) -> Tensor:
         """`x` with what is known to be clipped at or above the clipping level."""

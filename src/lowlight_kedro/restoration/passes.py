@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
+from lowlight_kedro.diffusion.denoiser import DenoiserFunction, first_of, standard_normal
 from lowlight_kedro.diffusion.samplers import Sampler, finish, karras_sigmas, steps_within
 from lowlight_kedro.restoration.guidance import Guidance
 from lowlight_kedro.restoration.guidance.posterior import capabilities
@@ -64,10 +64,13 @@ class Passes:
     guidance: Guidance
     parts: DenoiserFunction
 
-    def teach(self, measurement: Measurement, learned: Learned) -> tuple[Tensor, Learned, bool]:
-        """The posterior mean, what it taught beside what was `learned`, and whether that is nothing: then it is the answer already."""
+    def teach(self, measurement: Measurement, learned: Learned, answers: bool) -> tuple[Tensor, Learned, bool]:
+        """The posterior mean, what it taught beside what was `learned`, and whether that is nothing: then it is the answer already.
+
+        Where it never `answers`, second opinions are not asked: they leave what was measured as it is.
+        """
         posterior = self.guidance(self.denoiser, measurement)
-        x = mean_of(self.denoiser, self.guidance, measurement)
+        x = mean_of(self.denoiser if answers else first_of(self.denoiser), self.guidance, measurement)
         taught = self.observation.learn(measurement, x, learned, partial(mean_of, self.parts, self.guidance), posterior.std)
         nothing = not (self.observation.surely_teaches or taught.lines or taught.black is not None)
         return self.observation.without_black(x, taught, learned), taught, nothing
@@ -78,7 +81,7 @@ class Passes:
         for done in range(count):
             measurement = self.observation.measurement(_around(x) if done else x, learned)
             del x  # whole frames less while the prior works
-            x, learned, nothing = self.teach(measurement, learned)
+            x, learned, nothing = self.teach(measurement, learned, not self.observation.surely_teaches)
             if nothing:
                 return x, learned, measurement
         return x, learned, None
@@ -102,7 +105,7 @@ def mean(
     del x  # whole frames less while the prior works
     if refreshes and (learned.lines or observation.piled):
         offsets = learned.offsets
-        x, learned, _ = passes.teach(measurement, learned)
+        x, learned, _ = passes.teach(measurement, learned, answers=False)
         learned = replace(learned, offsets=offsets)
         measurement = observation.measurement(_around(x), learned)
         del x

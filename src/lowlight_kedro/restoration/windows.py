@@ -92,6 +92,12 @@ class WholeFrames:
         self.on_evaluation()
         return out
 
+    def first(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D before second opinions."""
+        if self.second is None:
+            return self(x, sigma)
+        return replace(self, second=None, on_fraction=lambda done: self.on_fraction(done / (1 - SECOND)))(x, sigma)
+
     def denoise(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
         """One batch of windows, on the device and in the precision asked for, or `full`; the result lies where `x` lies."""
         device = self.device or x.device

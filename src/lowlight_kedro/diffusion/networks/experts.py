@@ -40,24 +40,27 @@ class Second(nn.Module):
     """Light of a mosaic, from the light D that a first network made of it.
 
     D is sampled as a mosaic again, in which hardly any noise is left, and `network` demosaics that. The answer is D + g (D2 - D)
-    where nothing was measured, g in (0, 1) by convolutions that see both answers and the noise. Networks that learned apart err
-    apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not know what noise is. Measured
+    where nothing was measured, g = 1/2 or in (0, 1) by convolutions that see both answers and the noise. Networks that learned apart
+    err apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not know what noise is. Measured
     values stay as they are, and with them D(x; sigma -> 0) = x.
 
     Args:
         network: without a front.
-        width: channels of the gate; untrained it answers 1/2.
+        width: channels of the gate, which answers 1/2 untrained; 0: there is none.
+        twice: D2 is the mean of what the network answers and what it answers upside down, as which every pattern of ours is the same.
     """
 
-    def __init__(self, network: MosaicNet, width: int) -> None:
+    def __init__(self, network: MosaicNet, width: int, twice: bool = False) -> None:
         super().__init__()
-        self.network = network
-        self.gate = nn.Sequential(
-            nn.Conv2d(14, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.ReLU(),
-            nn.Conv2d(width, 3, 1),
-        )  # fmt: skip
-        nn.init.zeros_(self.gate[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.gate[-1].bias)  # type: ignore[arg-type]
+        self.network, self.twice = network, twice
+        self.gate: nn.Sequential | None = None
+        if width:
+            self.gate = nn.Sequential(
+                nn.Conv2d(14, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.ReLU(),
+                nn.Conv2d(width, 3, 1),
+            )  # fmt: skip
+            nn.init.zeros_(self.gate[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.gate[-1].bias)  # type: ignore[arg-type]
         self.multiple = lcm(network.side, network.multiple)  # windows of a frame then begin in the same phase
         self.reach = network.reach + NEARBY + 3
 
@@ -68,17 +71,26 @@ class Second(nn.Module):
 
     def forward(self, light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
         """Mean light (B, 3, H, W), white = 1, the noise of what was measured, and where that was, to the light to be followed."""
-        other = self.network.light(light, torch.where(sites_of(measured, self.pattern), CLEAN, HIDDEN))
+        other = self._demosaiced(light, measured)
+        if self.twice:
+            other = (other + self._demosaiced(light.flip(-1, -2), measured.flip(-1, -2)).flip(-1, -2)) / 2
+        followed = 0.5 if self.gate is None else self.gate(self._seen(light, other, sigma, measured)).float().sigmoid()
+        return torch.where(measured, light, torch.lerp(light, other, followed))
+
+    def _demosaiced(self, light: Tensor, measured: Tensor) -> Tensor:
+        """What the network makes of all sites of the mosaic that `measured` shows."""
+        return self.network.light(light, torch.where(sites_of(measured, self.pattern), CLEAN, HIDDEN))
+
+    @staticmethod
+    def _seen(light: Tensor, other: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
+        """What the gate is shown, (B, 14, H, W): the first answer and how far the other one is from it, what was measured and how well."""
         known = F.avg_pool2d(measured.to(light).sum(1, keepdim=True), 2 * NEARBY + 1, 1, NEARBY).clamp(min=1e-6)
         variance = F.avg_pool2d((sigma.square() * measured).sum(1, keepdim=True), 2 * NEARBY + 1, 1, NEARBY) / known
         level = variance.clamp(min=QUIETEST**2).sqrt()
         level_shown = level * (light.mean(1, keepdim=True).abs() + DARK).rsqrt()
         first, apart = shown(light), shown(other) - shown(light)
-        features = [
-            first, 10 * apart, (apart / (level_shown + SLIGHT)).tanh(), measured.to(light), level.log() / 4 + 1.5, level_shown.log() / 2 + 2
-        ]  # fmt: skip
-        followed = self.gate(torch.cat(features, 1)).float().sigmoid()
-        return torch.where(measured, light, torch.lerp(light, other, followed))
+        noise = level.log() / 4 + 1.5, level_shown.log() / 2 + 2
+        return torch.cat([first, 10 * apart, (apart / (level_shown + SLIGHT)).tanh(), measured.to(light), *noise], 1)
 
 
 class Seconds(nn.ModuleDict):
@@ -202,7 +214,7 @@ def experts(
 ) -> Experts:  # fmt: skip
     """See `Experts`; networks as `{name: ..., options: {...}}`, those of `mosaics`, by the name of the mosaic, with a `fade` besides.
 
-    `second`, by the name of the mosaic: `depth` of its `MosaicNet`, and `gate`, the channels of its gate.
+    `second`, by the name of the mosaic: `depth` of its `MosaicNet`, and `gate`, the channels of its gate, and `twice`, see `Second`.
     """
     from lowlight_kedro.diffusion.networks import NETWORKS
 
@@ -211,7 +223,9 @@ def experts(
 
     own = {name: Expert(built(choice), name, (choice["fade"][0], choice["fade"][1])) for name, choice in mosaics.items()}
     others = {
-        name: Second(mosaic_net(mosaic=name, black=black, white=white, depth=choice["depth"], front=()), choice["gate"])
+        name: Second(
+            mosaic_net(mosaic=name, black=black, white=white, depth=choice["depth"], front=()), choice["gate"], choice.get("twice", False)
+        )
         for name, choice in (second or {}).items()
     }
     return Experts(built(general), own, Seconds(others, black, white) if others else None, black, white, sigma_data)
