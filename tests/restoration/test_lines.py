@@ -11,6 +11,7 @@ from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 from lowlight_kedro.sensor.noise import PoissonGaussian
 
 SIDE, NOISE = 132, 0.1
+DARK = PoissonGaussian(1e-6, NOISE)
 GAINS = torch.tensor([2.0, 1.0, 1.6], dtype=torch.float64).reshape(1, 3, 1, 1)
 FREQUENCY = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)) * 2
 KEPT = torch.from_numpy(1 / (1 + (FREQUENCY / 0.15) ** 1.5))  # of noise and of light: light over noise and light
@@ -49,7 +50,7 @@ def again(part):
 
 def found(offset, cfa=BAYER_RGGB, seed=0, **known):
     measurement = measured(cfa, offset, seed)
-    return estimate(measurement, mean(measurement), GAINS, -1.0, again, NOISE, **known)
+    return estimate(measurement, mean(measurement), GAINS, -1.0, again, DARK, **known)
 
 
 def rms(x):
@@ -102,17 +103,17 @@ def test_a_fence_is_no_offset():
     fence = 3 * NOISE * (torch.arange(SIDE) % 17 < 3) * (torch.arange(SIDE)[:, None] > SIDE // 3)
     mask = torch.from_numpy(masks(BAYER_RGGB, (SIDE, SIDE)))[None]
     measurement = Measurement(mask * GAINS * (light + noise + fence), mask, NOISE * torch.ones(1, 3, SIDE, SIDE).double() * GAINS)
-    lines = estimate(measurement, mean(measurement), GAINS, -1.0, again, NOISE)
+    lines = estimate(measurement, mean(measurement), GAINS, -1.0, again, DARK)
     assert rms(lines.columns) < 0.15 * rms(fence)
 
 
 def test_the_lower_half_is_right_unless_its_light_would_be_negative():
     """A frame tells how far its halves are apart. Black is at -1 in the first case, where all light is positive, and at 0 in the second."""
     measurement = measured(BAYER_RGGB, STEP[None] - 2.0)
-    high = estimate(measurement, mean(measurement), GAINS, -10.0, again, NOISE).columns
+    high = estimate(measurement, mean(measurement), GAINS, -10.0, again, DARK).columns
     assert float(high[: SIDE // 2].abs().max()) == 0
     assert float(high[-1]) == pytest.approx(float(STEP[-1]), rel=0.3)
-    low = estimate(measurement, mean(measurement), GAINS, 0.0, again, NOISE).columns
+    low = estimate(measurement, mean(measurement), GAINS, 0.0, again, DARK).columns
     assert float(low[SIDE // 2 :].abs().max()) < 1e-12
     assert float(low[0]) == pytest.approx(-float(STEP[-1]), rel=0.3)
 
@@ -143,15 +144,15 @@ def test_lines_without_a_site_are_left_alone():
     mask = measurement.mask.clone()
     mask[..., 5, :] = 0
     blind = Measurement(measurement.y * mask, mask, measurement.s)
-    assert not estimate(blind, mean(blind), GAINS, -1.0, again, NOISE).rows.any()
+    assert not estimate(blind, mean(blind), GAINS, -1.0, again, DARK).rows.any()
 
 
 @pytest.mark.parametrize("offsets", [WHITE, WAVE, STEP], ids=["lines", "bands", "halves"])
 def test_what_is_louder_than_the_noise_in_the_dark_is_light(offsets):
     measurement = measured(BAYER_RGGB, offsets[None])
     light, size = mean(measurement), rms(offsets)
-    assert estimate(measurement, light, GAINS, -1.0, again, 3 * size)
-    assert not estimate(measurement, light, GAINS, -1.0, again, 0.3 * size)
+    assert estimate(measurement, light, GAINS, -1.0, again, PoissonGaussian(1e-6, 3 * size))
+    assert not estimate(measurement, light, GAINS, -1.0, again, PoissonGaussian(1e-6, 0.3 * size))
 
 
 def test_what_was_taken_off_before_is_part_of_what_is_found():

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
-from lowlight_kedro.restoration.profiles import BESIDE, SLOW, Profiles, Response, estimates_by_colour, idct
+from lowlight_kedro.restoration.measurement import Measurement
+from lowlight_kedro.restoration.profiles import BESIDE, SLOW, Profiles, Response, dct, estimates_by_colour, idct, loudness_of
+from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
+from lowlight_kedro.sensor.noise import PoissonGaussian
 
 LENGTH = 384
 KNOWN = np.array([0.3, 0.0, 0.15])  # what red, green and blue show
@@ -32,7 +36,7 @@ def test_the_error_is_the_one_that_is_told(mosaic):
     for _ in range(40):
         spectrum = np.where(np.arange(LENGTH) < LENGTH / SLOW, rng.normal(size=LENGTH), 0)
         profiles = shown(idct(spectrum), rng, sites)
-        seen, variance = estimates_by_colour(profiles, response(), np.zeros(LENGTH), 0.0)
+        (seen, variance), _ = estimates_by_colour(profiles, response(), np.zeros(LENGTH), 0.0)
         errors.append(seen - 10 * np.sqrt(sites.sum(axis=0).mean()) * spectrum[1 : LENGTH // SLOW])
         told.append(variance)
     ratio = np.mean(np.square(errors)) / np.mean(told)
@@ -55,8 +59,46 @@ def test_fast_offsets_of_lines_without_a_channel_are_no_slow_ones():
     scores = clean.scores.copy()
     scores[..., 0] += clean.gram[..., 0] * offsets  # the whole of a fast offset is shown
     dirty = Profiles(scores, clean.gram)
-    nothing, _ = estimates_by_colour(clean, flat, np.zeros(LENGTH), 0.0)
-    folded, _ = estimates_by_colour(dirty, flat, np.zeros(LENGTH), 0.0)
-    told, _ = estimates_by_colour(dirty, flat, fast, 0.0)
+    (nothing, _), _ = estimates_by_colour(clean, flat, np.zeros(LENGTH), 0.0)
+    (folded, _), _ = estimates_by_colour(dirty, flat, np.zeros(LENGTH), 0.0)
+    (told, _), _ = estimates_by_colour(dirty, flat, fast, 0.0)
     assert np.abs(folded - nothing).max() > 20
     np.testing.assert_allclose(told, nothing, atol=1e-6)
+
+
+@pytest.mark.parametrize("cfa", [BAYER_RGGB, XTRANS], ids=["bayer", "xtrans"])
+def test_loudness_tells_offsets_from_light(cfa):
+    """Of a frame whose prior takes everything for light, a wave of light and a wave that is none; as exactly as what lies beside says."""
+    noise, lines = PoissonGaussian(0.25, 1.0), np.arange(288)
+    gains, mask = torch.tensor([2.0, 1.0, 1.6], dtype=torch.float64).reshape(1, 3, 1, 1), torch.from_numpy(masks(cfa, (288, 288)))[None]
+    wave, light = np.cos(2 * np.pi * (lines + 0.5) / 48), 1.5 + np.cos(2 * np.pi * (lines + 0.5) / 72)
+    errors, told = [], []
+    for seed in range(4):
+        shown = noise.sample(np.repeat(light[:, None], 288, axis=1), np.random.default_rng(seed)) + wave[:, None]
+        y = mask * (torch.from_numpy(shown) * gains - 1)
+        mean = (torch.from_numpy(light + wave).reshape(1, 1, -1, 1) * gains - 1).expand_as(y)
+        rows, columns = loudness_of(Measurement(y, mask, torch.ones_like(y)), mean, torch.zeros_like(y), gains, -1.0, noise)
+        for found, offsets in ((rows, wave), (columns, 0 * wave)):
+            off = found[:, 0] - offsets
+            errors.append(dct(off - off.mean())[1:48])
+            told.append(dct(found[:, 1:].T)[:, 1:48])
+    assert np.mean(np.square(errors)) == pytest.approx(np.mean(np.square(told)), rel=0.35)
+    wave_at, light_at = np.array(errors)[::2, 2 * 288 // 48 - 1], np.array(errors)[::2, 2 * 288 // 72 - 1]
+    assert abs(wave_at.mean()) < 0.15 * 12  # of a wave of 12, as great as that of light
+    assert abs(light_at.mean()) < 0.1 * 12
+
+
+def test_loudness_mends_a_response_that_is_misjudged():
+    """D took twice as much of loud bands for light as of the faint ones that were tried."""
+    rng, sites = np.random.default_rng(0), np.ones((3, LENGTH))
+    alone, both = [], []
+    for _ in range(10):
+        spectrum = np.where(np.arange(LENGTH) < LENGTH / SLOW, rng.normal(size=LENGTH), 0)
+        offsets = 5 * idct(spectrum)
+        profiles = shown(offsets / 2, rng, sites)
+        beside = rng.normal(size=(LENGTH, 1 + BESIDE)) / 2
+        loud = Profiles(profiles.scores, profiles.gram, beside + np.eye(1, 1 + BESIDE) * offsets[:, None])
+        truth = dct(offsets * profiles.root)[1 : LENGTH // SLOW]
+        alone.append(estimates_by_colour(profiles, response(), np.zeros(LENGTH), 0.0)[1][0] - truth)
+        both.append(estimates_by_colour(loud, response(), np.zeros(LENGTH), 0.0)[1][0] - truth)
+    assert np.std(both) < 0.5 * np.std(alone)

@@ -6,7 +6,7 @@ posterior mean of one is (1 - N / P) of what is seen, where P is clearly above N
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,17 +17,19 @@ from lowlight_kedro.restoration.measurement import Measurement, at_rows
 from lowlight_kedro.restoration.profiles import (
     SLOW,
     SMOOTH,
+    Estimates,
     Profiles,
     Response,
     dct,
     estimates,
     estimates_by_colour,
     idct,
+    loudness_of,
     profiles_of,
     response,
     smoothed,
 )
-from lowlight_kedro.sensor.noise import NoiseModel
+from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 SLOWEST = 4  # the first frequencies along a profile, in half periods of the frame, that cannot be told from light
 CLEARLY = 2.5  # P over N, by their median, from which on lines of their own are believed: facades reach 2.2
@@ -70,7 +72,18 @@ def _apart(seen: NDArray, noise: NDArray, most: float) -> float:
     return variance if variance < most else 0.0
 
 
-def _halves(seen: NDArray, root: NDArray, noise: NDArray, most: float, asked: float) -> NDArray:
+def _contradicted(size: float, shape: NDArray, loud: Estimates | None) -> bool:
+    """Whether the noise says e times better that there is no step of this size: a step of light is louder."""
+    if loud is None:
+        return False
+    weight = shape / loud[1]
+    weight[0] = 0
+    variance = 1 / float(weight @ shape)
+    told = float(weight @ loud[0]) * variance
+    return (told - size) ** 2 - told**2 > 2 * variance
+
+
+def _halves(seen: NDArray, root: NDArray, noise: NDArray, most: float, asked: float, loud: Estimates | None) -> NDArray:
     """The step between the two halves of the lines, if it is there for sure; generalised least squares over all but the slowest waves.
 
     Twice: what is left after the first step is noise of the second, so that a slow band does not pass for a step.
@@ -83,17 +96,17 @@ def _halves(seen: NDArray, root: NDArray, noise: NDArray, most: float, asked: fl
         information = float(weight @ shape)
         size = float(weight @ seen) / information
     excess = size**2 * information
-    believed = excess > asked * SURE**2 and abs(size) < most
+    believed = excess > asked * SURE**2 and abs(size) < most and not _contradicted(size, shape, loud)
     return step * size * (1 - 1 / excess) if believed else np.zeros(len(root))
 
 
-def _bands(seen: NDArray, noise: NDArray, most: float, asked: float) -> NDArray:
-    """Variance of whitened slow bands at each frequency, where it is clear that there are some, and beside."""
+def _bands(seen: NDArray, noise: NDArray, shown: NDArray, most: float, asked: float) -> NDArray:
+    """Variance of whitened slow bands at each frequency, where it is clear that there are some, and beside; `shown`: P / N of each."""
     from scipy.ndimage import maximum_filter1d  # slow to import
 
     inside = slice(SLOWEST, len(seen) // SLOW)
     power = smoothed(np.square(seen[inside]), NARROW)
-    clear = maximum_filter1d((power > asked * BANDS * noise[inside]).astype(np.uint8), 2 * SMOOTH + 1, mode="constant")
+    clear = maximum_filter1d((smoothed(shown, NARROW)[inside] > asked * BANDS).astype(np.uint8), 2 * SMOOTH + 1, mode="constant")
     bands = np.zeros(len(seen))
     bands[inside] = np.where(clear, np.maximum(power - noise[inside], 0), 0)
     return bands if bands.mean() < most else np.zeros(len(seen))
@@ -113,6 +126,7 @@ def _profile(profiles: Profiles, response: Response, known: float, before: NDArr
     if not profiles.complete:
         return np.zeros(len(root)), np.zeros(len(root))
     seen, error = estimates(profiles, response)
+    told = profiles.by_loudness()
     gone = dct(before * root)
     seen += gone
     known, found = known * float(np.mean(np.square(root))), _apart(seen, error, most)
@@ -121,11 +135,13 @@ def _profile(profiles: Profiles, response: Response, known: float, before: NDArr
     slow, fast = slice(1, len(root) // SLOW), seen * apart / (apart + error) - gone
     fast[: slow.stop] = 0
     doubt = float(np.mean((apart * error / (apart + error))[slow.stop :]))
-    seen[slow], error[slow] = estimates_by_colour(profiles, response, fast, doubt)
+    sharp = seen - gone, error.copy()
+    (sharp[0][slow], sharp[1][slow]), (seen[slow], error[slow]) = estimates_by_colour(profiles, response, fast, doubt)
     seen[slow] += gone[slow]
-    step = _halves(seen, root, error + apart, LOUDEST * dark, asked)
+    step = _halves(seen, root, error + apart, LOUDEST * dark, asked, None if told is None else (told[0] + gone, told[1]))
     rest = seen - dct(step * root)
-    bands = _bands(rest, error + apart, most, asked)
+    shown = np.square(sharp[0] + gone - dct(step * root)) / (sharp[1] + apart)
+    bands = _bands(rest, error + apart, shown, most, asked)
     if not (found or step.any() or bands.any()):
         return np.zeros(len(root)), step
     variance = apart + bands
@@ -170,8 +186,8 @@ def worth_it(signal: NDArray, noise: NoiseModel) -> bool:
 
 
 def estimate(
-    measurement: Measurement, mean: Tensor, gains: Tensor, zero: float, again: Callable[[Measurement], Tensor], dark: float,
-    rows: float = 0.0, before: Lines | None = None,
+    measurement: Measurement, mean: Tensor, gains: Tensor, zero: float, again: Callable[[Measurement], Tensor], noise: NoiseModel,
+    rows: float = 0.0, before: Lines | None = None, std: Tensor | None = None,
 ) -> Lines:  # fmt: skip
     """Offsets of rows and columns from `mean`, the posterior mean (1, 3, H, W) given `measurement`.
 
@@ -181,15 +197,20 @@ def estimate(
     Args:
         gains: (1, 3, 1, 1) or (1, 3, H, W), network units per unit of signal; `zero`: the network value of no light.
         again: the posterior mean of a part of the measurement; asked four times.
-        dark: standard deviation of the noise of a site without light, signal units.
+        noise: of a site, signal units.
         rows: that of row offsets by the noise model.
         before: what is taken off the measurement already, and a part of the result.
+        std: of the posterior, as `mean`; None: how loud lines are tells nothing.
     """
+    dark = float(np.sqrt(noise.variance(np.zeros(()))))
     height, width = mean.shape[-2:]
     before = before or Lines(mean.new_zeros(height), mean.new_zeros(width))
     light = ((mean[..., ::APART, ::APART] - zero) / gains[..., ::APART, ::APART])[0]
     light = light + before.rows[::APART, None] + before.columns[::APART]
     sums = profiles_of(measurement, mean, gains)
+    if std is not None and photon(noise) > 0:
+        loud = loudness_of(measurement, mean, std, gains, zero, noise)
+        sums = replace(sums[0], loud=loud[0]), replace(sums[1], loud=loud[1])
 
     def found(response: Response, asked: float) -> Lines:
         each = []

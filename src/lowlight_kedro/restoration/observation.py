@@ -210,12 +210,13 @@ class Observation:
         factor = None if nu is None else residuals.student_factor(seen, mean, h, nu, before.factor)
         if factor is not None:
             factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
-        taken = self._lines(seen, mean, before, again)
+        doubt = std(mean) if std is not None and (self.lines or self.black) else None
+        taken = self._lines(seen, mean, before, again, doubt)
         spread = self.spread if taken is None or not bool(taken.rows.any()) else replace(self.spread, rows=0.0)
         found = offsets.estimate(seen, mean, spread, self.gains, before.offsets) if spread else None
         level, lines_come_first = before.black, bool(taken) and not before.lines
-        if self.black and std is not None and level is None and not lines_come_first:
-            level = self._black(seen, mean, std(mean))
+        if self.black and doubt is not None and level is None and not lines_come_first:
+            level = self._black(seen, mean, doubt)
         return Learned(self.spread, h, found, taken, level, self._clipped(measurement, mean), factor)
 
     def _black(self, measurement: Measurement, mean: Tensor, std: Tensor) -> Tensor | None:
@@ -227,12 +228,12 @@ class Observation:
         """`mean` less the black level that it has taught."""
         return mean if learned.black is None or before.black is not None else mean - learned.black.reshape(1, 3, 1, 1) * self.gains
 
-    def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None) -> Lines | None:
+    def _lines(self, measurement: Measurement, mean: Tensor, before: Learned, again: Again | None, std: Tensor | None) -> Lines | None:
         """Those found before and what is left of them; rows that are estimated as the noise model knows them stay so."""
         if not self.lines or again is None:
             return before.lines
-        dark = float(np.sqrt(self.exposure.noise.variance(np.zeros(()))))
-        found = lines.estimate(measurement, mean, self.gains, self.operator.zero, again, dark, self.spread.rows, before.lines)
+        noise, zero = self.exposure.noise, self.operator.zero
+        found = lines.estimate(measurement, mean, self.gains, zero, again, noise, self.spread.rows, before.lines, std)
         if before.lines is not None and self.spread.rows and not bool(before.lines.rows.any()):
             return replace(found, rows=torch.zeros_like(found.rows))
         return found

@@ -9,6 +9,8 @@ R (3, 3) the covariance of what they show of noise and light,
 
 R is measured beside the axis of the spectrum, where there is noise and light but nothing that a whole line shares, and K on a part of the
 frame, by asking D again with random offsets added. Fast offsets need no colours, and lines of a mosaic do not have all of them.
+
+What a line's noise tells is a fourth channel, with K = 1: light has photon noise, an offset has none (see `black`).
 """
 
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.restoration.measurement import Measurement, at_rows, strips
+from lowlight_kedro.restoration.measurement import smoothed as smoothed_light
+from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 BESIDE = 6  # frequencies beside the axis that tell R
 SMOOTH = 3  # frequencies on either side over which powers are averaged
@@ -31,7 +35,13 @@ TRIED, TILT = 0.2, 0.5  # standard deviation of the offsets that are tried, in u
 BINS = np.array([1, 3, 6, 12, 24, 48]) / PART  # frequencies between which the response of the channels is averaged
 LIMITS = ((-7.0, 0.3), (3.0, 4.0))  # of ln f0 and a
 LEAST_NOISE = 1e-3  # of what the channels show together, that each has of its own: light that D missed may have one colour everywhere
+TEXTURED = 0.05  # Var(x | y) over Var from which on a site's noise counts less, as in `black`
+OUTLYING, FEWEST = 25.0, 8  # squared residuals count up to 5 standard deviations; sites of a channel in a line whose mean can be taken off
+LOUD_SMOOTH = 10  # frequencies over which the error of what loudness tells is averaged: it is nearly white
+MISJUDGED = 0.3  # relative error of K where the offsets are as loud as the noise: D takes a loud band differently from a faint one
 TINY = 1e-12
+
+Estimates = tuple[NDArray, NDArray]  # by frequency, and the variance of their errors
 
 
 def dct(values: NDArray, axis: int = -1) -> NDArray:
@@ -84,10 +94,16 @@ class Response:
 
 @dataclass(frozen=True)
 class Profiles:
-    """Of the L lines of one direction, by channel and slowest waves along the line: scores and their information, (3, L, 1 + BESIDE)."""
+    """Of the L lines of one direction, by slowest waves along the line.
+
+    Attributes:
+        scores, gram: of each channel, and their information, (3, L, 1 + BESIDE).
+        loud: offsets by how loud the noise is, (L, 1 + BESIDE), signal units but for a constant; None: nothing tells the prior's doubt.
+    """
 
     scores: NDArray
     gram: NDArray
+    loud: NDArray | None = None
 
     @property
     def complete(self) -> bool:
@@ -120,6 +136,13 @@ class Profiles:
         scores[..., 0] -= self.gram[..., 0] * offsets
         return replace(self, scores=scores)
 
+    def by_loudness(self) -> Estimates | None:
+        """Whitened offsets (L,) by frequency as the noise of lines tells them, but for the first, and the variance of their error."""
+        if self.loud is None:
+            return None
+        spectra = dct(self.loud.T * self.root)
+        return spectra[0], smoothed(np.square(spectra[1:]).mean(axis=0), LOUD_SMOOTH)
+
 
 def _waves(length: int, like: Tensor) -> Tensor:
     """(length, 1 + BESIDE): no wave, then the slowest ones, of mean square 1."""
@@ -145,6 +168,46 @@ def profiles_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[
     pairs = ([torch.cat(part, dim=1) for part in zip(*of_rows, strict=True)], of_columns)
     rows_, columns = (Profiles(*(part.double().cpu().numpy() for part in pair)) for pair in pairs)
     return rows_, columns
+
+
+def loudness_of(
+    measurement: Measurement, mean: Tensor, std: Tensor, gains: Tensor, zero: float, noise: NoiseModel
+) -> tuple[NDArray, NDArray]:  # fmt: skip
+    """`Profiles.loud` of rows, then of columns: m - Var / K, weighted by 1 / Var^2 and less where D is in doubt.
+
+    Args:
+        std: of the posterior, as `mean`. zero: network value of no light.
+    """
+    height, width = mean.shape[-2:]
+    gain, doubt = photon(noise), smoothed_light(std.square(), 4)
+    along, down = _waves(width, mean), _waves(height, mean)
+    columns = [torch.zeros(3, 1, width, dtype=torch.float64, device=mean.device) for _ in range(2)]
+    for rows in strips(height):
+        part, mask = measurement.part(rows), measurement.mask[0, :, rows]
+        columns[0] += (mask * (part.y - mean[..., rows, :])[0]).sum(dim=1, keepdim=True, dtype=torch.float64)
+        columns[1] += mask.sum(dim=1, keepdim=True, dtype=torch.float64)
+    of_rows, of_columns = [], torch.zeros(2, width, 1 + BESIDE, dtype=torch.float64, device=mean.device)
+    for rows in strips(height):
+        part, d, g = measurement.part(rows), mean[0, :, rows], at_rows(gains, rows)[0]
+        mask, residual = part.mask[0], part.y[0] - d
+        variance = noise.variance((d - zero) / g)
+        weight = mask / variance.square() / (1 + (doubt[0, :, rows] / g.square() / variance / TEXTURED).square())
+        sums = (mask * residual).sum(dim=2, keepdim=True), mask.sum(dim=2, keepdim=True)
+        for direction, (total, count) in enumerate((sums, columns)):
+            free = torch.where(count >= FEWEST, count / (count - 1).clamp(min=1), 1.0).to(mean)
+            off = torch.where(count >= FEWEST, total / count.clamp(min=1), 0.0).to(mean)
+            square = ((residual - off) / g).square() * free
+            seen = (part.y[0] - zero) / g - (square.minimum(OUTLYING * variance) + (std[0, :, rows] / g).square()) / gain
+            if direction == 0:
+                of_rows.append(torch.stack([(weight * seen).sum(dim=0) @ along, weight.sum(dim=0) @ along]))
+            else:
+                of_columns += torch.stack([(weight * seen).sum(dim=0).mT @ down[rows], weight.sum(dim=0).mT @ down[rows]])
+    shown, waves = zip(*(part.double().cpu().numpy() for part in (torch.cat(of_rows, dim=1), of_columns)), strict=True)
+    found = []
+    for score, weight_of in zip(shown, waves, strict=True):
+        level = score[:, :1] / np.maximum(weight_of[:, :1], TINY)
+        found.append(np.concatenate([level, (score - level * weight_of)[:, 1:] / np.maximum(weight_of[:, :1], TINY)], axis=1))
+    return found[0], found[1]
 
 
 def _middle(length: int, side: int) -> slice:
@@ -221,15 +284,17 @@ def _of_channels(pairs: list[tuple[NDArray, Profiles]], frequency: NDArray) -> t
     return product, square
 
 
-def estimates(profiles: Profiles, response: Response) -> tuple[NDArray, NDArray]:
+def estimates(profiles: Profiles, response: Response) -> Estimates:
     """Whitened offsets (L,) by frequency as the sums over all sites of a line tell them, and the variance of their error."""
     spectrum, left = profiles.whole()
     fraction = response(np.arange(len(spectrum)) / len(spectrum))
     return spectrum / fraction, left / fraction**2
 
 
-def estimates_by_colour(profiles: Profiles, response: Response, fast: NDArray, doubt: float) -> tuple[NDArray, NDArray]:
+def estimates_by_colour(profiles: Profiles, response: Response, fast: NDArray, doubt: float) -> tuple[Estimates, Estimates]:
     """The same of the slow offsets, by all channels: of frequencies 1 to L // SLOW.
+
+    Twice: as K is, which tells best whether there are any, and as K may be misjudged by, which tells best how large they are.
 
     Args:
         fast: whitened offsets of higher frequencies (L,), which would be seen as slow ones, because not all lines have all channels.
@@ -240,13 +305,30 @@ def estimates_by_colour(profiles: Profiles, response: Response, fast: NDArray, d
     shown = response(frequency)
     spectra, part, where = profiles.without(idct(shown * fast) / profiles.root).by_channel()
     slow = slice(1, length // SLOW)
-    beside = spectra[:, 1:, :]
-    left = smoothed(np.einsum("cwf,dwf->cdf", beside, beside) / BESIDE)[..., slow]
     folded = doubt * float(np.mean(np.square(shown[slow.stop :]))) * np.outer(part, part) * np.cov(where, bias=True)
-    left = np.moveaxis(left + folded[..., None], -1, 0)
-    left = left + (LEAST_NOISE * np.trace(left, axis1=1, axis2=2) / 3 + TINY)[:, None, None] * np.eye(3)
     known = part * response.of_channels(frequency[slow]).T  # (n, 3)
-    weight = np.linalg.solve(left, known[..., None])[..., 0]
-    information = np.maximum((weight * known).sum(axis=1), TINY)
-    seen = (weight * spectra[:, 0, slow].T).sum(axis=1) / information
-    return seen, 1 / information
+    own = np.einsum("cwf,cwf->cf", spectra[:, 1:], spectra[:, 1:]).mean(axis=0)[slow] / BESIDE
+    least = (LEAST_NOISE * smoothed(own) + TINY) * np.eye(3)[..., None] + folded[..., None]
+    beside = spectra[:, 1:, :]
+    left = smoothed(np.einsum("cwf,dwf->cdf", beside, beside) / BESIDE)[..., slow] + least
+    told = profiles.by_loudness()
+    if told is not None:
+        spectra = np.concatenate([spectra[:, 0], told[0][None]])[:, None]
+        known = np.pad(known, [(0, 0), (0, 1)], constant_values=1.0)
+        left = np.pad(left, [(0, 1), (0, 1), (0, 0)])  # it has nothing to do with what the colours show
+        left[3, 3] = told[1][slow]
+    left = np.moveaxis(left, -1, 0)
+    here = spectra[:, 0, slow].T
+    first = _told(here, left, left, known)
+    if told is None:
+        return first, first
+    misjudged = MISJUDGED * np.sqrt(smoothed(np.square(first[0]), 1))[:, None] * known * (np.arange(4) < 3)
+    return first, _told(here, left + misjudged[:, :, None] * misjudged[:, None, :], left, known)
+
+
+def _told(shown: NDArray, covariance: NDArray, noise: NDArray, known: NDArray) -> tuple[NDArray, NDArray]:
+    """What channels that show `known` (n, c) of an offset tell of it, by generalised least squares with a covariance (n, c, c); the
+    variance of its error by `noise`, another."""
+    weight = np.linalg.solve(covariance, known[..., None])[..., 0]
+    weight /= np.maximum((weight * known).sum(axis=1), TINY)[:, None]
+    return (weight * shown).sum(axis=1), np.einsum("nc,ncd,nd->n", weight, noise, weight)
