@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_kedro.restoration.black import blocks_of, by_darkness, by_loudness, estimate
+from lowlight_kedro.restoration.black import by_darkness, estimate
+from lowlight_kedro.restoration.loudness import blocks_of, of_blocks
 from lowlight_kedro.restoration.measurement import Measurement
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 from lowlight_kedro.sensor.noise import PoissonGaussian
@@ -59,7 +60,7 @@ def test_loudness_and_darkness_err_as_they_say(cfa):
     loud, dark = [], []
     for seed in range(12):
         sums = blocks(0.5, seed=seed, cfa=cfa)
-        b, error, _ = by_loudness(sums, NOISE)
+        b, error, _ = of_blocks(sums, NOISE)
         level, spread = by_darkness(sums, NOISE)
         loud.append((b - 0.5) / error)
         dark.append((level - 0.5) / spread)
@@ -67,15 +68,6 @@ def test_loudness_and_darkness_err_as_they_say(cfa):
     assert abs(np.mean(loud)) < 0.5
     assert 0.5 < np.std(dark) < 1.3
     assert -0.5 < np.mean(dark) < 1.0  # noise makes no place darker; the one chosen is not always the darkest
-
-
-def test_blocks_are_sums_over_sites():
-    sums = blocks(0.5, cfa=XTRANS)
-    assert sums.sites.sum() == SIDE**2
-    assert sums.sites.min() > 20
-    np.testing.assert_allclose(sums.shown.sum() / SIDE**2, 0.5 + BRIGHT.mean(), atol=0.05)
-    whole = (sums.left.sum(axis=(1, 2)) / sums.sites.sum(axis=(0, 2, 3))).mean()
-    np.testing.assert_allclose(whole, NOISE.variance(BRIGHT).mean(), rtol=0.03)
 
 
 def test_a_frame_without_photons_tells_nothing():

@@ -283,7 +283,7 @@ def test_sites_at_a_floor_take_one_more_estimate_that_leaves_the_rows_as_they_ar
 def test_a_frame_with_lines_is_evaluated_again_and_without_it_is_done(monkeypatch, found, evaluations):
     plain, asked = replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3)), []
 
-    def estimated(measurement, mean, gains, zero, again, dark, rows, before):
+    def estimated(measurement, mean, gains, zero, again, noise, rows, before, std):
         asked.append(before)
         return Lines(torch.full((6,), found), torch.zeros(6))
 
@@ -321,7 +321,7 @@ def test_noise_levels_follow_the_estimate_no_closer_than_training_maps_follow_th
 def test_a_frame_that_shows_another_black_level_is_evaluated_again_without_it(monkeypatch, found, error, evaluations):
     """Its noise level too is that of the light without it; where nobody knows the noise, it is not asked for."""
     plain = replace(exposure(), noise=PoissonGaussian(1e-4, 3e-3), noise_error=error)
-    monkeypatch.setattr("lowlight_kedro.restoration.black.blocks_of", lambda *fields: None)
+    monkeypatch.setattr("lowlight_kedro.restoration.loudness.blocks_of", lambda *fields: None)
     monkeypatch.setattr("lowlight_kedro.restoration.black.estimate", lambda blocks, noise, known: found and np.full(3, found))
     monkeypatch.setattr("lowlight_kedro.restoration.lines.worth_it", lambda signal, noise: True)
     observation, counter = Observation(plain, SCALING, CPU, Structure(lines=False)), Counter()

@@ -1,28 +1,17 @@
 """The black level of each channel, learned from one dark frame: by how loud its places are, and by its darkest place.
 
-The noise model says how much light there is where the noise is so loud: Var = K (m - b) + r^2, with m the mean of what was measured at a
-place and b the height of the true black level above that of the header. So (photon transfer, Janesick 2007)
-
-    b = m - (Var - r^2) / K,   Var = E[(y - D)^2] + Var(x | y),
-
-D and Var(x | y) the mean and variance of the posterior. And light only adds: the darkest place shows b and a little light. Both are
-likelihoods of b (3,). The prior is a Gaussian, and a spike at 0, because most headers are right: b is believed where the frame
-shows it clearly better than 0.
+Loudness tells b, the height of the true black level above that of the header, see `loudness`. And light only adds: the darkest place shows
+b and a little light. Both are likelihoods of b (3,). The prior is a Gaussian, and a spike at 0, because most headers are right: b is
+believed where the frame shows it clearly better than 0.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lowlight_kedro.restoration.measurement import Measurement, at_rows
+from lowlight_kedro.restoration.loudness import LEAST_SITES, Blocks, of_blocks
 from lowlight_kedro.sensor.noise import NoiseModel, photon
 
-BLOCK, LEAST_BLOCKS, LEAST_SITES = 16, 4, 16  # photosites along a block, blocks along a frame, sites of a channel in a block
-SMOOTH, TEXTURE = 0.05, 0.3  # Var(x | y) over Var from which on a place counts less; relative error of Var(x | y)
-SCATTER = 1.3  # errors of b over those by which blocks scatter: D follows some of the noise (72 frames of 192 x 192)
+LEAST_BLOCKS = 4  # along a frame
 PLACES, CAREFUL = (2, 3, 4, 6), 2.0  # blocks along the places that may be the darkest; the one with the lowest mean + 2 standard errors
 TYPICAL, APART = 0.5, 0.1  # standard deviations of b and of what its channels differ by, units of the noise without light
 UNEVEN = 0.1  # the same units: of what dark places differ by without light
@@ -30,70 +19,7 @@ DARKEST = 0.12  # light of the darkest place over the mean light, the median of 
 LIKELIER = 1.0  # natural logarithm of a ratio: e times
 GRID = np.arange(-30, 31) * 0.04  # of b, the same units
 LEAST_ERROR = 0.05  # that it resolves
-AROUND = np.linspace(-8, 8, 321)  # standard errors of a place's mean
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Sums over blocks of photosites, signal units.
-
-    Attributes:
-        sites, shown: number of measured sites, and what they show, (2, 3, rows, columns): by the colours of a chessboard whose fields are
-            periods of the colour filters.
-        left, unknown: (y - D)^2 + Var(x | y), and Var(x | y) alone, (3, rows, columns).
-    """
-
-    sites: NDArray
-    shown: NDArray
-    left: NDArray
-    unknown: NDArray
-
-
-def blocks_of(measurement: Measurement, mean: Tensor, std: Tensor, gains: Tensor, zero: float, period: int) -> Blocks:
-    """Those of a frame, without what is left over at its rim.
-
-    Args:
-        mean, std: of the posterior given `measurement`, (1, 3, H, W), network units.
-        gains, zero: see `lines.estimate`. period: of the colour filters.
-    """
-    height, width = (length // BLOCK for length in mean.shape[-2:])
-    columns = torch.arange(width * BLOCK, device=mean.device)
-    sums = []
-    for top in range(0, height * BLOCK, BLOCK):
-        rows = slice(top, top + BLOCK)
-        fields = (measurement.y, measurement.mask, mean, std, gains)
-        y, mask, d, s, gain = (at_rows(field, rows)[0, ..., : width * BLOCK] for field in fields)
-        field_of = (torch.arange(top, top + BLOCK, device=y.device)[:, None] // period + columns // period) % 2
-        unknown, shown = mask * (s / gain).square(), mask * (y - zero) / gain
-        left = mask * ((y - d) / gain).square() + unknown
-        each = [mask * (field_of == 0), mask * (field_of == 1), shown * (field_of == 0), shown * (field_of == 1), left, unknown]
-        sums.append(torch.stack(each).reshape(6, 3, BLOCK, width, BLOCK).sum(dim=(2, 4), dtype=torch.float64).cpu().numpy())
-    total = np.stack(sums, axis=2)
-    return Blocks(total[:2], total[2:4], total[4], total[5])
-
-
-def by_loudness(blocks: Blocks, noise: NoiseModel) -> tuple[NDArray, NDArray, NDArray]:
-    """b (3,), its standard error, and by how much b would be less if the variance of the model were twice as large.
-
-    Not below 0: more noise than the header's black explains is texture, or noise that the model does not know.
-    """
-    b, error, doubled = np.zeros(3), np.full(3, np.inf), np.zeros(3)
-    gain, dark, sites, shown = photon(noise), float(noise.variance(np.zeros(()))), blocks.sites.sum(axis=0), blocks.shown.sum(axis=0)
-    for channel in range(3):
-        seen = sites[channel] >= LEAST_SITES
-        if seen.sum() < 2:
-            continue
-        count = sites[channel][seen]
-        light, left, unknown = (field[channel][seen] / count for field in (shown, blocks.left, blocks.unknown))
-        variance = noise.variance(light)
-        weight = count / np.square(variance) / (1 + np.square(unknown / variance / SMOOTH))
-        weight /= weight.sum()
-        each = light - (left - dark) / gain
-        b[channel] = weight @ each
-        scatter = np.sqrt(np.square(weight) @ np.square(each - b[channel]))
-        error[channel] = SCATTER * np.hypot(scatter, TEXTURE * (weight @ unknown) / gain)
-        doubled[channel] = (weight @ variance) / gain
-    return b, error, doubled
+ERRORS = np.linspace(-8, 8, 321)  # standard errors of a place's mean
 
 
 def _pooled(field: NDArray, size: int) -> NDArray:
@@ -127,8 +53,8 @@ def by_darkness(blocks: Blocks, noise: NoiseModel) -> tuple[NDArray, NDArray]:
 
 def _darkest_is(above: NDArray, error: float, typical: float) -> NDArray:
     """ln p of what the darkest place shows `above` b: light with p(l) ~ 1 / (l + typical), and noise; but for a constant."""
-    light = above[:, None] + error * AROUND
-    seen = np.exp(-np.square(AROUND) / 2) / (np.maximum(light, 0) + typical) * (light > 0)
+    light = above[:, None] + error * ERRORS
+    seen = np.exp(-np.square(ERRORS) / 2) / (np.maximum(light, 0) + typical) * (light > 0)
     return np.log(np.maximum(seen.sum(axis=1), 1e-300))
 
 
@@ -141,7 +67,7 @@ def estimate(blocks: Blocks, noise: NoiseModel, known: float) -> NDArray | None:
     if min(blocks.left.shape[1:]) < LEAST_BLOCKS or not photon(noise) > 0:
         return None
     dark = float(np.sqrt(noise.variance(np.zeros(()))))
-    loud, loud_error, doubled = (part / dark for part in by_loudness(blocks, noise))
+    loud, loud_error, doubled = (part / dark for part in of_blocks(blocks, noise))
     level, level_error = (part / dark for part in by_darkness(blocks, noise))
     loud_error, level_error = np.maximum(loud_error, LEAST_ERROR), np.hypot(level_error, UNEVEN)
     if not (np.isfinite(loud_error).all() and np.isfinite(level).all()):

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lowlight_kedro.restoration import loudness
 from lowlight_kedro.restoration.measurement import Measurement, at_rows
 from lowlight_kedro.restoration.profiles import (
     SLOW,
@@ -24,7 +25,6 @@ from lowlight_kedro.restoration.profiles import (
     estimates,
     estimates_by_colour,
     idct,
-    loudness_of,
     profiles_of,
     response,
     smoothed,
@@ -209,7 +209,7 @@ def estimate(
     light = light + before.rows[::APART, None] + before.columns[::APART]
     sums = profiles_of(measurement, mean, gains)
     if std is not None and photon(noise) > 0:
-        loud = loudness_of(measurement, mean, std, gains, zero, noise)
+        loud = loudness.of_lines(measurement, mean, std, gains, zero, noise)
         sums = replace(sums[0], loud=loud[0]), replace(sums[1], loud=loud[1])
 
     def found(response: Response, asked: float) -> Lines:

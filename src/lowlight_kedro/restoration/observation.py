@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.restoration import black, lines, offsets, residuals, saturation
+from lowlight_kedro.restoration import black, lines, loudness, offsets, residuals, saturation
 from lowlight_kedro.restoration.lines import Lines
 from lowlight_kedro.restoration.measurement import Measurement, Operator, at_rows, noise_levels, observe, steady_mean, strips
 from lowlight_kedro.restoration.offsets import NO_OFFSETS, Offsets, Spread
@@ -220,7 +220,7 @@ class Observation:
         return Learned(self.spread, h, found, taken, level, self._clipped(measurement, mean), factor)
 
     def _black(self, measurement: Measurement, mean: Tensor, std: Tensor) -> Tensor | None:
-        blocks = black.blocks_of(measurement, mean, std, self.gains, self.operator.zero, len(self.exposure.cfa))
+        blocks = loudness.blocks_of(measurement, mean, std, self.gains, self.operator.zero, len(self.exposure.cfa))
         found = black.estimate(blocks, self.exposure.noise, self.exposure.noise_error or 0.0)
         return None if found is None else torch.from_numpy(found).to(mean)
 

@@ -10,7 +10,7 @@ R (3, 3) the covariance of what they show of noise and light,
 R is measured beside the axis of the spectrum, where there is noise and light but nothing that a whole line shares, and K on a part of the
 frame, by asking D again with random offsets added. Fast offsets need no colours, and lines of a mosaic do not have all of them.
 
-What a line's noise tells is a fourth channel, with K = 1: light has photon noise, an offset has none (see `black`).
+What a line's noise tells is a fourth channel, with K = 1, see `loudness`.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_kedro.restoration.measurement import Measurement, at_rows, strips
-from lowlight_kedro.restoration.measurement import smoothed as smoothed_light
-from lowlight_kedro.sensor.noise import NoiseModel, photon
 
 BESIDE = 6  # frequencies beside the axis that tell R
 SMOOTH = 3  # frequencies on either side over which powers are averaged
@@ -35,8 +33,6 @@ TRIED, TILT = 0.2, 0.5  # standard deviation of the offsets that are tried, in u
 BINS = np.array([1, 3, 6, 12, 24, 48]) / PART  # frequencies between which the response of the channels is averaged
 LIMITS = ((-7.0, 0.3), (3.0, 4.0))  # of ln f0 and a
 LEAST_NOISE = 1e-3  # of what the channels show together, that each has of its own: light that D missed may have one colour everywhere
-TEXTURED = 0.05  # Var(x | y) over Var from which on a site's noise counts less, as in `black`
-OUTLYING, FEWEST = 25.0, 8  # squared residuals count up to 5 standard deviations; sites of a channel in a line whose mean can be taken off
 LOUD_SMOOTH = 10  # frequencies over which the error of what loudness tells is averaged: it is nearly white
 MISJUDGED = 0.3  # relative error of K where the offsets are as loud as the noise: D takes a loud band differently from a faint one
 TINY = 1e-12
@@ -144,7 +140,7 @@ class Profiles:
         return spectra[0], smoothed(np.square(spectra[1:]).mean(axis=0), LOUD_SMOOTH)
 
 
-def _waves(length: int, like: Tensor) -> Tensor:
+def waves(length: int, like: Tensor) -> Tensor:
     """(length, 1 + BESIDE): no wave, then the slowest ones, of mean square 1."""
     place = (torch.arange(length, device=like.device, dtype=torch.float64) + 0.5) / length
     waves = 2**0.5 * torch.cos(torch.pi * place[:, None] * torch.arange(1 + BESIDE, device=like.device))
@@ -155,7 +151,7 @@ def _waves(length: int, like: Tensor) -> Tensor:
 def profiles_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[Profiles, Profiles]:
     """Those of rows, then of columns, for `mean`, the posterior mean given `measurement`."""
     height, width = mean.shape[-2:]
-    along, down = _waves(width, mean), _waves(height, mean)
+    along, down = waves(width, mean), waves(height, mean)
     of_rows, of_columns = [], [torch.zeros(3, width, 1 + BESIDE, dtype=torch.float64, device=mean.device) for _ in range(2)]
     for rows in strips(height):
         part = measurement.part(rows)
@@ -168,46 +164,6 @@ def profiles_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> tuple[
     pairs = ([torch.cat(part, dim=1) for part in zip(*of_rows, strict=True)], of_columns)
     rows_, columns = (Profiles(*(part.double().cpu().numpy() for part in pair)) for pair in pairs)
     return rows_, columns
-
-
-def loudness_of(
-    measurement: Measurement, mean: Tensor, std: Tensor, gains: Tensor, zero: float, noise: NoiseModel
-) -> tuple[NDArray, NDArray]:  # fmt: skip
-    """`Profiles.loud` of rows, then of columns: m - Var / K, weighted by 1 / Var^2 and less where D is in doubt.
-
-    Args:
-        std: of the posterior, as `mean`. zero: network value of no light.
-    """
-    height, width = mean.shape[-2:]
-    gain, doubt = photon(noise), smoothed_light(std.square(), 4)
-    along, down = _waves(width, mean), _waves(height, mean)
-    columns = [torch.zeros(3, 1, width, dtype=torch.float64, device=mean.device) for _ in range(2)]
-    for rows in strips(height):
-        part, mask = measurement.part(rows), measurement.mask[0, :, rows]
-        columns[0] += (mask * (part.y - mean[..., rows, :])[0]).sum(dim=1, keepdim=True, dtype=torch.float64)
-        columns[1] += mask.sum(dim=1, keepdim=True, dtype=torch.float64)
-    of_rows, of_columns = [], torch.zeros(2, width, 1 + BESIDE, dtype=torch.float64, device=mean.device)
-    for rows in strips(height):
-        part, d, g = measurement.part(rows), mean[0, :, rows], at_rows(gains, rows)[0]
-        mask, residual = part.mask[0], part.y[0] - d
-        variance = noise.variance((d - zero) / g)
-        weight = mask / variance.square() / (1 + (doubt[0, :, rows] / g.square() / variance / TEXTURED).square())
-        sums = (mask * residual).sum(dim=2, keepdim=True), mask.sum(dim=2, keepdim=True)
-        for direction, (total, count) in enumerate((sums, columns)):
-            free = torch.where(count >= FEWEST, count / (count - 1).clamp(min=1), 1.0).to(mean)
-            off = torch.where(count >= FEWEST, total / count.clamp(min=1), 0.0).to(mean)
-            square = ((residual - off) / g).square() * free
-            seen = (part.y[0] - zero) / g - (square.minimum(OUTLYING * variance) + (std[0, :, rows] / g).square()) / gain
-            if direction == 0:
-                of_rows.append(torch.stack([(weight * seen).sum(dim=0) @ along, weight.sum(dim=0) @ along]))
-            else:
-                of_columns += torch.stack([(weight * seen).sum(dim=0).mT @ down[rows], weight.sum(dim=0).mT @ down[rows]])
-    shown, waves = zip(*(part.double().cpu().numpy() for part in (torch.cat(of_rows, dim=1), of_columns)), strict=True)
-    found = []
-    for score, weight_of in zip(shown, waves, strict=True):
-        level = score[:, :1] / np.maximum(weight_of[:, :1], TINY)
-        found.append(np.concatenate([level, (score - level * weight_of)[:, 1:] / np.maximum(weight_of[:, :1], TINY)], axis=1))
-    return found[0], found[1]
 
 
 def _middle(length: int, side: int) -> slice:
