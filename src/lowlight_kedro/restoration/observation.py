@@ -201,7 +201,7 @@ class Observation:
 
         Args:
             again: the posterior mean of a part of a measurement; without it no lines are learned.
-            std: the posterior's standard deviation for its mean; without it no black level is learned.
+            std: the posterior's standard deviation for its mean; without it how loud the frame is tells nothing, and no black level is learned.
         """
         if not self.teaches:
             return before
@@ -210,7 +210,8 @@ class Observation:
         factor = None if nu is None else residuals.student_factor(seen, mean, h, nu, before.factor)
         if factor is not None:
             factor.view(-1)[self.places] = 1  # what stands for a clipped photosite is no outlier
-        doubt = std(mean) if std is not None and (self.lines or self.black) else None
+        loud = std is not None and (self.lines or self.black) and not self.piled  # what lies at a floor is quiet
+        doubt = std(mean) if std is not None and loud else None
         taken = self._lines(seen, mean, before, again, doubt)
         spread = self.spread if taken is None or not bool(taken.rows.any()) else replace(self.spread, rows=0.0)
         found = offsets.estimate(seen, mean, spread, self.gains, before.offsets) if spread else None
