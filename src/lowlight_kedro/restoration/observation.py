@@ -201,7 +201,7 @@ class Observation:
 
         Args:
             again: the posterior mean of a part of a measurement; without it no lines are learned.
-            std: the posterior's standard deviation for its mean; without it how loud the frame is tells nothing, and no black level is learned.
+            std: the posterior's standard deviation for its mean; without it no black level is learned, and lines by their colours only.
         """
         if not self.teaches:
             return before
