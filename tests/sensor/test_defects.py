@@ -79,10 +79,11 @@ def test_specks_among_other_specks_are_no_defects(cfa):
 
 
 def test_what_is_not_blown_among_blown_sites_is_not_dead():
-    """A bright sky, a little above white, in which single sites stay below it."""
+    """A bright sky, a little above white, in which single sites stay below it, and tips of twigs with a neighbour that is nearly white."""
     rng = np.random.default_rng(4)
     signal = np.minimum(NOISE.sample(np.full(SHAPE, 1.1), rng), 1).astype(np.float32)
     signal[40:300:20, 40:300:20] = 0.85
+    signal[50:300:20, 40:300:20], signal[52:300:20, 40:300:20] = 0.7, 0.96
     assert not outliers(signal, BAYER_RGGB, NOISE).any()
     signal[signal == 1] = 0.99
     assert outliers(signal, BAYER_RGGB, NOISE).sum() >= 100

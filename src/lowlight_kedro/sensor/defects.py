@@ -120,7 +120,7 @@ def _outliers(signal: NDArray, cfa: Cfa, noise: NoiseModel) -> tuple[NDArray[np.
     doubt = np.sqrt(sum(_shifted(np.pad(spread, REACH, mode="reflect"), offset, shape) ** 2 for offset in sides))
     above, below, least = signal - high, low - signal, OUTLYING * spread + TEXTURE * (high - low)
     hot = (above > least) & (beside + SURE * doubt < SPREAD * above)
-    dead = (below > least) & (-beside + SURE * doubt < SPREAD * below) & (low < 1)  # blown neighbours do not tell how far they stand above
+    dead = (below > least) & (-beside + SURE * doubt < SPREAD * below) & (high < 1)  # blown neighbours do not tell how far they stand above
     texture = np.maximum(np.square((high - low) / RANGE) - np.square(spread), 0)
     excess = _normal_excess(signal, median, noise) / np.sqrt(OF_MEDIAN + texture / np.square(spread))
     return _out_of_clutter(hot | dead, np.maximum(above, below), rest), excess, beside / spread, np.maximum.reduce(each) / spread
