@@ -128,7 +128,7 @@ def exposure_of(
     exposure = Exposure(
         signal, pattern, (balance[0], balance[1], balance[2]), float(ratio), noise,
         defects=raw.defects if isinstance(raw, Frame) else None, shading=shading, added_std=None if dark is None else dark.std,
-        noise_error=None if dark is not None or (isinstance(raw, Frame) and raw.masked) else variance_error(source),
+        noise_error=variance_error(source, black_known=dark is not None or (isinstance(raw, Frame) and bool(raw.masked))),
     )  # fmt: skip
     return exposure, source, matrix
 

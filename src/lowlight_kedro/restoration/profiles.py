@@ -263,26 +263,26 @@ def estimates_by_colour(profiles: Profiles, response: Response, fast: NDArray, d
     slow = slice(1, length // SLOW)
     folded = doubt * float(np.mean(np.square(shown[slow.stop :]))) * np.outer(part, part) * np.cov(where, bias=True)
     known = part * response.of_channels(frequency[slow]).T  # (n, 3)
-    own = np.einsum("cwf,cwf->cf", spectra[:, 1:], spectra[:, 1:]).mean(axis=0)[slow] / BESIDE
+    beside = spectra[:, 1:]
+    own = np.einsum("cwf,cwf->cf", beside, beside).mean(axis=0)[slow] / BESIDE
     least = (LEAST_NOISE * smoothed(own) + TINY) * np.eye(3)[..., None] + folded[..., None]
-    beside = spectra[:, 1:, :]
     left = smoothed(np.einsum("cwf,dwf->cdf", beside, beside) / BESIDE)[..., slow] + least
-    told = profiles.by_loudness()
-    if told is not None:
-        spectra = np.concatenate([spectra[:, 0], told[0][None]])[:, None]
+    loud = profiles.by_loudness()
+    if loud is not None:
+        spectra = np.concatenate([spectra[:, 0], loud[0][None]])[:, None]
         known = np.pad(known, [(0, 0), (0, 1)], constant_values=1.0)
         left = np.pad(left, [(0, 1), (0, 1), (0, 0)])  # it has nothing to do with what the colours show
-        left[3, 3] = told[1][slow]
+        left[3, 3] = loud[1][slow]
     left = np.moveaxis(left, -1, 0)
     here = spectra[:, 0, slow].T
-    first = _told(here, left, left, known)
-    if told is None:
+    first = _combined(here, left, left, known)
+    if loud is None:
         return first, first
     misjudged = MISJUDGED * np.sqrt(smoothed(np.square(first[0]), 1))[:, None] * known * (np.arange(4) < 3)
-    return first, _told(here, left + misjudged[:, :, None] * misjudged[:, None, :], left, known)
+    return first, _combined(here, left + misjudged[:, :, None] * misjudged[:, None, :], left, known)
 
 
-def _told(shown: NDArray, covariance: NDArray, noise: NDArray, known: NDArray) -> tuple[NDArray, NDArray]:
+def _combined(shown: NDArray, covariance: NDArray, noise: NDArray, known: NDArray) -> tuple[NDArray, NDArray]:
     """What channels that show `known` (n, c) of an offset tell of it, by generalised least squares with a covariance (n, c, c); the
     variance of its error by `noise`, another."""
     weight = np.linalg.solve(covariance, known[..., None])[..., 0]

@@ -139,10 +139,8 @@ def _by_line(near: Sequence[Darks], exposure_s: float) -> Choice | None:
         best, exposure_s=exposure_s, measure=partial(_map_by_line, several, exposure_s), digest=partial(_digest_of, several)
     )  # fmt: skip
     within = times[0] / SAME_TIME <= exposure_s <= times[-1] * SAME_TIME
-    range_s = " and ".join(_time(time) for time in (times[0], times[-1]))
-    outside = (
-        f"the frame was exposed for {_time(exposure_s)}, its darks between {range_s}: their glow and hot sites are carried on by a line"
-    )
+    ends = " and ".join(_time(time) for time in (times[0], times[-1]))
+    outside = f"the frame was exposed for {_time(exposure_s)}, its darks between {ends}: their glow and hot sites are carried on by a line"
     return Choice(line, warned="" if within else outside)
 
 

@@ -111,8 +111,13 @@ KNOWN_TO = {"given|parameters|calibration of .* from flats": 0.02, "calibration 
 (docs/calibration.md), to 5 % from pairs, or from another camera of its kind."""
 
 
-def variance_error(source: str) -> float | None:
-    """How well the variance is known that a source tells; None: not at all, or by this frame itself and the black level of its header."""
+def variance_error(source: str, black_known: bool = False) -> float | None:
+    """How well the variance is known that a source tells; None: not at all, or by this frame itself and the black level of its header.
+
+    Or where darks or masked sites let the black level be known better than by the noise (`black_known`).
+    """
+    if black_known:
+        return None
     known = [error for sources, error in KNOWN_TO.items() if re.match(sources, source)]
     return known[0] if known and "(poor" not in source else None
 

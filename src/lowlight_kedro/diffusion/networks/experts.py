@@ -71,15 +71,16 @@ class Second(nn.Module):
 
     def forward(self, light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
         """Mean light (B, 3, H, W), white = 1, the noise of what was measured, and where that was, to the light to be followed."""
-        other = self._demosaiced(light, measured)
+        sites = sites_of(measured, self.pattern)
+        other = self._demosaiced(light, sites)
         if self.twice:
-            other = (other + self._demosaiced(light.flip(-1, -2), measured.flip(-1, -2)).flip(-1, -2)) / 2
+            other = (other + self._demosaiced(light.flip(-1, -2), sites.flip(-1, -2)).flip(-1, -2)) / 2
         followed = 0.5 if self.gate is None else self.gate(self._seen(light, other, sigma, measured)).float().sigmoid()
         return torch.where(measured, light, torch.lerp(light, other, followed))
 
-    def _demosaiced(self, light: Tensor, measured: Tensor) -> Tensor:
-        """What the network makes of all sites of the mosaic that `measured` shows."""
-        return self.network.light(light, torch.where(sites_of(measured, self.pattern), CLEAN, HIDDEN))
+    def _demosaiced(self, light: Tensor, sites: Tensor) -> Tensor:
+        """What the network makes of the light at all sites of a mosaic."""
+        return self.network.light(light, torch.where(sites, CLEAN, HIDDEN))
 
     @staticmethod
     def _seen(light: Tensor, other: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:

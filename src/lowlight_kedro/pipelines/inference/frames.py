@@ -217,7 +217,7 @@ def exposed(raw: Callable[[], Frame], paired: float | None, shared: Restoration)
         "crop": options.crop, "saturated_fraction": saturated, "camera": frame.camera, "iso": frame.iso,
         "exposure_s": frame.exposure_s if np.isfinite(frame.exposure_s) else None, "masked": frame.masked and vars(frame.masked),
     }  # fmt: skip
-    known = None if dark is not None or frame.masked else variance_error(source)
+    known = variance_error(source, black_known=dark is not None or bool(frame.masked))
     exposure = Exposure(signal, frame.cfa, frame.white_balance, ratio, noise, frame.defects, frame.shading, added_std, known)
     return frame, exposure, facts | of_darks
 
