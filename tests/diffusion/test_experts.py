@@ -6,7 +6,7 @@ import torch
 from lowlight_kedro.diffusion.checkpoint import Checkpoint
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.diffusion.networks.experts import CLEAN, HIDDEN, Second, follows, noise_seen, sites_of
+from lowlight_kedro.diffusion.networks.experts import CLEAN, HIDDEN, Second, follows, nearer, noise_seen, sites_of
 from lowlight_kedro.diffusion.networks.mosaic import light_of, phases, shown
 from lowlight_kedro.diffusion.prior import assembled, build_prior, separated, with_second
 from lowlight_kedro.diffusion.scaling import Scaling
@@ -242,6 +242,20 @@ def test_untrained_it_is_the_mean_of_both_answers_and_measured_values_stay(mosai
 
 
 @pytest.mark.parametrize("mosaic", CFAS)
+@pytest.mark.parametrize("off, kept", [(0.0, 1.0), (3.0, 0.15), (10.0, 0.015)])
+def test_what_a_mean_misses_of_the_measurement_by_more_than_noise_is_given_back(mosaic, off, kept):
+    """Off by noise alone it stays; a miss of `off` standard deviations keeps 1.5 / (1 + off^2) of itself; unmeasured values stay."""
+    mask, generator = measured(mosaic, 96), torch.Generator().manual_seed(0)
+    light, level = torch.rand(1, 3, 96, 96, generator=generator), 0.01
+    sigma = torch.where(mask, level, UNKNOWN)
+    x = light + level * torch.randn(light.shape, generator=generator)
+    mean = light + off * level
+    found = nearer(mean, x, sigma)
+    assert torch.equal(found[~mask], mean[~mask])
+    assert (found - x)[mask].abs().mean() / (mean - x)[mask].abs().mean() == pytest.approx(kept, rel=0.1)
+
+
+@pytest.mark.parametrize("mosaic", CFAS)
 @pytest.mark.parametrize("shape", [(48, 48), (42, 54)])
 def test_asked_twice_it_turns_with_its_image(mosaic, shape):
     """Upside down every mosaic is the same one in another phase, and the answer the same upside down; asked once it is not."""
@@ -268,9 +282,10 @@ def test_it_is_asked_of_its_mosaic_alone_and_each_image_for_itself(pair, mosaic)
     together = denoised(seconded, *(torch.cat(parts) for parts in zip(*images, strict=True)))
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-5)
     for mask, image, answer in zip(masks, images, apart, strict=True):
-        before = denoised(alone, *image)
-        torch.testing.assert_close(answer[mask], before[mask], atol=1e-5, rtol=1e-5)
-        assert torch.allclose(answer, before) == bool(mask.all())
+        before, mosaic_only = denoised(alone, *image), not mask.all()
+        kept = nearer(before, *image) if mosaic_only else before
+        torch.testing.assert_close(answer[mask], kept[mask], atol=1e-5, rtol=1e-5)
+        assert torch.allclose(answer, before) != mosaic_only
 
 
 def test_a_measured_value_without_noise_stays_what_it_is(pair):

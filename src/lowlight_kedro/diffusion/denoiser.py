@@ -22,7 +22,7 @@ def coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tens
 class Denoiser(nn.Module):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), F the network, c_noise = ln(s) / 4; see `coefficients`.
 
-    Where the network has a part `second`, what is above is `first`, and D(x; sigma) = second(first(x, sigma), sigma).
+    Where the network has a part `second`, what is above is `first`, and D(x; sigma) = second(asked(x, sigma), sigma).
 
     Args:
         network: F, called with the scaled image (B, C, H, W) and c_noise of the same shape.
@@ -40,8 +40,13 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x]; `sigma` is broadcastable to `x`, positive."""
-        mean = self.first(x, sigma)
+        mean = self.asked(x, sigma)
         return mean if self.second is None else self.second(mean, sigma)
+
+    def asked(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """What second opinions are asked of; without them the answer."""
+        mean = self.first(x, sigma)
+        return mean if self.second is None else self.second.asked(mean, x, sigma)  # type: ignore[operator, no-any-return]
 
     def first(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] before second opinions."""
@@ -91,7 +96,7 @@ def denoising_losses(
     second = getattr(denoiser, "second", None)  # a function has none
     if second is not None:
         mean = x0 + c_out * error
-        error = error + (second(mean, sigma) - mean) / c_out
+        error = error + (second(second.asked(mean, x, sigma), sigma) - mean) / c_out
     loss = (weight * error.square()).mean(dim=(1, 2, 3))
     spread = spread_of(denoiser)
     if spread is None:

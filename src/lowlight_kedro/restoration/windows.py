@@ -59,11 +59,13 @@ class WholeFrames:
     """A denoiser of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so.
 
     Attributes:
-        second: what D goes through before it is an answer, or None.
+        second: what the answer goes through before it is one, or None; before that it is what second opinions are asked of.
+        plain: D as it is, for those who want no second opinions.
         spread: (x, sigma, D) -> standard deviation for whole frames, or None.
     """
 
     denoiser: DenoiserFunction
+    plain: DenoiserFunction
     multiple: int
     size: int | None
     overlap: int | None
@@ -96,7 +98,7 @@ class WholeFrames:
         """D before second opinions."""
         if self.second is None:
             return self(x, sigma)
-        return replace(self, second=None, on_fraction=lambda done: self.on_fraction(done / (1 - SECOND)))(x, sigma)
+        return replace(self, denoiser=self.plain, second=None, on_fraction=lambda done: self.on_fraction(done / (1 - SECOND)))(x, sigma)
 
     def denoise(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
         """One batch of windows, on the device and in the precision asked for, or `full`; the result lies where `x` lies."""
@@ -252,7 +254,7 @@ def windowed(
     reach: int | None = None, memory_mb: float | None = None, tolerance: float | None = None,
     device: torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32",
     on_evaluation: Callable[[], object] = lambda: None, on_fraction: Callable[[float], object] = lambda _: None,
-    second: WholeFrames | None = None, spread: nn.Module | None = None,
+    second: WholeFrames | None = None, plain: DenoiserFunction | None = None, spread: nn.Module | None = None,
 ) -> WholeFrames:  # fmt: skip
     """`denoiser` for frames (B, C, H, W) of any H and W; its memory is bounded, and its result one for all placements.
 
@@ -273,7 +275,8 @@ def windowed(
         on_evaluation: called once per evaluation of the whole frame.
         on_fraction: called with the fraction of an evaluation that has just been done; negative when it is begun anew.
         second: (D, sigma) -> D of whole frames, `windowed` as well: what looks at the answer once more has windows of its own, so
-            that those of the denoiser need no wider margins.
+            that those of the denoiser need no wider margins. It is asked of what `denoiser` says.
+        plain: the denoiser before second opinions, where it says something else to be asked of.
         spread: of the denoiser, see `networks.pyramid.Spread`.
 
     Raises:
@@ -290,7 +293,8 @@ def windowed(
     else:
         second, parts = replace(second, on_fraction=lambda done: on_fraction(SECOND * done)), lambda done: on_fraction((1 - SECOND) * done)
     return WholeFrames(
-        denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, parts, on_evaluation, second, whole_spread
+        denoiser, plain or denoiser, multiple, size, overlap, most, memory_mb, tolerance, device, precision, parts, on_evaluation, second,
+        whole_spread,
     )  # fmt: skip
 
 
@@ -305,6 +309,7 @@ def in_windows(
         own = options | {"size": size and size // multiple * multiple, "overlap": None}
         again = windowed(Symmetric(second, symmetries), multiple=multiple, reach=int(second.reach), **own)  # type: ignore[arg-type]
     return windowed(
-        Symmetric(denoiser.first, symmetries), multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None),
-        second=again, spread=denoiser.spread, on_evaluation=on_evaluation, on_fraction=on_fraction, **options,
+        Symmetric(denoiser.asked, symmetries), multiple=getattr(network, "multiple", 1), reach=getattr(network, "reach", None),
+        second=again, plain=Symmetric(denoiser.first, symmetries), spread=denoiser.spread, on_evaluation=on_evaluation,
+        on_fraction=on_fraction, **options,
     )  # fmt: skip

@@ -16,7 +16,8 @@ from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, QUIETEST, U
 from lowlight_kedro.diffusion.networks.unet import check_sides
 
 CLEAN, HIDDEN = 1e-3, 1e3  # light, white = 1: the noise that the second network is told of its sites, and of what it has to find
-NEARBY = 4  # pixels, reach of the mean noise that the gate is told
+NEARBY = 4  # pixels, reach of the mean misfit, and of the mean noise that the gate is told
+DOUBT = 1.5  # a mean misfit, in units of the noise's variance, that may be chance
 SLIGHT = 0.01  # of shown white: finer than this two answers hardly differ
 STRAYS = 0.1  # fraction of measured values that may lie outside of a mosaic: a window mirrored at the frame's rim is none there
 
@@ -36,13 +37,26 @@ def follows(measured: Tensor, pattern: Tensor) -> Tensor:
     return inside > (1 - STRAYS) * measured.sum((1, 2, 3))
 
 
+def nearer(mean: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """D moved towards the measured x where it misses that by more than noise does; (B, 3, H, W) all, in the same units.
+
+    D + max(0, 1 - DOUBT / z) (x - D), z the mean of (x - D)^2 / sigma^2 of the measured values around: the positive-part estimator of
+    James and Stein (1961) about D. Where z is what noise makes it, 1 or less, D stays.
+    """
+    measured = sigma < UNKNOWN
+    missed = torch.where(measured, x - mean, 0)
+    squares = (missed / sigma).square().sum(1, keepdim=True), measured.to(missed).sum(1, keepdim=True)
+    square, count = (F.avg_pool2d(one, 2 * NEARBY + 1, 1, NEARBY) for one in squares)
+    return mean + (1 - DOUBT * count / square.clamp(min=1e-12)).clamp(min=0) * missed
+
+
 class Second(nn.Module):
     """Light of a mosaic, from the light D that a first network made of it.
 
-    D is sampled as a mosaic again, in which hardly any noise is left, and `network` demosaics that. The answer is D + g (D2 - D)
-    where nothing was measured, g = 1/2 or in (0, 1) by convolutions that see both answers and the noise. Networks that learned apart
-    err apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not know what noise is. Measured
-    values stay as they are, and with them D(x; sigma -> 0) = x.
+    D, `nearer` to what was measured, is sampled as a mosaic again, in which hardly any noise is left, and `network` demosaics that. The
+    answer is D + g (D2 - D) where nothing was measured, g = 1/2 or in (0, 1) by convolutions that see both answers and the noise.
+    Networks that learned apart err apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not
+    know what noise is. Measured values stay as they were given, and with them D(x; sigma -> 0) = x.
 
     Args:
         network: without a front.
@@ -107,6 +121,12 @@ class Seconds(nn.ModuleDict):
         self.black, self.white = black, white
         self.multiple = lcm(*(own.multiple for own in second.values()))
         self.reach = max(own.reach for own in second.values())
+
+    def asked(self, mean: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """What they are asked of: D, in mosaics `nearer` to what was measured."""
+        sigma = sigma.expand(mean.shape)
+        fits = torch.stack([follows(sigma < UNKNOWN, second.pattern) for second in self.values()]).any(0)  # type: ignore[arg-type]
+        return torch.where(fits[:, None, None, None], nearer(mean, x, sigma), mean)
 
     def forward(self, mean: Tensor, sigma: Tensor) -> Tensor:
         """See the class; sigma is what was measured with, more than `UNKNOWN` where nothing was."""
@@ -178,7 +198,8 @@ class Experts(nn.Module):
         networks = [general, *(expert.network for expert in mosaics.values())]
         self.multiple = lcm(CELL, *(getattr(network, "multiple", 1) for network in networks))
         reaches = [getattr(network, "reach", None) for network in networks]
-        self.reach = None if None in reaches else max(3 * CELL, *(reach for reach in reaches if reach is not None))
+        own = None if None in reaches else max(3 * CELL, *(reach for reach in reaches if reach is not None))
+        self.reach = own if own is None or second is None else own + NEARBY
 
     def forward(self, scaled: Tensor, c_noise: Tensor) -> Tensor:
         """Images (B, 3, H, W) and ln(sigma) / 4 of the same shape to F."""
