@@ -242,7 +242,7 @@ def test_untrained_it_is_the_mean_of_both_answers_and_measured_values_stay(mosai
 
 
 @pytest.mark.parametrize("mosaic", CFAS)
-@pytest.mark.parametrize("off, kept", [(0.0, 1.0), (3.0, 0.15), (10.0, 0.015)])
+@pytest.mark.parametrize(("off", "kept"), [(0.0, 1.0), (3.0, 0.15), (10.0, 0.015)])
 def test_what_a_mean_misses_of_the_measurement_by_more_than_noise_is_given_back(mosaic, off, kept):
     """Off by noise alone it stays; a miss of `off` standard deviations keeps 1.5 / (1 + off^2) of itself; unmeasured values stay."""
     mask, generator = measured(mosaic, 96), torch.Generator().manual_seed(0)
