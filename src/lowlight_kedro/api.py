@@ -28,6 +28,7 @@ from lowlight_kedro.diffusion.checkpoint import Checkpoint, digest
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.draws import generator_for
 from lowlight_kedro.diffusion.networks import built_network
+from lowlight_kedro.diffusion.networks.convolution import fastest_layout
 from lowlight_kedro.diffusion.prior import Prior, build_prior, network_choice, prior_of
 from lowlight_kedro.diffusion.samplers import SAMPLERS, finish, karras_sigmas, steps_within
 from lowlight_kedro.exposure import exposure_of, with_defects
@@ -74,7 +75,7 @@ class LoadedPrior:
         keep_freed_memory()
         network_choice(self.checkpoint)
         built = build_prior(self.checkpoint, built_network(self.checkpoint.description))
-        built.denoiser.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
+        built.denoiser.to(self.device).to(memory_format=fastest_layout(built.denoiser, self.device, self.precision))  # type: ignore[call-overload]
         return built
 
     @cached_property

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_kedro.diffusion.denoiser import coefficients
+from lowlight_kedro.diffusion.networks.convolution import Conv3x3, by_rows
 from lowlight_kedro.diffusion.networks.unet import UNet, check_sides
 
 UNKNOWN = 40.0  # network units: a value of a higher level was not measured
@@ -80,11 +81,11 @@ class MosaicNet(nn.Module):
         self.reach = (self.front.reach if self.front else 0) + patch * (depth + 2) + 2 + self.side
         planes = 4 if mosaic == "bayer" else 3
         noise = 2 * patch**2
-        self.first = nn.Conv2d(planes + noise, width, 3, padding=1)
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth - 2))
-        self.last = nn.Conv2d(width, 2 * width if mosaic == "bayer" else width, 3, padding=1)
+        self.first = Conv3x3(planes + noise, width)
+        self.convs = nn.ModuleList(Conv3x3(width, width) for _ in range(depth - 2))
+        self.last = Conv3x3(width, 2 * width if mosaic == "bayer" else width)
         self.finer = nn.Conv2d(width, 12, 1) if mosaic == "bayer" else nn.Identity()
-        self.full = nn.Conv2d(6 if mosaic == "bayer" else 3 + width, width, 3, padding=1)
+        self.full = Conv3x3(6 if mosaic == "bayer" else 3 + width, width)
         self.out = nn.Conv2d(width, 3, 1)
         if trained == "front" and self.front:
             self.requires_grad_(False)
@@ -138,14 +139,18 @@ class MosaicNet(nn.Module):
         planes = torch.cat([value, noise], 1)
         if self.patch == 2:
             planes = F.pixel_unshuffle(torch.cat([sites, noise], 1), 2)
-        hidden = F.relu(self.first(planes))
+        hidden = F.relu_(self.first(planes))
         for conv in self.convs:
-            hidden = F.relu(conv(hidden))
-        hidden = F.relu(self.last(hidden))
+            hidden = F.relu_(conv(hidden))
+        hidden = F.relu_(self.last(hidden))
         if self.patch == 2:
             signal, gate = hidden.chunk(2, 1)
             hidden = F.pixel_shuffle(self.finer(signal * gate), 2)
-        return light_of(self.out(F.relu(self.full(torch.cat([value.to(hidden), hidden], 1)))).float())
+        return by_rows(self._finished, torch.cat([value.to(hidden), hidden], 1))
+
+    def _finished(self, hidden: Tensor) -> Tensor:
+        """Light of what the last layers are given; at full resolution, the largest tensors of all."""
+        return light_of(self.out(F.relu_(self.full(hidden))).float())
 
 
 def mosaic_net(

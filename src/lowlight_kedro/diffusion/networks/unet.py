@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowlight_kedro.diffusion.networks.convolution import Conv3x3
+
 
 def check_sides(x: Tensor, multiple: int) -> None:
     """Raise a ValueError where H or W of `x` (B, C, H, W) is no multiple of `multiple`."""
@@ -34,7 +36,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.convs = nn.ModuleList(Conv3x3(width, width) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) to the same."""
@@ -91,13 +93,13 @@ class UNet(nn.Module):
         def stage(width: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width) for _ in range(blocks)))
 
-        self.first = nn.Conv2d(((inputs or channels) + channels) * patch**2, widths[0], 3, padding=1)
+        self.first = Conv3x3(((inputs or channels) + channels) * patch**2, widths[0])
         self.down = nn.ModuleList(stage(width) for width in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
         self.up = nn.ModuleList(stage(width) for width in widths)
-        self.last = nn.Conv2d(widths[0], (outputs or channels) * patch**2, 3, padding=1)
+        self.last = Conv3x3(widths[0], (outputs or channels) * patch**2)
         keep_variance(self)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
