@@ -1,4 +1,4 @@
-"""Laws of convolutions that are computed another way: faster, or in less memory, but not something else."""
+"""Laws of convolutions, sums and maxima that are computed another way: faster, or in less memory, but not something else."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.memory import LiveBytes
 from lowlight_kedro.diffusion.networks.convolution import LEAST, ROWS, Conv3x3, by_rows, fastest_layout, has_winograd
 from lowlight_kedro.diffusion.networks.mosaic import mosaic_net
+from lowlight_kedro.diffusion.sums import box_max_padded, box_sum_padded
 
 CPU = torch.device("cpu")
 winograd = pytest.mark.skipif(not has_winograd(), reason="this processor or this build of torch knows no faster convolution")
@@ -61,3 +62,11 @@ def test_a_network_of_mosaics_needs_little_more_than_its_cells():
         net(x, torch.full_like(x, -1.0))
     cells = 64 * x[:, 0].numel() / 4 * 4  # bytes: 64 channels of them
     assert found.peak < 7 * cells
+
+
+@pytest.mark.parametrize("reach", [1, 2, 4, 5])
+@pytest.mark.parametrize("shape", [(1, 2, 3, 40), (2, 1, 17, 16)])
+def test_moving_sums_and_maxima_are_those_of_pooling(reach, shape):
+    x, side = torch.randn(shape), 2 * reach + 1
+    torch.testing.assert_close(box_max_padded(x, reach), F.max_pool2d(x, side, 1, reach), atol=0, rtol=0)
+    torch.testing.assert_close(box_sum_padded(x, reach), side**2 * F.avg_pool2d(x, side, 1, reach), atol=1e-5, rtol=1e-5)

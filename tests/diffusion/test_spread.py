@@ -125,8 +125,8 @@ def test_a_prior_of_networks_put_together_has_none_and_parts_without_it_stay_who
     assert not any("spread" in name for name in separated(whole, "bayer").tensors)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 48), (37, 30), (3, 5)])
-def test_of_frames_it_is_told_in_strips_without_seams(height, width, monkeypatch):
+@pytest.mark.parametrize(("height", "width"), [(192, 168), (150, 133), (3, 5)])
+def test_of_frames_it_is_told_in_pieces_without_seams(height, width, monkeypatch):
     torch.manual_seed(0)
     spread = Spread(**SMALL, sigma_data=0.5)
     with torch.no_grad():
@@ -134,14 +134,14 @@ def test_of_frames_it_is_told_in_strips_without_seams(height, width, monkeypatch
             weights += 0.1 * torch.randn_like(weights)
     x, mean = torch.randn(2, 1, 3, height, width)
     sigma = torch.where(torch.rand_like(x) < 0.5, SIGMA_UNKNOWN, 0.2)
-    whole = windows.in_strips(spread, x, sigma, mean)
-    monkeypatch.setattr(windows, "STRIP_PIXELS", 12 * width)
-    torch.testing.assert_close(windows.in_strips(spread, x, sigma, mean), whole)
+    whole = windows.in_pieces(spread, x, sigma, mean)
+    monkeypatch.setattr(windows, "PIECE_PIXELS", 1)
+    torch.testing.assert_close(windows.in_pieces(spread, x, sigma, mean), whole)
     if height % 2 == width % 2 == 0:
         torch.testing.assert_close(spread(x, sigma, mean).detach(), whole)
     other = mean.clone()
     other[..., -1, -1] += 1
-    assert not torch.equal(windows.in_strips(spread, x, sigma, other), whole)
+    assert not torch.equal(windows.in_pieces(spread, x, sigma, other), whole)
 
 
 def test_what_lies_beyond_its_reach_changes_nothing():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lowlight_kedro.diffusion.sums import box_max_padded
 from lowlight_kedro.restoration.measurement import Measurement
 
 WIDTHS = (1.3, 1.6, 2.0, 2.5, 3.2)  # pixels, full width at half maximum
@@ -54,15 +55,9 @@ def _filtered(x: Tensor, profile: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(x, profile[None, None, :, None], padding=(REACH, 0)), profile[None, None, None], padding=(0, REACH))
 
 
-def _highest(x: Tensor) -> Tensor:
-    """The highest value of (1, C, H, W) in the square around each pixel: along rows, then along columns, five times as fast as at once."""
-    side = 2 * REACH + 1
-    return F.max_pool2d(F.max_pool2d(x, (side, 1), 1, (REACH, 0)), (1, side), 1, (0, REACH))
-
-
 def _opened(x: Tensor) -> Tensor:
     """The ground below all that is smaller than a point's square: a morphological opening of (1, C, H, W)."""
-    return _highest(-_highest(-x))
+    return box_max_padded(-box_max_padded(-x, REACH), REACH)
 
 
 def _candidates(y: Tensor, precision: Tensor, mean: Tensor) -> Tensor:
@@ -72,7 +67,7 @@ def _candidates(y: Tensor, precision: Tensor, mean: Tensor) -> Tensor:
     for width in SOUGHT:
         profile = _profile(width, 0.0).to(weighed)
         best = torch.maximum(best, _filtered(weighed, profile) / _filtered(weight, profile.square()).clamp(min=TINY).sqrt())
-    return torch.nonzero((best == _highest(best)) & (best >= PROMISING))[:, 2:]
+    return torch.nonzero((best == box_max_padded(best, REACH)) & (best >= PROMISING))[:, 2:]
 
 
 def _squares(x: Tensor, centres: Tensor, reach: int, beyond: str = "constant") -> Tensor:

@@ -27,7 +27,7 @@ from lowlight_kedro.restoration.placement import (
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 64  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
-STRIP_PIXELS = 2**19  # at a time, for what is told of a frame in strips
+PIECE_PIXELS = 2**20  # at a time, for what is told of a frame in pieces
 SECOND = 0.3  # of the time of an evaluation, where there are second opinions
 SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
 
@@ -232,20 +232,18 @@ class _Windowed(torch.autograd.Function):
 
 
 @torch.no_grad()
-def in_strips(
+def in_pieces(
     spread: nn.Module, x: Tensor, sigma: Tensor, mean: Tensor, *, device: torch.device | None = None, precision: str = "fp32"
 ) -> Tensor:  # fmt: skip
-    """What `spread` tells of whole frames (B, C, H, W): strips of rows with as many beside them as it sees, all of its answer exact."""
-    multiple, device, (height, width) = int(spread.multiple), device or x.device, x.shape[-2:]  # type: ignore[arg-type]
-    reach, out = up_to(int(spread.reach), multiple), torch.empty_like(x)  # type: ignore[arg-type]
-    rows, one = max(multiple, up_to(STRIP_PIXELS // width, multiple)), torch.ones(1)
-    across = Span(0, up_to(width, multiple), 0, width, one)
-    for first in range(0, height, rows):
-        last = min(first + rows, height)
-        strip = Span(max(first - reach, 0), up_to(min(last + reach, height), multiple), first, last, one)
+    """What `spread` tells of whole frames (B, C, H, W): windows with as much around them as it sees, so that all of it is exact."""
+    multiple, device, out = int(spread.multiple), device or x.device, torch.zeros_like(x)  # type: ignore[arg-type]
+    overlap, sigma = up_to(2 * int(spread.reach) + BLEND, multiple), sigma.expand(x.shape)  # type: ignore[arg-type]
+    placement = place((x.shape[-2], x.shape[-1]), pixels=max(PIECE_PIXELS, (2 * overlap) ** 2), overlap=overlap, multiple=multiple)
+    for window in placement.windows:
         with network_precision(precision, device):
-            part = spread(*(_cut(tensor, [(strip, across)]).to(device) for tensor in (x, sigma.expand(x.shape), mean)))
-        out[..., first:last, :] = part[..., first - strip.start : last - strip.start, :width].to(out)
+            part = spread(*(_cut(tensor, [window]).to(device) for tensor in (x, sigma, mean))).to(out)
+        frame, own, weight = _core(window, part)
+        out[frame] += weight * part[own]
     return out
 
 
@@ -287,7 +285,7 @@ def windowed(
     if (size or 0) % multiple or (overlap or 0) % multiple:
         raise ValueError(f"window size and overlap must be multiples of {multiple}, got size={size}, overlap={overlap}")
     most = UNKNOWN_REACH if reach is None else reach
-    whole_spread = None if spread is None else partial(in_strips, spread, device=device, precision=precision)
+    whole_spread = None if spread is None else partial(in_pieces, spread, device=device, precision=precision)
     if second is None:
         parts = on_fraction
     else:

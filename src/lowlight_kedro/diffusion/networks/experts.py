@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, QUIETEST, UNKNOWN, MosaicNet, mosaic_net, phases, shown
 from lowlight_kedro.diffusion.networks.unet import check_sides
+from lowlight_kedro.diffusion.sums import box_sum_padded
 
 CLEAN, HIDDEN = 1e-3, 1e3  # light, white = 1: the noise that the second network is told of its sites, and of what it has to find
 NEARBY = 4  # pixels, reach of the mean misfit, and of the mean noise that the gate is told
@@ -46,7 +47,7 @@ def nearer(mean: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     measured = sigma < UNKNOWN
     missed = torch.where(measured, x - mean, 0)
     squares = (missed / sigma).square().sum(1, keepdim=True), measured.to(missed).sum(1, keepdim=True)
-    square, count = (F.avg_pool2d(one, 2 * NEARBY + 1, 1, NEARBY) for one in squares)
+    square, count = (box_sum_padded(one, NEARBY) for one in squares)
     return mean + (1 - DOUBT * count / square.clamp(min=1e-12)).clamp(min=0) * missed
 
 
@@ -99,8 +100,8 @@ class Second(nn.Module):
     @staticmethod
     def _seen(light: Tensor, other: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
         """What the gate is shown, (B, 14, H, W): the first answer and how far the other one is from it, what was measured and how well."""
-        known = F.avg_pool2d(measured.to(light).sum(1, keepdim=True), 2 * NEARBY + 1, 1, NEARBY).clamp(min=1e-6)
-        variance = F.avg_pool2d((sigma.square() * measured).sum(1, keepdim=True), 2 * NEARBY + 1, 1, NEARBY) / known
+        known = box_sum_padded(measured.to(light).sum(1, keepdim=True), NEARBY).clamp(min=1e-6)
+        variance = box_sum_padded((sigma.square() * measured).sum(1, keepdim=True), NEARBY) / known
         level = variance.clamp(min=QUIETEST**2).sqrt()
         level_shown = level * (light.mean(1, keepdim=True).abs() + DARK).rsqrt()
         first, apart = shown(light), shown(other) - shown(light)

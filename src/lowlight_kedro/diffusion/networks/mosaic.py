@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.convolution import Conv3x3, by_rows
 from lowlight_kedro.diffusion.networks.unet import UNet, check_sides
+from lowlight_kedro.diffusion.sums import box_sum_padded
 
 UNKNOWN = 40.0  # network units: a value of a higher level was not measured
 FARTHEST = 8.0  # standard deviations by which a measured value may be moved
 DARK = 1e-3  # light, white = 1, below which `shown` is linear
+NEARBY = 2  # pixels, reach of the means that stand for what was not measured
 QUIETEST = 1e-6  # light: less noise than this is no noise
 PATTERNS = {  # channel of each site of a cell: the phase in which the network is given every mosaic
     "bayer": ((1, 0), (2, 1)),
@@ -104,32 +106,35 @@ class MosaicNet(nn.Module):
 
     def light(self, light: Tensor, sigma: Tensor) -> Tensor:
         """Clean light (B, 3, H, W), white = 1, of a mosaic in any phase with noise `sigma`, huge where nothing was measured."""
-        measured = sigma < UNKNOWN / (self.white - self.black)
-        starts = phases(measured, self.pattern)
-        inputs = torch.cat([light * measured, sigma * measured, measured], 1)
+        starts = phases(self._measured(sigma), self.pattern)
         begins = torch.tensor([start == (0, 0) for start in starts], device=light.device)
         if begins.all():
-            return self._light(*inputs.split(3, 1))
+            return self._light(light, sigma)
+        if not begins.any():
+            return self._cut(light, sigma, starts)
         answer = torch.empty_like(light)
-        if begins.any():
-            answer[begins] = self._light(*inputs[begins].split(3, 1))
-        answer[~begins] = self._cut(inputs[~begins], [start for start in starts if any(start)])
+        answer[begins] = self._light(light[begins], sigma[begins])
+        answer[~begins] = self._cut(light[~begins], sigma[~begins], [start for start in starts if any(start)])
         return answer
 
-    def _cut(self, inputs: Tensor, starts: Sequence[tuple[int, int]]) -> Tensor:
+    def _measured(self, sigma: Tensor) -> Tensor:
+        return sigma < UNKNOWN / (self.white - self.black)
+
+    def _cut(self, light: Tensor, sigma: Tensor, starts: Sequence[tuple[int, int]]) -> Tensor:
         """`_light` of mirrored and cut images, so that each begins at its place in `starts`."""
-        (height, width), before, after = inputs.shape[-2:], self.side, lcm(self.side, self.multiple)
-        padded = F.pad(inputs, (before, after, before, after), mode="reflect")
+        (height, width), before, after = light.shape[-2:], self.side, lcm(self.side, self.multiple)
+        padded = F.pad(torch.cat([light, sigma], 1), (before, after, before, after), mode="reflect")
         cut = [image[:, row : row + height + after, left : left + width + after] for image, (row, left) in zip(padded, starts, strict=True)]
-        answer = self._light(*torch.stack(cut).split(3, 1))
+        answer = self._light(*(torch.stack([image[part] for image in cut]) for part in (slice(3), slice(3, 6))))
         own = [(slice(before - row, before - row + height), slice(before - left, before - left + width)) for row, left in starts]
         return torch.stack([image[:, rows, columns] for image, (rows, columns) in zip(answer, own, strict=True)])
 
-    def _light(self, light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
-        """`light` of a mosaic that begins as `pattern`; light and sigma are 0 where `measured` is."""
-        mosaic, known = light.sum(1, keepdim=True), measured.amax(1, keepdim=True)
-        local = F.avg_pool2d(mosaic, 5, 1, 2) / F.avg_pool2d(known, 5, 1, 2).clamp(min=1e-6)
-        level = torch.where(known > 0, sigma.sum(1, keepdim=True).clamp(min=QUIETEST), 1.0)
+    def _light(self, light: Tensor, sigma: Tensor) -> Tensor:
+        """`light` of a mosaic that begins as `pattern`."""
+        measured = self._measured(sigma).to(light)
+        mosaic, known = (light * measured).sum(1, keepdim=True), measured.amax(1, keepdim=True)
+        local = box_sum_padded(mosaic, NEARBY) / box_sum_padded(known, NEARBY).clamp(min=1e-6)
+        level = torch.where(known > 0, (sigma * measured).sum(1, keepdim=True).clamp(min=QUIETEST), 1.0)
         level_shown = (level * (local.abs() + DARK).rsqrt()).clamp(max=1)
         noise = torch.cat([level.log() / 4 + 1.5, level_shown.log() / 2 + 2], 1)
         sites = torch.where(known > 0, shown(mosaic), shown(local))  # where nothing was measured, what its neighbours say
