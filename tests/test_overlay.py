@@ -60,7 +60,7 @@ def test_a_block_without_structure_keeps_the_expected_shift():
     rng = np.random.default_rng(2)
     short, long = (np.float32(0.3) + rng.normal(0, 0.01, (SIDE, SIDE)).astype(np.float32) for _ in range(2))
     for block in blocks(short, long, (2.0, -3.0)):
-        assert np.hypot(*np.subtract(block.shift, (2.0, -3.0))) < 1.5
+        assert np.hypot(*np.subtract(block.shift, (2.0, -3.0))) < 0.25
 
 
 def test_a_block_that_leaves_the_image_is_refused():
