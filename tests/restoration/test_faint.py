@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lowlight_kedro.restoration import faint as module
 from lowlight_kedro.restoration.faint import FAINT, FAINT_LATTICE, without_faint_detail
 
 STD = 0.01
@@ -55,3 +56,12 @@ def test_brightness_stays_and_the_scale_of_light_does_not_count():
 def test_channels_do_not_mix():
     light = GRADIENT + FAINT * STD * NOISE
     np.testing.assert_array_equal(cleaned(light), np.concatenate([cleaned(channel[None]) for channel in light]))
+
+
+@pytest.mark.parametrize("height", [257, 320, 389])
+def test_some_rows_at_a_time_are_the_whole(height, monkeypatch, rng):
+    light = (0.1 + 0.2 * FAINT * STD * rng.standard_normal((3, height, 40)) + STD * (rng.random((3, height, 40)) > 0.99)).astype(np.float32)
+    whole = cleaned(light)
+    monkeypatch.setattr(module, "ROWS", 128)
+    np.testing.assert_allclose(cleaned(light), whole, atol=1e-4 * STD)
+    assert np.abs(whole - light).max() > 0.01 * STD

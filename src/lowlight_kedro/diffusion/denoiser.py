@@ -50,8 +50,9 @@ class Denoiser(nn.Module):
 
     def first(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] before second opinions."""
-        c_skip, c_out, c_in = self.coefficients(sigma)
-        return c_skip * x + c_out * self.raw(c_in * x, sigma)
+        answer = self.raw(self.coefficients(sigma)[2] * x, sigma)
+        c_skip, c_out, _ = self.coefficients(sigma)  # again, so that nothing lies about while the network works
+        return c_skip * x + c_out * answer
 
     def raw(self, scaled: Tensor, sigma: Tensor) -> Tensor:
         """The network's own output F(c_in x; ln(sigma) / 4)."""

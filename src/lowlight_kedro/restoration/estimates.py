@@ -30,8 +30,10 @@ OF_THE_PRIOR = "the prior"  # which tells its own standard deviation
 
 def light_of(x: Tensor, observation: Observation) -> NDArray[np.float32]:
     """x0 (1, 3, H, W) as white-balanced linear RGB (3, H, W), with what is known to be clipped at or above the clipping level."""
-    tile = observation.scaling.to_tile(observation.project(x)[0].float())
-    return from_tile_domain(tile).cpu().numpy()  # type: ignore[no-any-return]
+    light, projected = np.empty(x.shape[1:], np.float32), observation.project(x)[0]
+    for channel, one in zip(light, projected, strict=True):  # frames are large: no second one on the way
+        channel[...] = from_tile_domain(observation.scaling.to_tile(one.float())).cpu().numpy()
+    return light
 
 
 def posterior_mean(

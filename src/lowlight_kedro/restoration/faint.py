@@ -12,6 +12,7 @@ FAINT = 0.1  # standard deviations: detail of this root mean square is taken out
 STANDS_OUT = 0.3  # the same for detail alone in its surroundings, as a star is
 FAINT_LATTICE = 0.2  # the same for what is regular; what is stronger may be a weave
 CARRIERS = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]])  # rows, columns and both, at the four pixels of a cell
+ROWS, SEEN = 512, 64  # at a time, and how many more on either side, whole cells of every octave: what is found does not reach further
 TINY = 1e-20
 
 
@@ -79,8 +80,11 @@ def without_faint_detail(light: NDArray[np.float32], std: NDArray[np.float32]) -
     no chance (shrunk by the variance of a mean, as James and Stein do) and lies below FAINT_LATTICE. Light that was measured well is left
     as it is.
     """
-    result = np.empty_like(light)
-    for channel in range(len(light)):
-        one, its_std = (torch.from_numpy(x[channel])[None, None] for x in (light, std))
-        result[channel] = light[channel] - _faint(one, its_std, OCTAVES)[0, 0].numpy()
+    result, height = np.empty_like(light), light.shape[1]
+    for top in range(0, height, ROWS):
+        first, bottom = max(top - SEEN, 0), min(top + ROWS, height)
+        for channel in range(len(light)):
+            one, its_std = (torch.from_numpy(x[channel, first : bottom + SEEN])[None, None] for x in (light, std))
+            faint = _faint(one, its_std, OCTAVES)[0, 0, top - first : bottom - first].numpy()
+            result[channel, top:bottom] = light[channel, top:bottom] - faint
     return result

@@ -1,5 +1,6 @@
 """What a posterior mean leaves of the measurement: how much the mean took over, outliers, and whether it is the noise that was told."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,18 @@ def leverage(measurement: Measurement, mean: Tensor) -> float:
     Hot pixels would hide it, so residuals count up to three standard deviations. The posterior variance of a photosite is h s^2,
     and what all others say of it has the variance s^2 h / (1 - h).
     """
-    total = 0.0
+    return min(max(1 - _mean_square(measurement, mean, LARGEST), 0.0), HIGHEST)
+
+
+def _mean_square(measurement: Measurement, mean: Tensor, most: float) -> float:
+    """Of (y - D) / s where something was measured, each square at most so large."""
+    total, count = 0.0, 0
     for rows in strips(mean.shape[-2]):
         part = measurement.part(rows)
-        squares = ((part.y - mean[..., rows, :]) / part.s).square().clamp(max=LARGEST)
+        squares = ((part.y - mean[..., rows, :]) / part.s).square().clamp(max=most)
         total += float((squares * part.mask).sum(dtype=torch.float64))
-    left = total / max(int(measurement.mask.sum()), 1)
-    return min(max(1 - left, 0.0), HIGHEST)
+        count += int(part.mask.sum())  # of the whole mask it would be a frame of 64 bits on the way
+    return total / max(count, 1)
 
 
 def student_factor(measurement: Measurement, mean: Tensor, h: float, nu: float, before: Tensor | None = None) -> Tensor:
@@ -87,10 +93,5 @@ class Remains:
 
 def remains_of(measurement: Measurement, mean: Tensor, gains: Tensor) -> Remains:
     """What `mean`, the posterior mean (1, 3, H, W), leaves of the measurement; `gains` as of `lines.estimate`."""
-    total = 0.0
-    for rows in strips(mean.shape[-2]):
-        part = measurement.part(rows)
-        total += float((part.mask * ((part.y - mean[..., rows, :]) / part.s).square()).sum(dtype=torch.float64))
-    square = total / max(int(measurement.mask.sum()), 1)
     small = min(mean.shape[-2:]) < LEAST_SIDE
-    return Remains(square, *((np.nan, np.nan) if small else axis_power(measurement, mean, gains)))
+    return Remains(_mean_square(measurement, mean, math.inf), *((np.nan, np.nan) if small else axis_power(measurement, mean, gains)))

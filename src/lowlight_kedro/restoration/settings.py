@@ -64,7 +64,7 @@ class Window:
     """Overlapping windows, see `windows.windowed`: largest side (None: as memory allows), MiB, and tolerance in light."""
 
     size: Annotated[int, Ge(32)] | None = None
-    memory_mb: Positive = 700.0
+    memory_mb: Positive = 500.0
     tolerance: Positive = 1e-3
 
 

@@ -111,13 +111,14 @@ class PyramidUNet(nn.Module):
         """Images (B, C, H, W) and ln(sigma) / 4 of the same shape to F = (D - c_skip x) / c_out."""
         check_sides(scaled, self.multiple)
         sigma = (4 * c_noise.float()).exp()
-        c_skip, c_out, c_in = coefficients(sigma, self.sigma_data)
-        x = scaled.float() / c_in
+        x = scaled.float() / coefficients(sigma, self.sigma_data)[2]
         *others, base, precision = self._estimates(x, sigma)
-        scale = self.error_scale(c_out, precision)
-        logits, added = self._decided([x, *others], base, scale, precision.log() / -8, c_noise)
-        fractions, chosen = (logits - logits.detach().amax(1, keepdim=True)).exp_(), torch.zeros_like(x)
+        scale = self.error_scale(coefficients(sigma, self.sigma_data)[1], precision)
+        logits, added = self._decided([x, *others], base, scale, precision, c_noise)
+        less, highest = torch.sub if torch.is_grad_enabled() else Tensor.sub_, logits.detach().amax(1, keepdim=True)
+        fractions, chosen = less(logits, highest).exp_(), torch.zeros_like(x)
         del logits, precision
+        c_skip, c_out, _ = coefficients(sigma, self.sigma_data)  # once more, so that they are not kept while the U-Net works
         kept, farthest, gain = c_skip * x, FARTHEST * sigma, 1 / c_out
         low, high = x - farthest, x + farthest
         for fraction, estimate in zip(fractions[:, 1:].unbind(1), (base, *others), strict=True):  # c_skip x itself has F = 0
@@ -132,10 +133,10 @@ class PyramidUNet(nn.Module):
         return [*means[:-1], *detailed, means[-1], local.precision(NEARBY)]
 
     def _decided(
-        self, estimates: Sequence[Tensor], base: Tensor, scale: Tensor, nearby: Tensor, c_noise: Tensor
+        self, estimates: Sequence[Tensor], base: Tensor, scale: Tensor, precision: Tensor, c_noise: Tensor
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Logits of the gates (B, K, C, H, W) and R (B, C, H, W), from what the U-Net is shown."""
-        seen = chain((compressed((estimate - base) / scale) for estimate in estimates), (base, nearby, c_noise))
+        seen = chain((compressed((estimate - base) / scale) for estimate in estimates), (base, precision.log() / -8, c_noise))
         first = self.unet.first(F.pixel_unshuffle(torch.cat([as_computed(shown) for shown in seen], dim=1), self.unet.patch))
         out = self.unet.trunk(first)
         logits, added = out.unflatten(1, (-1, self.channels)).tensor_split([len(estimates) + 1], dim=1)

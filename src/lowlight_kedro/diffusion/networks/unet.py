@@ -40,9 +40,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) to the same."""
-        hidden = x
-        for conv in self.convs:
-            hidden = conv(F.silu(hidden))
+        first, second = self.convs
+        hidden = F.silu(first(F.silu(x)), inplace=not torch.is_grad_enabled())
+        hidden = second(hidden)
         return x + hidden
 
 
@@ -121,7 +121,7 @@ class UNet(nn.Module):
         x = self.up[-1](self.down[-1](x))
         for level in reversed(range(len(skips))):
             x = F.pixel_shuffle(self.grow[level](x), 2)
-            x = self.up[level](self.join[level](torch.cat([x, skips[level]], dim=1)))
+            x = self.up[level](self.join[level](torch.cat([x, skips.pop()], dim=1)))
         return F.pixel_shuffle(self.last(x), self.patch)
 
 
