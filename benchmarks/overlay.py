@@ -50,6 +50,11 @@ class Block:
         """First row and column of the pixels of the long frame that lie nearest to the block."""
         return self.top + self.whole[0], self.left + self.whole[1]
 
+    @property
+    def from_even(self) -> float:
+        """How far the shift is from the nearest that lays sites of a Bayer mosaic on sites of the same channel, pixels."""
+        return float(np.hypot(*(part - 2 * round(part / 2) for part in self.shift)))
+
     def of_short(self, image: NDArray, margin: int = 0) -> NDArray:
         """The block of an image (..., H, W) of the short frame, `margin` pixels more on each side, untouched."""
         return moved(image, self.top, self.left, (0.0, 0.0), margin)

@@ -39,6 +39,11 @@ def test_a_block_of_the_long_frame_lies_on_the_short_one_and_back():
     np.testing.assert_array_equal(block.of_short(here, 3)[3:-3, 3:-3], here[100 : 100 + BLOCK, 150 : 150 + BLOCK])
 
 
+def test_the_farthest_shift_from_an_even_one_is_odd_in_both_directions():
+    far = [Block(0, 0, shift, 0.0, np.ones((1, 1), bool)).from_even for shift in ((2.0, -4.0), (2.3, -3.6), (3.0, 4.0), (-1.0, 5.0))]
+    np.testing.assert_allclose(far, [0, 0.5, 1, 2**0.5])
+
+
 def test_what_moved_by_itself_or_is_saturated_is_left_out(pair):
     short, long, whole = pair
     first, last = whole[0], whole[-1]
