@@ -83,6 +83,7 @@ def kept(folder: Path | None, name: str, make: Callable[[], NDArray]) -> NDArray
         return np.load(path, mmap_mode="r")
     light = np.asarray(make(), np.float32)
     if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, light)
     return light
 
