@@ -3,11 +3,16 @@
 A simulated Bayer frame goes through the stages of the restoration with `noise_map`; then every guidance works on 4 megapixels
 with a denoiser that costs nothing, which leaves what the method itself takes. Seconds are wall clock and CPU; the peak is that of
 the resident memory of the process during the stage. Without `--prior` the demo's network is taken with untrained weights.
-`--methods` prints the methods only; `--placement` instead how far the result depends on where windows lie: largest and root
-mean square difference from one window over a photograph of 640 x 700 pixels, in linear light, of white.
+`--methods` prints the methods only; `--command` what `lowlight restore` takes for a DNG of that size at x10, ISO 1600, in a process of its
+own, with the standard deviation that it finds on the way; `--placement` instead how far the result depends on where windows lie: largest
+and root mean square difference from one window over a photograph of 640 x 700 pixels, in linear light, of white.
 """
 
 import argparse
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +28,7 @@ from torch import Tensor
 
 from lowlight_kedro.api import load_prior
 from lowlight_kedro.datasets.demo import read_photograph
+from lowlight_kedro.datasets.dng import write_dng
 from lowlight_kedro.device import keep_freed_memory
 from lowlight_kedro.diffusion.denoiser import Denoiser, DenoiserFunction, standard_normal
 from lowlight_kedro.diffusion.memory import LiveBytes
@@ -38,6 +44,7 @@ from lowlight_kedro.restoration.passes import LOCAL_REACH
 from lowlight_kedro.restoration.settings import Structure
 from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, masks
+from lowlight_kedro.sensor.frame import Frame
 from lowlight_kedro.sensor.noise import PoissonGaussian
 from lowlight_kedro.sensor.render import srgb_decode
 
@@ -46,6 +53,7 @@ WHITE_BALANCE = (2.0, 1.0, 1.6)
 NOISE = PoissonGaussian(gain=1.5301 / 15871, read_noise=6.3 / 15871)  # Sony A7S II, ISO 1600
 CPU = torch.device("cpu")
 SHIFTS = (4, 8)  # pixels: off and on the grid of the demo's network
+COMMAND = "import sys; from lowlight_kedro.command.arguments import main; sys.exit(main())"  # `lowlight`, wherever it is installed
 STEPS, REPEATS = 3, 3  # of a draw; of a timing, the shortest counts
 
 
@@ -66,14 +74,34 @@ def stage(name: str, megapixels: float) -> Iterator[None]:
     tables.row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{cpu / megapixels:.3f}", f"{peak:.0f}", f"{resident('VmRSS'):.0f}")
 
 
-def exposure(megapixels: float) -> Exposure:
-    """A smooth scene with edges, x100 short, at the noise of a Sony A7S II at ISO 1600."""
+def exposure(megapixels: float, ratio: float = RATIO) -> Exposure:
+    """A smooth scene with edges, short by `ratio`, at the noise of a Sony A7S II at ISO 1600."""
     height = int((megapixels * 1e6 / 1.5) ** 0.5) // 2 * 2
     shape, rng = (height, int(1.5 * height) // 2 * 2), np.random.default_rng(0)
     light = rng.uniform(0.02, 0.9, (-(-shape[0] // 64), -(-shape[1] // 64))).astype(np.float32)
-    signal = np.repeat(np.repeat(light, 64, 0), 64, 1)[: shape[0], : shape[1]] / np.float32(RATIO) / 2
+    signal = np.repeat(np.repeat(light, 64, 0), 64, 1)[: shape[0], : shape[1]] / np.float32(ratio) / 2
     signal += rng.standard_normal(shape, dtype=np.float32) * np.sqrt(np.float32(NOISE.gain) * signal + np.float32(NOISE.read_noise**2))
-    return Exposure(signal, BAYER_RGGB, WHITE_BALANCE, RATIO, NOISE)
+    return Exposure(signal, BAYER_RGGB, WHITE_BALANCE, ratio, NOISE)
+
+
+def command(megapixels: float) -> None:
+    """Seconds, CPU seconds and peak memory of the whole command; decoding, writing and start-up are in them."""
+    shot = exposure(megapixels, ratio=10.0)
+    dn = np.rint(512 + 15871 * shot.signal).clip(0, 16383).astype(np.uint16)
+    frame = Frame(
+        dn, BAYER_RGGB, np.full((2, 2), 512, np.float32), 16383.0, exposure_s=0.1, iso=1600.0, camera="Sony ILCE-7SM2",
+        white_balance=WHITE_BALANCE, camera_to_srgb=np.eye(3, dtype=np.float32),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "frame.dng"
+        write_dng(raw, frame)
+        words = [sys.executable, "-c", COMMAND, "restore", raw, "--ratio", "10", "--files", "linear", "--out", folder]
+        begin = time.perf_counter()
+        subprocess.run([str(word) for word in words], check=True)
+        wall, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    tables.head("megapixels", "s", "CPU s", "CPU s/MP", "peak MiB")
+    tables.row(f"{dn.size / 1e6:.1f}", f"{wall:.1f}", f"{cpu:.1f}", f"{cpu / dn.size * 1e6:.2f}", f"{used.ru_maxrss / 1024:.0f}")
 
 
 def load(path: str | None) -> Prior:
@@ -81,9 +109,7 @@ def load(path: str | None) -> Prior:
     if path is None:
         network = NETWORKS["pyramid_unet"](widths=[32, 64, 96], blocks=1)
         return Prior(Denoiser(network, 0.5).requires_grad_(False), Scaling(-0.725, 0.861), True)
-    prior = load_prior(path, "cpu", "fp32").built
-    prior.denoiser.to(memory_format=torch.channels_last)
-    return prior
+    return load_prior(path, "cpu", "fp32").built
 
 
 def frame_denoiser(prior: Prior, options: argparse.Namespace, **callbacks: Callable) -> DenoiserFunction:
@@ -222,14 +248,18 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--prior")
     parser.add_argument("--refreshes", type=int, default=1)
-    parser.add_argument("--memory-mb", type=float, default=700)
+    parser.add_argument("--memory-mb", type=float, default=500)
     parser.add_argument("--size", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of white, linear light")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", type=torch.device)
     parser.add_argument("--methods", action="store_true", help="the methods only")
     parser.add_argument("--placement", action="store_true", help="how far the result depends on where windows lie")
+    parser.add_argument("--command", action="store_true", help="the whole command, in a process of its own")
     options = parser.parse_args()
+    if options.command:
+        command(options.megapixels)
+        return
     prior = load(options.prior)
     if options.placement:
         placement(prior, options.tolerance)

@@ -27,7 +27,7 @@ from lowlight_kedro.restoration.placement import (
 UNKNOWN_REACH = 128  # pixels, for networks that do not tell how far they see
 PROBE = 64  # side of the window on which the memory of an evaluation is measured, pixels
 UNBOUNDED = 2**62  # pixels
-PIECE_PIXELS = 2**20  # at a time, for what is told of a frame in pieces
+PIECE_PIXELS = 2**19  # at a time, for what is told of a frame in pieces
 SECOND = 0.3  # of the time of an evaluation, where there are second opinions
 SCRATCH = 2.0  # memory of an evaluation over that of its tensors: what convolutions and the allocator take besides
 
