@@ -36,8 +36,8 @@ def with_part_of(prior: Checkpoint, source: Checkpoint, part: str) -> Checkpoint
     Raises:
         ValueError: the other one has no such part.
     """
-    told = {name: tensor for name, tensor in source.tensors.items() if name.startswith(f"{part}.")}
-    if not told:
+    added = {name: tensor for name, tensor in source.tensors.items() if name.startswith(f"{part}.")}
+    if not added:
         parts = ", ".join(sorted({name.split(".")[0] for name in source.tensors}))
         raise ValueError(f"{source.source} has no part {part}, got {parts}; give --{part} a prior that was trained with it")
     network, theirs = prior.description["network"], source.description["network"]
@@ -47,7 +47,7 @@ def with_part_of(prior: Checkpoint, source: Checkpoint, part: str) -> Checkpoint
         network = network | {"spread": theirs["spread"]}
     replaced = ("second.", "spread.") if part == "second" else ("spread.",)
     own = {name: tensor for name, tensor in prior.tensors.items() if not name.startswith(replaced)}
-    return replace(prior, tensors=own | told, description=prior.description | {"network": network})
+    return replace(prior, tensors=own | added, description=prior.description | {"network": network})
 
 
 def write(prior: Checkpoint, path: Path) -> None:

@@ -182,11 +182,17 @@ def smoothed(x: Tensor, reach: int) -> Tensor:
     return mean
 
 
+def _local_mean(y: Tensor, mask: Tensor, rows: slice, reach: int) -> tuple[Tensor, Tensor]:
+    """`local_mean` of some rows, and what fraction of each window was measured."""
+    fraction = _smooth(mask, rows, reach, y.dtype).clamp(min=1e-6)
+    return _smooth(y, rows, reach) / fraction, fraction
+
+
 def local_mean(y: Tensor, mask: Tensor, reach: int) -> Tensor:
     """Mean of the measured values in (2 reach + 1)^2 windows, per channel: a first estimate that needs no prior."""
     mean = torch.empty_like(y)
     for rows in strips(y.shape[-2]):
-        mean[..., rows, :] = _smooth(y, rows, reach) / _smooth(mask, rows, reach, y.dtype).clamp(min=1e-6)
+        mean[..., rows, :], _ = _local_mean(y, mask, rows, reach)
     return mean
 
 
@@ -204,8 +210,8 @@ def steady_mean(y: Tensor, mask: Tensor, reach: int, noise_level: Callable[[Tens
     for narrower in (2 * reach, reach):
         s = noise_level(mean)
         for rows in strips(y.shape[-2]):
-            share = _smooth(mask, rows, narrower, y.dtype).clamp(min=1e-6)
-            added = _smooth(y, rows, narrower) / share - mean[..., rows, :]
-            z = (added.square() * share / s[..., rows, :].square()).mean(1, keepdim=True) * (2 * narrower + 1) ** 2
+            narrow, fraction = _local_mean(y, mask, rows, narrower)
+            added = narrow - mean[..., rows, :]
+            z = (added.square() * fraction / s[..., rows, :].square()).mean(1, keepdim=True) * (2 * narrower + 1) ** 2
             mean[..., rows, :] += (1 - DOUBT / z.clamp(min=DOUBT)) * added
     return mean
