@@ -1,8 +1,5 @@
 """Several networks as one, and second opinions."""
 
-from copy import deepcopy
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -13,7 +10,6 @@ from lowlight_kedro.diffusion.networks.experts import CLEAN, HIDDEN, Second, fol
 from lowlight_kedro.diffusion.networks.mosaic import light_of, phases, shown
 from lowlight_kedro.diffusion.prior import assembled, build_prior, separated, with_second
 from lowlight_kedro.diffusion.scaling import Scaling
-from lowlight_kedro.pipelines.training.work import learn_only
 from lowlight_kedro.restoration.windows import in_windows
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, masks
 
@@ -290,16 +286,6 @@ def test_it_is_asked_of_its_mosaic_alone_and_each_image_for_itself(pair, mosaic)
         kept = nearer(before, *image) if mosaic_only else before
         torch.testing.assert_close(answer[mask], kept[mask], atol=1e-5, rtol=1e-5)
         assert torch.allclose(answer, before) != mosaic_only
-
-
-def test_a_gate_learns_with_the_last_layer_of_what_it_follows_alone(pair):
-    network = deepcopy(pair[1])
-    learn_only(SimpleNamespace(denoiser=Denoiser(network, 0.5)), "gate")
-    learned = {name for name, weights in network.named_parameters() if weights.requires_grad}
-    assert {name for name in learned if ".gate." not in name} == {
-        f"second.{mosaic}.network.out.{kind}" for mosaic in CFAS for kind in ("weight", "bias")
-    }
-    assert {name for name in learned if ".gate." in name} == {name for name in network.state_dict() if ".gate." in name}
 
 
 def test_a_measured_value_without_noise_stays_what_it_is(pair):

@@ -57,13 +57,9 @@ logger = logging.getLogger(__name__)
 
 
 def learn_only(state: State, part: str) -> None:
-    """All weights stay as they are but those of the parts of the network that are called so: `spread`, `second`, or the `gate` of that.
-
-    With a gate learns the last layer of what it follows: a demosaicer of finished pictures is off by some thousandths in ours.
-    """
+    """All weights stay as they are but those of the parts of the network that are called so: `spread`, `second`, or the `gate` of that."""
     for name, weights in state.denoiser.network.named_parameters():
-        path = name.split(".")
-        weights.requires_grad_(part in path or (part == "gate" and path[0] == "second" and "out" in path))
+        weights.requires_grad_(part in name.split("."))
 
 
 def fresh_state(description: dict[str, Any], averages: Iterable[str], device: torch.device) -> State:
