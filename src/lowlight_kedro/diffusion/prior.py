@@ -200,9 +200,9 @@ def reconstruct_prior(snapshots: Sequence[Checkpoint], sigma_rel: float) -> Chec
     return Checkpoint(tensors, identity(priors[-1].description) | facts)
 
 
-FOLLOWED = {  # how second opinions are asked and followed: in Bayer both networks are as good, and a learned gate no better than their mean
-    "bayer": {"gate": 0, "twice": True},
-    "xtrans": {"gate": 24, "twice": False},
+ASKED = {  # how second opinions are asked and followed: in Bayer both networks are as good, and a learned gate no better than their mean
+    "bayer": {"gate": 0, "turns": 4},
+    "xtrans": {"gate": 24, "turns": 2},
 }
 
 
@@ -262,7 +262,7 @@ def assembled(general: Checkpoint, mosaics: Mapping[str, tuple[Checkpoint, tuple
 
 
 def with_second(prior: Checkpoint, networks: Mapping[str, MosaicNet]) -> Checkpoint:
-    """An assembled prior whose answers to mosaics are seconded by `networks`, which have no front, as `FOLLOWED`, with untrained gates.
+    """An assembled prior whose answers to mosaics are seconded by `networks`, which have no front, as `ASKED`, with untrained gates.
 
     Its `spread` is left out, see `assembled`.
 
@@ -276,8 +276,8 @@ def with_second(prior: Checkpoint, networks: Mapping[str, MosaicNet]) -> Checkpo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for mosaic, network in networks.items():
-            second = Second(network, FOLLOWED[mosaic]["gate"])
+            second = Second(network, ASKED[mosaic]["gate"])
             tensors |= {f"second.{mosaic}.{name}": tensor for name, tensor in second.state_dict().items()}
-    choices = {mosaic: {"depth": len(network.convs) + 2} | FOLLOWED[mosaic] for mosaic, network in networks.items()}
+    choices = {mosaic: {"depth": len(network.convs) + 2} | ASKED[mosaic] for mosaic, network in networks.items()}
     chosen = {"name": name, "options": options | {"second": choices}}
     return Checkpoint(tensors, prior.description | {"network": chosen}, prior.source)

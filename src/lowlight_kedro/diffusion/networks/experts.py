@@ -20,6 +20,8 @@ CLEAN, HIDDEN = 1e-3, 1e3  # light, white = 1: the noise that the second network
 NEARBY = 4  # pixels, reach of the mean misfit, and of the mean noise that the gate is told
 DOUBT = 1.5  # a mean misfit, in units of the noise's variance, that may be chance
 SLIGHT = 0.01  # of shown white: finer than this two answers hardly differ
+FOLLOWED = 1 / 2, 5 / 8  # how far an answer is followed without a gate, and how far the mean of several
+CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
 STRAYS = 0.1  # fraction of measured values that may lie outside of a mosaic: a window mirrored at the frame's rim is none there
 
 
@@ -36,6 +38,26 @@ def follows(measured: Tensor, pattern: Tensor) -> Tensor:
     """Which images of `measured` (B, 3, H, W) are mosaics of `pattern` (P, P) in any phase, but for sites that were not measured; (B,)."""
     inside = (measured & sites_of(measured, pattern)).sum((1, 2, 3))
     return inside > (1 - STRAYS) * measured.sum((1, 2, 3))
+
+
+def noise_seen(light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
+    """sigma / sqrt(light + DARK) where something was measured, twice the shown noise, averaged over some cells; (B, 1, H, W)."""
+    pooled = F.avg_pool2d(torch.cat([light * measured, sigma.square() * measured, measured.to(light)], 1), CELL)
+    pooled = F.avg_pool2d(pooled, 3, 1, 1, count_include_pad=False).unflatten(1, (3, -1)).sum(2)
+    mean, variance, count = pooled.unbind(1)
+    seen = (variance / ((mean.abs() + DARK * count).clamp(min=1e-12))).sqrt()[:, None]
+    return F.interpolate(seen, scale_factor=float(CELL), mode="bilinear", align_corners=False)
+
+
+def quiet(light: Tensor, sigma: Tensor, measured: Tensor, fade: tuple[float, float]) -> Tensor:
+    """From 1, where `noise_seen` is at most the first of `fade`, to 0, from the second on; (B, 1, H, W)."""
+    return ((fade[1] - noise_seen(light, sigma, measured)) / (fade[1] - fade[0])).clamp(0, 1)
+
+
+def turned(x: Tensor, turn: int) -> Tensor:
+    """Bit 0: upside down; bit 1: rows for columns. As either every pattern of ours is the same one, in another phase."""
+    x = x.flip(-1, -2) if turn & 1 else x
+    return x.transpose(-1, -2) if turn & 2 else x
 
 
 def nearer(mean: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
@@ -59,15 +81,18 @@ class Second(nn.Module):
     Networks that learned apart err apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not
     know what noise is. Measured values stay as they were given, and with them D(x; sigma -> 0) = x.
 
+    Where the mosaic is quiet, what demosaics well counts most, and D2 is the mean of the answers to several `turned` copies.
+
     Args:
         network: without a front.
-        width: channels of the gate, which answers 1/2 untrained; 0: there is none.
-        twice: D2 is the mean of what the network answers and what it answers upside down, as which every pattern of ours is the same.
+        width: channels of the gate, which answers 1/2 untrained; 0: there is none, and g is as `FOLLOWED`.
+        fade: noise up to which copies are turned, see `quiet`; None: none are.
+        turns: how many copies.
     """
 
-    def __init__(self, network: MosaicNet, width: int, twice: bool = False) -> None:
+    def __init__(self, network: MosaicNet, width: int, fade: tuple[float, float] | None = None, turns: int = 1) -> None:
         super().__init__()
-        self.network, self.twice = network, twice
+        self.network, self.fade, self.turns = network, fade, turns
         self.gate: nn.Sequential | None = None
         if width:
             self.gate = nn.Sequential(
@@ -76,8 +101,8 @@ class Second(nn.Module):
             )  # fmt: skip
             nn.init.zeros_(self.gate[-1].weight)  # type: ignore[arg-type]
             nn.init.zeros_(self.gate[-1].bias)  # type: ignore[arg-type]
-        self.multiple = lcm(network.side, network.multiple)  # windows of a frame then begin in the same phase
-        self.reach = network.reach + NEARBY + 3
+        self.multiple = lcm(CELL, network.side, network.multiple)  # windows of a frame then begin in the same phase
+        self.reach = max(network.reach + NEARBY + 3, 3 * CELL)
 
     @property
     def pattern(self) -> Tensor:
@@ -86,15 +111,26 @@ class Second(nn.Module):
 
     def forward(self, light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
         """Mean light (B, 3, H, W), white = 1, the noise of what was measured, and where that was, to the light to be followed."""
-        sites = sites_of(measured, self.pattern)
-        other = self._demosaiced(light, sites)
-        if self.twice:
-            other = (other + self._demosaiced(light.flip(-1, -2), sites.flip(-1, -2)).flip(-1, -2)) / 2
-        followed = 0.5 if self.gate is None else self.gate(self._seen(light, other, sigma, measured)).float().sigmoid()
+        weight = torch.zeros_like(sigma[:, :1]) if self.fade is None else quiet(light, sigma, measured, self.fade)
+        other = self._answered(light, sites_of(measured, self.pattern), weight)
+        if self.gate is None:
+            followed = FOLLOWED[0] + (FOLLOWED[1] - FOLLOWED[0]) * weight
+        else:
+            followed = self.gate(self._seen(light, other, sigma, measured)).float().sigmoid()
         return torch.where(measured, light, torch.lerp(light, other, followed))
 
+    def _answered(self, light: Tensor, sites: Tensor, weight: Tensor) -> Tensor:
+        """What the network makes of the light at all sites of a mosaic; by `weight` (B, 1, H, W) that of turned copies as well."""
+        once = self._demosaiced(light, sites)
+        counts = weight.amax((1, 2, 3)) > 0
+        if self.turns == 1 or not counts.any():
+            return once
+        light, sites, weight = light[counts], sites[counts], weight[counts]
+        others = [turned(self._demosaiced(turned(light, turn), turned(sites, turn)), turn) for turn in range(1, self.turns)]
+        several = sum(others, once[counts]) / self.turns
+        return once.index_put((counts,), torch.lerp(once[counts], several, weight))
+
     def _demosaiced(self, light: Tensor, sites: Tensor) -> Tensor:
-        """What the network makes of the light at all sites of a mosaic."""
         return self.network.light(light, torch.where(sites, CLEAN, HIDDEN))
 
     @staticmethod
@@ -141,18 +177,6 @@ class Seconds(nn.ModuleDict):
         return mean
 
 
-CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
-
-
-def noise_seen(light: Tensor, sigma: Tensor, measured: Tensor) -> Tensor:
-    """sigma / sqrt(light + DARK) where something was measured, twice the shown noise, averaged over some cells; (B, 1, H, W)."""
-    pooled = F.avg_pool2d(torch.cat([light * measured, sigma.square() * measured, measured.to(light)], 1), CELL)
-    pooled = F.avg_pool2d(pooled, 3, 1, 1, count_include_pad=False).unflatten(1, (3, -1)).sum(2)
-    mean, variance, count = pooled.unbind(1)
-    seen = (variance / ((mean.abs() + DARK * count).clamp(min=1e-12))).sqrt()[:, None]
-    return F.interpolate(seen, scale_factor=float(CELL), mode="bilinear", align_corners=False)
-
-
 class Expert(nn.Module):
     """A network for one mosaic and the noise up to which it is asked.
 
@@ -174,8 +198,7 @@ class Expert(nn.Module):
         fits = follows(measured, self.pattern)
         if not fits.any():
             return torch.zeros_like(sigma[:, :1])
-        low, high = self.fade
-        return fits[:, None, None, None] * ((high - noise_seen(light, sigma, measured)) / (high - low)).clamp(0, 1)
+        return fits[:, None, None, None] * quiet(light, sigma, measured, self.fade)
 
 
 class Experts(nn.Module):
@@ -237,7 +260,8 @@ def experts(
 ) -> Experts:  # fmt: skip
     """See `Experts`; networks as `{name: ..., options: {...}}`, those of `mosaics`, by the name of the mosaic, with a `fade` besides.
 
-    `second`, by the name of the mosaic: `depth` of its `MosaicNet`, and `gate`, the channels of its gate, and `twice`, see `Second`.
+    `second`, by the name of the mosaic: `depth` of its `MosaicNet`, and `gate`, the channels of its gate, and `turns`, see `Second`, up to
+    the noise at which the mosaic's own network gives way.
     """
     from lowlight_kedro.diffusion.networks import NETWORKS
 
@@ -247,8 +271,9 @@ def experts(
     own = {name: Expert(built(choice), name, (choice["fade"][0], choice["fade"][1])) for name, choice in mosaics.items()}
     others = {
         name: Second(
-            mosaic_net(mosaic=name, black=black, white=white, depth=choice["depth"], front=()), choice["gate"], choice.get("twice", False)
+            mosaic_net(mosaic=name, black=black, white=white, depth=choice["depth"], front=()), choice["gate"],
+            own[name].fade if name in own else None, choice.get("turns", 1),
         )
         for name, choice in (second or {}).items()
-    }
+    }  # fmt: skip
     return Experts(built(general), own, Seconds(others, black, white) if others else None, black, white, sigma_data)
