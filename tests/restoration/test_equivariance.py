@@ -8,7 +8,8 @@ import torch
 
 from lowlight_kedro.diffusion.denoiser import Denoiser
 from lowlight_kedro.diffusion.networks import NETWORKS
-from lowlight_kedro.restoration.equivariance import LOUDEST, Symmetric, familiar_ratio, turned, turned_back
+from lowlight_kedro.diffusion.symmetries import turned, turned_back
+from lowlight_kedro.restoration.equivariance import LOUDEST, Symmetric, familiar_ratio
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import Highlights
 from lowlight_kedro.sensor.cfa import BAYER_RGGB, XTRANS, sample

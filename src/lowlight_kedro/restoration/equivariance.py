@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lowlight_kedro.diffusion.denoiser import DenoiserFunction
+from lowlight_kedro.diffusion.symmetries import turned, turned_back
 from lowlight_kedro.restoration.observation import Exposure
 from lowlight_kedro.restoration.settings import SYMMETRIES, Highlights
 from lowlight_kedro.sensor.cfa import UNFILTERED, tile_pattern
@@ -40,25 +41,6 @@ def familiar_ratio(exposure: Exposure, highlights: Highlights) -> float:
     brightest = float(np.quantile(np.max(means, axis=0), 1 - highlights.fraction)) / highlights.white
     noise = float(np.sqrt(exposure.noise.variance(np.zeros(())))) * max(exposure.white_balance)
     return 1 / max(brightest, noise / LOUDEST)
-
-
-def _mirrored(x: Tensor, number: int) -> Tensor:
-    axes = [axis for bit, axis in ((1, -1), (2, -2)) if number & bit]
-    return x.flip(axes) if axes else x  # flip copies
-
-
-def _swapped(x: Tensor, number: int) -> Tensor:
-    return x.transpose(-1, -2) if number & 4 else x
-
-
-def turned(x: Tensor, number: int) -> Tensor:
-    """Symmetry `number` of a square: bit 0 mirrors columns, bit 1 rows, then bit 2 swaps the two. (..., H, W) to itself or (..., W, H)."""
-    return _swapped(_mirrored(x, number), number)
-
-
-def turned_back(x: Tensor, number: int) -> Tensor:
-    """The inverse of `turned`."""
-    return _mirrored(_swapped(x, number), number)
 
 
 class Symmetric(nn.Module):

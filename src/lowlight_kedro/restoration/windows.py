@@ -54,6 +54,13 @@ def _core(window: Window, like: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...
     return frame, own, (row.weight[:, None] * column.weight).to(like)
 
 
+def _blend(out: Tensor, windows: Sequence[Window], parts: Tensor) -> None:
+    """Add to the frames `out` what was answered of `windows`, as `_cut` put them together, each where it counts."""
+    for window, part in zip(windows, parts.split(len(out)), strict=True):
+        frame, own, weight = _core(window, part)
+        out[frame] += weight * part[own]
+
+
 @dataclass
 class WholeFrames:
     """A denoiser of whole frames; see `windowed`. `pixels` shrinks when memory runs out, and stays so.
@@ -170,9 +177,7 @@ class WholeFrames:
         try:
             for windows in placement.batches():
                 parts = self.denoise(_cut(x, windows), _cut(sigma, windows))
-                for window, part in zip(windows, parts.split(len(x)), strict=True):
-                    frame, own, weight = _core(window, part)
-                    out[frame] += weight * part[own]
+                _blend(out, windows, parts)
                 self.on_fraction(fraction * len(windows))
                 done += fraction * len(windows)
         except torch.OutOfMemoryError:
@@ -242,8 +247,7 @@ def in_pieces(
     for window in placement.windows:
         with network_precision(precision, device):
             part = spread(*(_cut(tensor, [window]).to(device) for tensor in (x, sigma, mean))).to(out)
-        frame, own, weight = _core(window, part)
-        out[frame] += weight * part[own]
+        _blend(out, [window], part)
     return out
 
 

@@ -15,11 +15,13 @@ from lowlight_kedro.diffusion.denoiser import coefficients
 from lowlight_kedro.diffusion.networks.mosaic import DARK, PATTERNS, QUIETEST, UNKNOWN, MosaicNet, mosaic_net, phases, shown
 from lowlight_kedro.diffusion.networks.unet import check_sides
 from lowlight_kedro.diffusion.sums import box_sum_padded
+from lowlight_kedro.diffusion.symmetries import turned, turned_back
 
 CLEAN, HIDDEN = 1e-3, 1e3  # light, white = 1: the noise that the second network is told of its sites, and of what it has to find
 NEARBY = 4  # pixels, reach of the mean misfit, and of the mean noise that the gate is told
 DOUBT = 1.5  # a mean misfit, in units of the noise's variance, that may be chance
 SLIGHT = 0.01  # of shown white: finer than this two answers hardly differ
+TURNS = 0, 3, 4, 7  # symmetries: as it is, upside down, rows for columns, both; as each every pattern of ours is the same in another phase
 FOLLOWED = 1 / 2, 5 / 8  # how far an answer is followed without a gate, and how far the mean of several
 CELL = 8  # pixels a side over which the noise is averaged; windows begin at multiples of it, so their cells agree
 STRAYS = 0.1  # fraction of measured values that may lie outside of a mosaic: a window mirrored at the frame's rim is none there
@@ -54,12 +56,6 @@ def quiet(light: Tensor, sigma: Tensor, measured: Tensor, fade: tuple[float, flo
     return ((fade[1] - noise_seen(light, sigma, measured)) / (fade[1] - fade[0])).clamp(0, 1)
 
 
-def turned(x: Tensor, turn: int) -> Tensor:
-    """Bit 0: upside down; bit 1: rows for columns. As either every pattern of ours is the same one, in another phase."""
-    x = x.flip(-1, -2) if turn & 1 else x
-    return x.transpose(-1, -2) if turn & 2 else x
-
-
 def nearer(mean: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     """D moved towards the measured x where it misses that by more than noise does; (B, 3, H, W) all, in the same units.
 
@@ -77,17 +73,17 @@ class Second(nn.Module):
     """Light of a mosaic, from the light D that a first network made of it.
 
     D, `nearer` to what was measured, is sampled as a mosaic again, in which hardly any noise is left, and `network` demosaics that. The
-    answer is D + g (D2 - D) where nothing was measured, g = 1/2 or in (0, 1) by convolutions that see both answers and the noise.
+    answer is D + g (D2 - D) where nothing was measured, g as `FOLLOWED` or in (0, 1) by convolutions that see both answers and the noise.
     Networks that learned apart err apart, so that a mean of both errs less than either; and a demosaicer of clean mosaics need not
     know what noise is. Measured values stay as they were given, and with them D(x; sigma -> 0) = x.
 
-    Where the mosaic is quiet, what demosaics well counts most, and D2 is the mean of the answers to several `turned` copies.
+    Where the mosaic is quiet, what demosaics well counts most, and D2 is the mean of the answers to several turned copies.
 
     Args:
         network: without a front.
-        width: channels of the gate, which answers 1/2 untrained; 0: there is none, and g is as `FOLLOWED`.
+        width: channels of the gate, which answers 1/2 untrained; 0: there is none.
         fade: noise up to which copies are turned, see `quiet`; None: none are.
-        turns: how many copies.
+        turns: how many of `TURNS`.
     """
 
     def __init__(self, network: MosaicNet, width: int, fade: tuple[float, float] | None = None, turns: int = 1) -> None:
@@ -126,7 +122,8 @@ class Second(nn.Module):
         if self.turns == 1 or not counts.any():
             return once
         light, sites, weight = light[counts], sites[counts], weight[counts]
-        others = [turned(self._demosaiced(turned(light, turn), turned(sites, turn)), turn) for turn in range(1, self.turns)]
+        turns = TURNS[1 : self.turns]
+        others = [turned_back(self._demosaiced(turned(light, turn), turned(sites, turn)), turn) for turn in turns]
         several = sum(others, once[counts]) / self.turns
         return once.index_put((counts,), torch.lerp(once[counts], several, weight))
 
@@ -163,7 +160,7 @@ class Seconds(nn.ModuleDict):
         """What they are asked of: D, in mosaics `nearer` to what was measured."""
         sigma = sigma.expand(mean.shape)
         fits = torch.stack([follows(sigma < UNKNOWN, second.pattern) for second in self.values()]).any(0)  # type: ignore[arg-type]
-        return torch.where(fits[:, None, None, None], nearer(mean, x, sigma), mean)
+        return torch.where(fits[:, None, None, None], nearer(mean, x, sigma), mean) if fits.any() else mean
 
     def forward(self, mean: Tensor, sigma: Tensor) -> Tensor:
         """See the class; sigma is what was measured with, more than `UNKNOWN` where nothing was."""
